@@ -101,7 +101,7 @@ fn settings(endpoint: &str) -> TracesSettings {
 /// Records `rate` requests a second, in steps of a millisecond.
 fn run(endpoint: &str, rate: u64, seconds: u64) {
     let traces = (endpoint != "off").then(|| Traces::start(settings(endpoint)).unwrap());
-    // Connects.
+    // The first call connects.
     traces
         .iter()
         .for_each(|traces| record(traces, Instant::now()));
@@ -142,7 +142,7 @@ async fn sink() {
     println!("http://{}", listener.local_addr().unwrap());
     loop {
         let (socket, _) = listener.accept().await.unwrap();
-        // As collectors do: Nagle and delayed acknowledgements would add 40 ms to an export.
+        // As collectors do: with Nagle's algorithm, delayed acknowledgements would add 40 ms to an export.
         socket.set_nodelay(true).unwrap();
         tokio::spawn(async move {
             let served = auto::Builder::new(TokioExecutor::new())
@@ -162,7 +162,7 @@ async fn accept(request: Request<Incoming>) -> Result<Response<tonic::body::Body
         let empty = Full::new(Bytes::new()).map_err(|never| match never {});
         return Ok(response.body(tonic::body::Body::new(empty)).unwrap());
     }
-    // An empty message, and the status 0.
+    // The response has an empty message and the status 0.
     let message = Full::new(Bytes::from_static(&[0; 5]));
     let message = message.with_trailers(async {
         let mut trailers = hyper::HeaderMap::new();

@@ -1,4 +1,4 @@
-//! Attributes, named by OpenTelemetry's semantic conventions where these have a name, and `adit.*` otherwise.
+//! Attributes, named by OpenTelemetry's semantic conventions where these define a name, and `adit.*` otherwise.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::grpc;
 
-/// Most attributes that a hop has.
+/// The most attributes of a hop.
 const HOP_ATTRIBUTES: usize = 32;
 
 /// Collects attributes; empty texts and unknown numbers are left out.
@@ -23,14 +23,14 @@ impl Attributes {
         self.0
     }
 
-    /// A text that is not empty.
+    /// Adds a text that is not empty.
     pub(super) fn text(&mut self, key: &'static str, text: &str) {
         if !text.is_empty() {
             self.0.push(KeyValue::new(key, text.to_owned()));
         }
     }
 
-    /// A text of this program's own, which is not copied.
+    /// Adds a text that is a constant of this program, which is not copied.
     pub(super) fn constant(&mut self, key: &'static str, text: &'static str) {
         if !text.is_empty() {
             self.0.push(KeyValue::new(key, text));
@@ -38,12 +38,12 @@ impl Attributes {
     }
 
     pub(super) fn number(&mut self, key: &'static str, number: u64) {
-        // OTLP's integers are signed.
+        // Integers of OTLP are signed.
         let number = i64::try_from(number).unwrap_or(i64::MAX);
         self.0.push(KeyValue::new(key, number));
     }
 
-    /// A number that is not 0.
+    /// Adds a number that is not 0.
     fn known(&mut self, key: &'static str, number: u64) {
         if number != 0 {
             self.number(key, number);
@@ -77,7 +77,7 @@ pub(super) fn of_hop(record: &Record<'_>, error_type: Option<&str>) -> Vec<KeyVa
     attributes.into_inner()
 }
 
-/// The attributes of a phase. Phases of the services' side that reach the service have its address.
+/// The attributes of a phase. Phases of the services' side that reach the service contain its address.
 pub(super) fn of_phase(record: &Record<'_>, span: &Span, reaches_service: bool) -> Vec<KeyValue> {
     let mut attributes = Attributes::with_capacity(0);
     if let Some(busy) = span.busy {
@@ -141,7 +141,7 @@ fn adit(attributes: &mut Attributes, record: &Record<'_>) {
     }
 }
 
-/// The method, if it is a standard one: visitors can invent any number of others.
+/// The method, if it is a standard one: visitors can send any other text.
 pub(super) fn known_method(method: &str) -> Option<&'static str> {
     const METHODS: [&str; 10] = [
         "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY",
@@ -149,8 +149,8 @@ pub(super) fn known_method(method: &str) -> Option<&'static str> {
     METHODS.into_iter().find(|known| *known == method)
 }
 
-/// The failure, for `error.type`: the reason, else the status of HTTP or gRPC. `None` when the request did not fail, and
-/// when the visitor caused the failure.
+/// The failure, for `error.type`: the reason, or else the status of HTTP or gRPC. `None` when the request did not fail,
+/// and when the visitor caused the failure.
 pub(super) fn failure(record: &Record<'_>) -> Option<Cow<'static, str>> {
     /// Failures that the visitor causes.
     const BY_VISITOR: [&str; 6] = [
@@ -186,7 +186,7 @@ const BY_SERVER: [&str; 6] = [
     "DATA_LOSS",
 ];
 
-/// `HTTP/1.1` is `1.1`, `HTTP/2.0` is `2`.
+/// The version for the attribute: `1.1` for `HTTP/1.1`, `2` for `HTTP/2.0`.
 fn version(version: &'static str) -> &'static str {
     let number = version.strip_prefix("HTTP/").unwrap_or(version);
     match number {
@@ -196,7 +196,7 @@ fn version(version: &'static str) -> &'static str {
     }
 }
 
-/// Host, without the brackets of an IPv6 address, and port.
+/// The host, without the brackets of an IPv6 address, and the port.
 fn address(text: &str) -> (&str, Option<u16>) {
     let (host, port) = split_port(text);
     let bare = host

@@ -15,9 +15,9 @@ const READINGS: usize = 3;
 /// The scale of all threads. Costs two loads, and once a minute a comparison of the clocks.
 #[derive(Debug)]
 pub(super) struct Clock {
-    /// Instants count from here.
+    /// The start of the monotonic time.
     epoch: Instant,
-    /// The wall clock's time at the epoch, in nanoseconds since 1970.
+    /// The time of the wall clock at the epoch, in nanoseconds since 1970.
     unix_of_epoch: AtomicU64,
     /// When the clocks were compared, in nanoseconds since the epoch.
     compared: AtomicU64,
@@ -121,11 +121,11 @@ mod tests {
         let clock = wrong_clock();
         let before = nanos(UNIX_EPOCH.elapsed().unwrap());
         let scale = clock.scale(clock.epoch + FRESH);
-        // The present, not 1970. The wall clock may be set by less than an hour meanwhile.
+        // The result is near the present, not 1970. The wall clock may be set by less than an hour meanwhile.
         let distance = before.abs_diff(scale.unix_of_epoch);
         assert!(distance < 3_600_000_000_000, "{distance}");
 
-        // The clocks are not compared again before the time is over.
+        // The clocks are compared again only after that time.
         clock.unix_of_epoch.store(1_000, Ordering::Relaxed);
         let later = clock.epoch + FRESH + FRESH / 2;
         assert_eq!(clock.scale(later).unix_of_epoch, 1_000);

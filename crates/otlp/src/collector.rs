@@ -1,4 +1,4 @@
-//! The way to a collector: OTLP over gRPC or HTTP, with or without TLS, by the exporter of `opentelemetry-otlp`.
+//! The connection to a collector: OTLP over gRPC or HTTP, with or without TLS, by the exporter of `opentelemetry-otlp`.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub(super) struct Collector {
 type LastError = Arc<Mutex<Option<String>>>;
 
 impl Collector {
-    /// Must be called within a runtime.
+    /// Makes the client of a collector. Must be called within a runtime.
     ///
     /// # Errors
     /// A variable of the environment that the exporter cannot use.
@@ -85,7 +85,7 @@ fn grpc(target: &Target, settings: &TracesSettings) -> Built {
         .with_timeout(settings.timeout)
         .with_retry_policy(RetryPolicy::disabled())
         .with_interceptor(move |mut request: tonic::Request<()>| {
-            // After those of the environment, which they replace.
+            // The headers of the settings are added after those of the environment, which they replace.
             let mut all = std::mem::take(request.metadata_mut()).into_headers();
             all.extend(headers.clone().into_headers());
             *request.metadata_mut() = MetadataMap::from_headers(all);
@@ -151,7 +151,7 @@ impl HttpClient for Client {
         &self,
         mut request: http::Request<Bytes>,
     ) -> Result<http::Response<Bytes>, HttpError> {
-        // After those of the environment, which they replace.
+        // The headers of the settings are added after those of the environment, which they replace.
         request.headers_mut().extend(self.headers.clone());
         self.http.send_bytes(request).await.inspect_err(|error| {
             *self.network.lock() = Some(with_causes(&**error));

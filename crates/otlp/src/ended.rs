@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Set when the thread has ended, by a panic as well.
+/// A flag that is set when the thread has ended, by a panic as well.
 #[derive(Default)]
 pub(super) struct Ended {
     ended: Mutex<bool>,

@@ -7,7 +7,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use super::settings::{TracesProtocol, TracesSettings};
 
-/// What the variables of OpenTelemetry set.
+/// The values that the variables of OpenTelemetry set.
 ///
 /// A variable with an invalid value is ignored with a warning, as OpenTelemetry's specification requires: such variables
 /// are often set for all programs of a machine.
@@ -66,7 +66,7 @@ impl OtelEnvironment {
         }
     }
 
-    /// The variables that were ignored, and why.
+    /// The variables that were ignored, each with the reason.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -85,7 +85,7 @@ impl OtelEnvironment {
         self.endpoint.as_deref()
     }
 
-    /// What the variables set, and the defaults for the rest, without an endpoint.
+    /// The values of the variables, and the defaults for the rest, without an endpoint.
     pub fn defaults(&self, service_name: &str) -> TracesSettings {
         let name = self.service_name.as_deref().unwrap_or(service_name);
         let mut settings = TracesSettings::new("", name);
@@ -126,7 +126,7 @@ impl<'v, V: Fn(&str) -> Option<&'v str>> Reader<V> {
             .filter(|text| !text.is_empty())
     }
 
-    /// The variable for traces, else the one for all signals.
+    /// The variable for traces, or else the one for all signals.
     fn text_of_traces(&self, name: &str) -> Option<&'v str> {
         self.text(&format!("OTEL_EXPORTER_OTLP_TRACES_{name}"))
             .or_else(|| self.text(&format!("OTEL_EXPORTER_OTLP_{name}")))
@@ -157,8 +157,8 @@ impl<'v, V: Fn(&str) -> Option<&'v str>> Reader<V> {
         self.warnings.push(warning);
     }
 
-    /// The endpoint for traces as it is written; that for all signals is the base of one over HTTP. Over gRPC an endpoint
-    /// without a scheme is `https`, unless the variable `INSECURE` is `true`.
+    /// The endpoint for traces as it is written; over HTTP, the endpoint for all signals is its base. Over gRPC an
+    /// endpoint without a scheme is `https`, unless the variable `INSECURE` is `true`.
     fn endpoint(&self, protocol: TracesProtocol) -> Option<String> {
         let for_traces = self.text("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
         let for_all = self.text("OTEL_EXPORTER_OTLP_ENDPOINT");

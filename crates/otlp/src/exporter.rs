@@ -1,4 +1,4 @@
-//! The thread that exports spans: it gathers batches, retries, and gives up.
+//! The thread that exports spans: it gathers batches, retries, and drops batches that cannot be sent.
 
 use std::{
     future::pending,
@@ -32,17 +32,17 @@ use super::{
     stats::Counters,
 };
 
-/// A batch is sent this often before it is given up. With the pauses between, at the default interval, a collector may
-/// be away for some fifteen seconds without loss; when the queue is full, the newest spans are lost first.
+/// A batch is sent this often before it is dropped. With the pauses between, at the default interval, a collector may
+/// be unreachable for some fifteen seconds without loss; when the queue is full, the newest spans are dropped.
 const TRIES: u32 = 5;
 
-/// Pauses double up to this many intervals.
+/// Pauses double, up to this number of intervals.
 const LONGEST_PAUSE: u32 = 16;
 
 /// A batch that is larger is closed: collectors accept messages of 4 MiB by default, as gRPC does.
 const FULL_BYTES: usize = 2 << 20;
 
-/// Concurrent look-ups of a name: a resolver that hangs must not collect threads, one for each try.
+/// The most concurrent look-ups of a name: with a resolver that hangs, each try would otherwise leave one more thread.
 const LOOKUPS: usize = 2;
 
 /// Gathers batches and sends them.
@@ -68,14 +68,14 @@ struct Batch {
     requests: Vec<(Finished, u64)>,
     spans: u64,
     max_bytes: usize,
-    /// How often it has been sent.
+    /// How often the batch has been sent.
     tries: u32,
 }
 
-/// When the thread ends.
+/// The end of the thread.
 struct Closing {
     deadline: watch::Receiver<Option<Instant>>,
-    /// Time left when the other end was dropped without a deadline.
+    /// The time that is left when the other end was dropped without a deadline.
     default: Duration,
 }
 
@@ -83,7 +83,7 @@ impl Closing {
     /// Waits until the end is announced. Returns the deadline.
     ///
     /// # Cancel safety
-    /// Nothing is lost.
+    /// The announcement is not lost.
     async fn deadline(&mut self) -> Instant {
         let announced = self.deadline.wait_for(Option::is_some).await;
         let deadline = announced.ok().and_then(|deadline| *deadline);
@@ -158,7 +158,7 @@ impl Exporter {
         }
     }
 
-    /// Exports until the end is announced, then what is left. An export that runs at that time is completed.
+    /// Exports until the end is announced, and then the rest. An export that runs at that time is completed.
     async fn run(mut self, mut closing: Closing) {
         'open: loop {
             tokio::select! {
@@ -236,7 +236,7 @@ impl Exporter {
             }
             Ok(Err(problem)) => Refusal::permanent(problem),
             Err(_) => {
-                // The connection may be dead, and TCP takes minutes to notice.
+                // The connection may be dead, and TCP takes minutes to detect that.
                 self.collector = None;
                 Refusal::timed_out()
             }
@@ -272,7 +272,7 @@ impl Exporter {
         exported.map(Ok)
     }
 
-    /// The collector has accepted the batch, except the spans that it rejected.
+    /// Called when the collector has accepted the batch, except the spans that it rejected.
     fn on_accepted(&mut self) {
         let sent = mem::take(&mut self.batch).spans;
         self.pause = self.settings.interval;
@@ -319,14 +319,16 @@ impl Exporter {
         count.fetch_add(batch.spans, Ordering::Relaxed);
     }
 
-    /// Pauses after a failure. Up to half of the pause is cut at random, so that senders do not retry in step.
+    /// Pauses after a failure. Up to half of the pause is cut at random, so that senders do not retry at the same
+    /// times.
     async fn rest(&mut self) {
         let pause = self.pause.mul_f64(1.0 - rand::random::<f64>() / 2.0);
         self.pause = (self.pause * 2).min(self.settings.interval * LONGEST_PAUSE);
         sleep(pause).await;
     }
 
-    /// Sends what is left until the deadline: each batch once, until the first failure. Counts the rest as dropped.
+    /// Sends the rest until the deadline: each batch once, until the first failure. Counts the remaining spans as
+    /// dropped.
     async fn flush(mut self, mut closing: Closing) {
         let deadline = closing.deadline().await;
         while Instant::now() < deadline {

@@ -1,4 +1,4 @@
-//! A finished request on its way to the exporting thread: the record with its texts copied into one allocation.
+//! A finished request for the exporting thread: the record with its texts copied into one allocation.
 
 use adit_trace::{Record, Timeline};
 
@@ -10,10 +10,10 @@ const MAX_TEXT_BYTES: usize = 1_024;
 /// Number of texts of a record.
 const TEXTS: usize = 9;
 
-/// Size of the attributes of a hop besides the record's texts, encoded, at most.
+/// The maximum encoded size of a hop's attributes other than the record's texts.
 const HOP_BYTES: usize = 1_536;
 
-/// Size of one phase besides its attributes, encoded, at most.
+/// The maximum encoded size of one phase without its attributes.
 const PHASE_BYTES: usize = 192;
 
 /// The spans of one request, not yet built. They are exported together or dropped together.
@@ -22,7 +22,7 @@ pub(super) struct Finished {
     /// The record without its texts.
     numbers: Record<'static>,
     texts: String,
-    /// End of each text in `texts`.
+    /// The end of each text in `texts`.
     ends: [u16; TEXTS],
     timeline: Timeline,
     scale: Scale,
@@ -162,8 +162,8 @@ impl Finished {
         count(&self.timeline)
     }
 
-    /// An upper bound of the encoded size of its spans: the texts stand once in the hop, and the service's address once
-    /// more in each phase that reaches the service.
+    /// An upper bound of the encoded size of its spans: the hop contains the texts once, and each phase that reaches
+    /// the service contains the service's address again.
     pub(super) fn max_encoded_bytes(&self) -> usize {
         let phases = self.timeline.spans().len();
         let phase = PHASE_BYTES + self.record().service.len();
@@ -176,7 +176,7 @@ pub(super) fn count(timeline: &Timeline) -> u64 {
     timeline.spans().len() as u64 + 1
 }
 
-/// A query may hold secrets. Records come without one; this is the second line of defence.
+/// The path without its query, which may hold secrets. Records do not contain the query; this is a second check.
 fn without_query(path: &str) -> &str {
     path.split_once('?').map_or(path, |(path, _)| path)
 }

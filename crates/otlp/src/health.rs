@@ -1,12 +1,11 @@
-//! Decides which results of exports get a line in the log: the first failure, the recovery, and lost spans, but not each
-//! failure.
+//! Decides which results of exports are logged: the first failure, the recovery, and lost spans, but not each failure.
 
 use super::stats::TracesStats;
 
 /// The state of the export according to the log.
 #[derive(Debug, Default)]
 pub(super) struct Health {
-    /// Spans lost when it began to fail; `None` while it works.
+    /// The number of lost spans when the export began to fail; `None` while it works.
     failing: Option<u64>,
     /// Dropped spans that the log has reported.
     logged: u64,
@@ -15,11 +14,11 @@ pub(super) struct Health {
 /// One line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
-    /// It begins to fail.
+    /// The export begins to fail.
     Failing,
-    /// It works again; this many spans were lost meanwhile.
+    /// The export works again; this many spans were lost meanwhile.
     Recovered(u64),
-    /// It works, but too slowly; this many spans have been lost in total.
+    /// The export works, but too slowly; this many spans have been lost in total.
     Overflowing(u64),
 }
 
@@ -33,8 +32,8 @@ impl Health {
         Some(Line::Failing)
     }
 
-    /// An export has succeeded. Losses without a failure are logged each time they have doubled: at most sixty-four lines
-    /// in the life of a process.
+    /// An export has succeeded. Losses without a failure are logged each time they have doubled: at most sixty-four
+    /// lines for each process.
     pub(super) fn on_success(&mut self, stats: TracesStats) -> Option<Line> {
         if let Some(before) = self.failing.take() {
             self.logged = stats.dropped;

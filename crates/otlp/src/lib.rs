@@ -6,16 +6,16 @@
 //! of the `opentelemetry` crates (`collector.rs`).
 //!
 //! Promises:
-//! - [`Traces::begin`] and [`Traces::on_end`] never wait, need no runtime and take no lock that the thread holds while it
-//!   sends;
+//! - [`Traces::begin`] and [`Traces::on_end`] never wait, need no runtime and take no lock that the exporting thread
+//!   holds while it sends;
 //! - memory is bounded: a full queue drops the spans of the next request, and counts them;
-//! - a collector that is away costs the spans and one line in the log when it goes, one when it is back.
+//! - if the collector is unreachable, spans are lost; the log has one line when that begins, and one when it ends.
 //!
 //! Cost: a request that is not traced costs [`Traces::begin`], which is one random number. A traced one costs two
 //! allocations and a copy of its texts on the data thread; `docs/decisions/0011-traces-from-records.md` has the figures,
 //! with those of the exporting thread.
 //!
-//! Proof: `tests/otlp.rs` receives the spans as a collector does, over gRPC and HTTP, and refuses, hangs and comes back.
+//! Proof: `tests/otlp.rs` receives the spans as a collector does, over gRPC and HTTP, and refuses, hangs and returns.
 
 mod attributes;
 mod clock;
@@ -76,19 +76,19 @@ pub struct Traces {
     clock: Clock,
     queue: Sender,
     counters: Arc<Counters>,
-    /// The deadline of the thread; `None` while it goes on.
+    /// The deadline of the thread; `None` while it runs.
     closing: watch::Sender<Option<Instant>>,
     ended: Arc<Ended>,
 }
 
-/// One of this many parts of the time of a shutdown is reserved for counting the spans that could not be sent.
+/// The time of a shutdown is divided by this: one part is reserved for counting the spans that could not be sent.
 const RESERVED: u32 = 10;
 
 /// Upper bound of the time of a shutdown.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Traces {
-    /// Starts the thread, whether the collector is there or not.
+    /// Starts the thread, whether the collector can be reached or not.
     ///
     /// The thread logs to the subscriber of the calling thread. The exporter reads the standard `OTEL_*` variables for
     /// headers, compression and resource attributes.
@@ -151,8 +151,8 @@ impl Traces {
         self.counters.stats()
     }
 
-    /// Exports the queue, each batch once, and ends the thread. Spans that come later, or could not be sent by then, are
-    /// dropped and counted.
+    /// Exports the queue, each batch once, and ends the thread. Spans that finish later, or could not be sent by then,
+    /// are dropped and counted.
     ///
     /// Blocks the calling thread for `within` at most. A second call waits for the end too, and changes nothing.
     pub fn shutdown(&self, within: Duration) -> TracesStats {

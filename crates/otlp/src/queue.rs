@@ -1,4 +1,4 @@
-//! Finished requests on their way from the data threads to the exporting thread.
+//! The queue of finished requests from the data threads to the exporting thread.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::finished::Finished;
 /// The end of the data threads.
 pub(super) struct Sender<T = Finished> {
     sender: mpsc::Sender<T>,
-    /// From this many on, the receiver is woken before its interval ends.
+    /// With this many requests in the queue, the receiver is woken before its interval ends.
     full_batch: usize,
     batch_is_full: Arc<Notify>,
 }
@@ -51,15 +51,15 @@ impl<T> Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// Waits for the next one; `None` when the queue is closed and empty.
+    /// Waits for the next request; `None` when the queue is closed and empty.
     ///
     /// # Cancel safety
-    /// Nothing is lost.
+    /// No request is lost.
     pub(super) async fn pop(&mut self) -> Option<T> {
         self.receiver.recv().await
     }
 
-    /// The next one, if there is one.
+    /// The next request, if there is one.
     pub(super) fn try_pop(&mut self) -> Option<T> {
         self.receiver.try_recv().ok()
     }

@@ -22,7 +22,7 @@ impl Refusal {
         }
     }
 
-    /// A problem that no other try can solve.
+    /// A problem that another try cannot solve.
     pub(super) fn permanent(problem: String) -> Self {
         Self {
             is_retryable: false,
@@ -30,15 +30,16 @@ impl Refusal {
         }
     }
 
-    /// From the exporter's error, which is only a text: a code of gRPC or HTTP, and for errors on the way to the
-    /// collector their cause. `network` is the last error of the HTTP client, which the exporter leaves out.
+    /// The refusal in an error of the exporter, which is only a text: a code of gRPC or HTTP, and the cause of errors
+    /// of the connection to the collector. `network` is the last error of the HTTP client, which the exporter leaves
+    /// out.
     pub(super) fn new(error: &OTelSdkError, network: Option<String>) -> Self {
         let text = match error {
             OTelSdkError::InternalFailure(text) => text.clone(),
             other => other.to_string(),
         };
         let is_retryable = if let Some((_, code)) = text.split_once(GRPC) {
-            // The causes follow the code: the error was made here, and the collector has not decided.
+            // The causes follow the code: the error is from this process, not from the collector.
             match code.split_once(": ") {
                 Some(_) => true,
                 None => RETRYABLE_GRPC.contains(&code),
@@ -81,7 +82,7 @@ const RETRYABLE_GRPC: [&str; 6] = [
 /// Statuses of HTTP that OTLP allows to retry.
 const RETRYABLE_HTTP: [&str; 4] = ["429", "502", "503", "504"];
 
-/// One line of bounded length.
+/// The text as one line of bounded length.
 pub(super) fn cut(text: &str) -> String {
     let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     line.take(MAX_REASON_CHARS).collect()

@@ -1,8 +1,8 @@
-//! The spans that a collector rejects of a batch that it accepts otherwise.
+//! Spans that a collector rejects from a batch that it accepts otherwise.
 //!
-//! The exporter of `opentelemetry-otlp` reports them in no other way than as an event of its own log. The exporting
-//! thread therefore runs below this subscriber, which keeps that event, drops the exporter's lines about failures (they
-//! come once for each try; `health.rs` decides what is worth a line), and passes everything else on.
+//! The exporter of `opentelemetry-otlp` reports them only as an event of its own log. The exporting thread therefore
+//! has this subscriber, which keeps that event, drops the exporter's lines about failures (there is one for each try;
+//! `health.rs` decides which are logged), and passes all other events on.
 
 use std::{fmt, mem, sync::Arc};
 
@@ -15,7 +15,7 @@ use tracing::{
     subscriber::{Interest, NoSubscriber},
 };
 
-/// What the collector rejected, and why.
+/// The number of rejected spans, and the reason.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Rejection {
     pub(super) spans: i64,
@@ -49,7 +49,7 @@ impl ExporterLog {
     }
 }
 
-/// What happens to an event.
+/// The handling of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
     Keep,
@@ -99,7 +99,7 @@ impl Subscriber for ExporterLog {
         }
     }
 
-    /// The process's level is the highest of all subscribers': this one needs its one warning, and must not enable
+    /// The level of the process is the highest of all subscribers: this one needs one warning only, and must not enable
     /// events in other threads that no subscriber reads.
     fn max_level_hint(&self) -> Option<LevelFilter> {
         Some(LevelFilter::WARN)

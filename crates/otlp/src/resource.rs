@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::attributes::Attributes;
 
-/// This process, as the semantic conventions describe one. `OTEL_RESOURCE_ATTRIBUTES` adds attributes and replaces all
-/// but the name of the service, which the settings have decided.
+/// The attributes of this process by the semantic conventions. `OTEL_RESOURCE_ATTRIBUTES` adds attributes and replaces
+/// all but the name of the service, which is from the settings.
 pub(super) fn resource(service_name: &str) -> Resource {
     Resource::builder_empty()
         .with_attributes(process())

@@ -18,13 +18,13 @@ use rustls::{
 use rustls_platform_verifier::BuilderVerifierExt;
 use tonic::transport::Uri;
 
-/// Where spans go, which and how many.
+/// The collector, the sampling and the bounds of the export.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TracesSettings {
     /// The collector: `http://HOST:PORT`, or `https://HOST` for TLS. Over HTTP a path may follow; without one it is
     /// `/v1/traces`.
     pub endpoint: String,
-    /// How spans are sent.
+    /// The protocol of the export.
     pub protocol: TracesProtocol,
     /// Headers of every request to the collector.
     pub headers: TracesHeaders,
@@ -32,8 +32,8 @@ pub struct TracesSettings {
     pub tls: TracesTls,
     /// The share of the traces beginning here that is recorded, from 0.0 to 1.0.
     pub sample_ratio: f64,
-    /// Whether a request that comes with a trace context follows its decision. Otherwise `sample_ratio` decides about
-    /// these as well.
+    /// Whether a request that comes with a trace context follows its decision. Otherwise `sample_ratio` applies to
+    /// these requests as well.
     pub follow_parent: bool,
     /// Name of this process in traces: `service.name`.
     pub service_name: String,
@@ -41,7 +41,7 @@ pub struct TracesSettings {
     pub timeout: Duration,
     /// Requests whose spans may wait to be sent; the spans of further requests are dropped.
     pub max_queue: usize,
-    /// Requests whose spans are sent in one export, at most.
+    /// The most requests whose spans are sent in one export.
     pub max_batch: usize,
     /// How long the first request of a batch waits for others. After a failure this is also the first pause, which
     /// doubles up to sixteen times of it.
@@ -126,11 +126,11 @@ pub struct TracesTls {
     pub client_identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// Where spans go, checked.
+/// The checked address of the collector.
 #[derive(Clone)]
 pub(super) struct Target {
     pub(super) uri: Uri,
-    /// Used for `https`.
+    /// The TLS configuration, used for `https`.
     pub(super) tls: ClientConfig,
     pub(super) headers: TracesHeaders,
 }
@@ -156,7 +156,7 @@ impl TracesSettings {
     /// Checks the settings as [`Traces::start`](crate::Traces::start) does. Reads the files of [`TracesSettings::tls`].
     ///
     /// # Errors
-    /// The first setting that is invalid, and what would be right.
+    /// The first setting that is invalid, and the valid values.
     pub fn check(&self) -> Result<(), TracesSettingsError> {
         self.parse().map(drop)
     }
@@ -302,26 +302,27 @@ fn pem(path: &Path, expected: &'static str, problem: &str) -> TracesSettingsErro
     }
 }
 
-/// No collector responds faster than the least; with more than the most, a dead one would stay unnoticed.
+/// The bounds of the timeout: no collector responds faster than the lower one; with more than the upper one, a dead
+/// collector would not be detected.
 const TIMEOUTS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(300);
 
 const INTERVALS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(3_600);
 
-/// At some kilobytes for each, this is some hundred megabytes.
+/// The bound of the queue: with some kilobytes for each request, this is some hundred megabytes.
 const MAX_QUEUE: usize = 65_536;
 
 /// A setting of the traces is invalid.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TracesSettingsError {
-    /// The collector's address.
+    /// The collector's address is invalid.
     #[error("invalid endpoint {endpoint:?}: {reason}; write it like http://127.0.0.1:4317")]
     Endpoint {
-        /// As it was given.
+        /// The endpoint as it was given.
         endpoint: String,
-        /// What is wrong with it.
+        /// What is wrong with the header.
         reason: &'static str,
     },
     /// An invalid header.
@@ -332,15 +333,15 @@ pub enum TracesSettingsError {
         /// The problem.
         problem: &'static str,
     },
-    /// A file that cannot be read.
+    /// A file cannot be read.
     #[error("cannot read {}: {kind}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         kind: io::ErrorKind,
     },
-    /// A file with other contents than expected.
+    /// A file has unexpected contents.
     #[error("{}: expected {expected} in PEM: {problem}", path.display())]
     Pem {
         /// The file.
@@ -350,7 +351,7 @@ pub enum TracesSettingsError {
         /// The problem.
         problem: String,
     },
-    /// The TLS configuration.
+    /// The TLS configuration is invalid.
     #[error("TLS cannot be set up: {0}; are the system's CA certificates installed?")]
     Tls(String),
     /// The share of traces is invalid.
@@ -371,7 +372,7 @@ pub enum TracesSettingsError {
     /// The bound of a batch is invalid.
     #[error("max_batch is {max_batch}; write a number from 1 to max_queue, which is {max_queue}")]
     MaxBatch {
-        /// As it was given.
+        /// The bound as it was given.
         max_batch: usize,
         /// The most that is allowed.
         max_queue: usize,

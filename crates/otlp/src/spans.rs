@@ -19,7 +19,7 @@ use super::{attributes, clock::Scale, finished::Finished};
 /// Longer names of gRPC methods are replaced by `grpc`.
 const MAX_NAME_BYTES: usize = 256;
 
-/// Appends the spans of a request, the hop's first. Phases without an id of their own get one from `seed`, so that a
+/// Appends the spans of a request, the hop's first. The ids of phases without one are derived from `seed`, so that a
 /// batch that is sent again has the same ids.
 pub(super) fn build(
     finished: &Finished,
@@ -48,7 +48,8 @@ pub(super) fn build(
     }
 }
 
-/// The hop serves the visitor or the other hop, so its kind is `SERVER`. It lasts as long as its phases do.
+/// The span of the hop. The hop serves the visitor or the other hop, so its kind is `SERVER`. It lasts as long as its
+/// phases.
 fn hop(
     record: &Record<'_>,
     timeline: &Timeline,
@@ -85,7 +86,7 @@ fn hop(
     }
 }
 
-/// A span of the trace without contents.
+/// A span of the trace, without attributes.
 fn span(timeline: &Timeline, id: SpanId, scope: &InstrumentationScope) -> SpanData {
     let trace_id = trace::TraceId::from(timeline.context().trace_id.0.get());
     SpanData {
@@ -111,7 +112,7 @@ fn span(timeline: &Timeline, id: SpanId, scope: &InstrumentationScope) -> SpanDa
     }
 }
 
-/// Requests that are sent on are `CLIENT`: to the other hop, to the service.
+/// The kind of a phase. A request to the other hop or to the service is a `CLIENT` span.
 const fn kind(phase: Phase) -> SpanKind {
     match phase {
         Phase::Transit | Phase::FirstByte => SpanKind::Client,
@@ -119,7 +120,8 @@ const fn kind(phase: Phase) -> SpanKind {
     }
 }
 
-/// Few names, however many paths there are. Calls of gRPC are named by method, as the conventions require.
+/// The name of the hop's span. There are few names, however many paths there are. Calls of gRPC are named by their
+/// method, as the conventions require.
 fn name(record: &Record<'_>) -> Cow<'static, str> {
     match record.protocol {
         "http" => attributes::known_method(record.method)
@@ -139,7 +141,7 @@ fn span_id(id: SpanId) -> trace::SpanId {
     trace::SpanId::from(id.0.get())
 }
 
-/// The ids of one request differ from one another: the step is odd.
+/// The n-th id of a request. The ids of one request differ from one another, because the step is odd.
 fn nth_id(seed: u64, n: u64) -> SpanId {
     const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
     SpanId::from_random(seed.wrapping_add(n.wrapping_mul(STEP)))

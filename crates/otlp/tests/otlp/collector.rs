@@ -23,10 +23,10 @@ use tonic::{Request, Response, Status as GrpcStatus};
 
 pub(super) type Reply = Result<ExportTraceServiceResponse, GrpcStatus>;
 
-/// A test that waits this long for something has failed.
+/// A test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Runs until it is dropped.
+/// A collector that runs until it is dropped.
 pub(super) struct Collector {
     pub(super) endpoint: String,
     exports: mpsc::Receiver<ExportTraceServiceRequest>,
@@ -53,12 +53,12 @@ impl<F: FnMut() -> Reply + Send + 'static> TraceService for Service<F> {
 }
 
 impl Collector {
-    /// Accepts everything.
+    /// Starts a collector that accepts everything.
     pub(super) fn start() -> Self {
         Self::responding(|| Ok(ExportTraceServiceResponse::default()))
     }
 
-    /// Responds with the results of `respond`.
+    /// Starts a collector that responds with the results of `respond`.
     pub(super) fn responding(respond: impl FnMut() -> Reply + Send + 'static) -> Self {
         Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), respond)
     }
@@ -104,7 +104,7 @@ impl Collector {
         self.exports.recv_timeout(PATIENCE).unwrap()
     }
 
-    /// All exports that have come so far.
+    /// All exports that have arrived so far.
     pub(super) fn exports(&self) -> Vec<ExportTraceServiceRequest> {
         self.exports.try_iter().collect()
     }

@@ -1,4 +1,4 @@
-//! Batches, and collectors that refuse, hang, come back or are slow. The calls of the data path are made outside of a
+//! Batches, and collectors that refuse, hang, return or are slow. The calls of the data path are made outside of a
 //! runtime.
 
 use std::{
@@ -59,7 +59,7 @@ pub(super) fn logged(settings: TracesSettings) -> (Traces, mpsc::Receiver<String
     (traces.unwrap(), lines)
 }
 
-/// Sends these responses in this order, and then accepts everything.
+/// A collector that sends these responses in this order, and then accepts everything.
 fn scripted(responses: Vec<Reply>) -> Collector {
     let mut responses = responses.into_iter();
     Collector::responding(move || {
@@ -188,7 +188,7 @@ fn a_batch_is_sent_again_until_it_is_accepted() {
     for _ in 0..3 {
         assert_eq!(ids(&collector.export()), [recorded.as_slice()]);
     }
-    // One line each, however often it failed.
+    // One line for each collector, however often the export failed.
     let next = || lines.recv_timeout(AMPLE).unwrap();
     let line = next();
     assert!(
@@ -294,7 +294,7 @@ fn a_collector_that_comes_back_is_used_again() {
     socket.listen(128).unwrap();
     let collector = Collector::on(socket.into(), || Ok(ExportTraceServiceResponse::default()));
     let recorded = record_one(&traces);
-    // The first one may have been given up by then.
+    // The first request may have been dropped by then.
     while !ids(&collector.export()).contains(&recorded) {}
     let line = lines.recv_timeout(AMPLE).unwrap();
     assert!(
@@ -371,7 +371,7 @@ fn a_full_queue_drops_and_counts() {
     for _ in 0..1_000 {
         record_any(&traces);
     }
-    // Ten wait, and the thread has taken one batch; the rest was dropped.
+    // Ten requests wait, and the thread has taken one batch; the others were dropped.
     let stats = traces.stats();
     assert!((988..=990).contains(&stats.dropped), "{stats:?}");
     assert_eq!((stats.exported, stats.failed), (0, 0));
@@ -391,7 +391,7 @@ fn a_shutdown_without_time_ends_at_once() {
     .unwrap();
     record_any(&traces);
     assert_eq!(traces.shutdown(Duration::ZERO).exported, 0);
-    // The thread still counts; this call waits for it.
+    // The thread still counts the spans; this call waits for it.
     let stats = traces.shutdown(AMPLE);
     assert_eq!((stats.exported, stats.failed, stats.dropped), (0, 0, 1));
 }

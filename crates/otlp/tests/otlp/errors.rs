@@ -1,4 +1,4 @@
-//! Which requests are failures of the server.
+//! The requests that count as failures of the server.
 
 use std::time::Instant;
 
@@ -46,7 +46,7 @@ fn a_failure_has_its_reason() {
         ("limit", 503),
         ("dial_failed", 502),
         ("service_timeout", 504),
-        // The head had gone out before it failed.
+        // The head had been sent before the failure.
         ("service_aborted", 200),
         ("refused", 502),
         ("draining", 502),

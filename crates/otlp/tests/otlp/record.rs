@@ -8,7 +8,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 
 use super::collector::{Collector, spans};
 
-/// Settings without a short timeout: the test ends what takes long.
+/// Settings without a short timeout: the test itself ends slow operations.
 pub(super) fn settings(endpoint: &str) -> TracesSettings {
     TracesSettings {
         timeout: Duration::from_secs(300),
@@ -17,7 +17,7 @@ pub(super) fn settings(endpoint: &str) -> TracesSettings {
     }
 }
 
-/// More time than anything takes that does not hang.
+/// A time that only an operation that hangs exceeds.
 pub(super) const AMPLE: Duration = Duration::from_secs(60);
 
 pub(super) fn http(edge: Edge, started: Instant) -> Record<'static> {

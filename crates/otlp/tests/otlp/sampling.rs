@@ -1,4 +1,4 @@
-//! Which requests are traced: `ParentBased(TraceIdRatioBased)`, or `TraceIdRatioBased` alone.
+//! The requests that are traced: by `ParentBased(TraceIdRatioBased)`, or by `TraceIdRatioBased` alone.
 
 use adit_otlp::{Traces, TracesSettings};
 
@@ -59,7 +59,7 @@ fn a_share_of_new_traces_is_recorded() {
     };
     assert_eq!(count(0.0), 0);
     assert_eq!(count(1.0), 10_000);
-    // Twenty standard deviations.
+    // The bounds are twenty standard deviations.
     let half = count(0.5);
     assert!((4_000..=6_000).contains(&half), "{half}");
 }

@@ -1,4 +1,4 @@
-//! Invalid settings are rejected with what would be right.
+//! Invalid settings are rejected with an error that states the valid values.
 
 use std::time::Duration;
 

@@ -42,7 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// One export, as it arrived.
 pub(super) struct Export {
     pub(super) headers: HeaderMap,
-    /// Of HTTP; empty over gRPC.
+    /// The path of an HTTP request; empty over gRPC.
     pub(super) path: String,
     pub(super) request: ExportTraceServiceRequest,
 }
@@ -50,7 +50,7 @@ pub(super) struct Export {
 /// Status and body of responses over HTTP.
 type Respond = Box<dyn FnMut() -> (u16, ExportTraceServiceResponse) + Send>;
 
-/// Runs until it is dropped.
+/// A collector that runs until it is dropped.
 pub(super) struct Sink {
     pub(super) endpoint: String,
     exports: mpsc::Receiver<Export>,
@@ -64,7 +64,7 @@ struct Handler {
 }
 
 impl Sink {
-    /// Accepts everything, over gRPC and HTTP.
+    /// Starts a collector that accepts everything, over gRPC and HTTP.
     pub(super) fn start(tls: Option<ServerConfig>) -> Self {
         Self::responding(tls, || (200, ExportTraceServiceResponse::default()))
     }
@@ -192,7 +192,7 @@ impl TraceService for Handler {
     }
 }
 
-/// An authority of its own, and certificates that it has signed.
+/// A certificate authority, and certificates that it has signed.
 pub(super) struct Certificates {
     authority: CertifiedIssuer<'static, KeyPair>,
     /// The authority's certificate.

@@ -82,7 +82,7 @@ fn one_trace_leads_from_the_visitor_to_the_service() {
         to_service.span_id.0.get().to_be_bytes()
     );
 
-    // Name, kind, when it began and how long it took.
+    // Name, kind, start and duration of each span.
     let table = |spans: &[Span], hop: &Span, start: u64| -> Vec<(String, SpanKind, u64, u64)> {
         let below = spans.iter().filter(|span| span.span_id != hop.span_id);
         below
@@ -111,7 +111,7 @@ fn one_trace_leads_from_the_visitor_to_the_service() {
             row("route", SpanKind::Internal, 1, 1),
             row("queue", SpanKind::Internal, 2, 3),
             row("transit", SpanKind::Client, 5, 75),
-            // It lasted when the request ended.
+            // This phase lasted until the end of the request.
             row("end", SpanKind::Internal, 80, 20),
         ]
     );
@@ -130,7 +130,7 @@ fn one_trace_leads_from_the_visitor_to_the_service() {
             hop.end_time_unix_nano - hop.start_time_unix_nano,
             100_000_000
         );
-        // Sampled, and its parent is known to be in another process.
+        // The trace is sampled, and the parent is known to be in another process.
         assert_eq!(hop.flags, 0x301);
     }
     assert_eq!(transit.flags, 0x101);
@@ -166,7 +166,7 @@ fn a_hop_lasts_as_long_as_its_phases() {
     let mut timeline = traces.begin("").unwrap();
     timeline.add(Phase::Accept, start, start + MS(5));
     timeline.add(Phase::End, start + MS(50), start + MS(200));
-    // It began after the end: the clocks of two threads can differ.
+    // The phase began after the end, because the clocks of two threads can differ.
     timeline.begin(Phase::CreditWait, start + MS(150));
     record_with(&traces, &timeline, http(Edge::Ingress, start + MS(5)));
     let spans = spans(&collector.export());
