@@ -1,7 +1,7 @@
 //! The access log: one line of JSON for each finished request.
 //!
-//! Both sides write one. They share the `request_id`, and with the trace `trace_id` and `span_id`; `docs/logs.md` lists
-//! the fields. Unknown values are left out.
+//! Both sides write one. Their lines have the same `request_id`, and the `trace_id` and `span_id` of the trace;
+//! `docs/logs.md` lists the fields. Unknown values are left out.
 //!
 //! Promises: a line is one object, whatever the request contains, and has no character that a terminal acts on; a data
 //! thread never waits for the disk; long texts are cut, so that the number of queued lines is bounded too.

@@ -7,7 +7,7 @@
 //! Promises: data threads never wait for any of them; the memory of each is bounded, and its losses are counted; a request
 //! has the same id in all of them. Further promises are in `logs.rs`, `metrics.rs` and `access_log.rs`.
 //!
-//! Leaves to the caller: settings, and to keep each [`LogGuard`] to the end of `main`.
+//! Leaves to the caller: settings, and keeping each [`LogGuard`] until the end of `main`.
 //!
 //! Proof: the tests of each file; `tests/metrics.rs` checks the text for Prometheus, `tests/access_log.rs` the lines of
 //! the access log.

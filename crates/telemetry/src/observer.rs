@@ -7,7 +7,7 @@ use adit_trace::{Observer, Record, Sample, Timeline};
 
 use crate::{access_log::AccessLog, metrics::Metrics};
 
-/// The receivers of records: any of these, or none.
+/// The receivers of records: any of them may be absent.
 #[derive(Debug, Default)]
 pub struct Telemetry {
     /// Decides which requests are traced, and exports their spans.

@@ -1,4 +1,4 @@
-//! The one test of its process, because a process has one subscriber.
+//! The only test of its process, because a process has one subscriber.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use adit_telemetry::{Format, InitError, ParseFilterError, init};

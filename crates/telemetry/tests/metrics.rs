@@ -1,4 +1,4 @@
-//! What Prometheus reads of requests: counts, labels, bounds.
+//! The metrics of requests as Prometheus reads them: counts, labels, bounds.
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -32,7 +32,7 @@ fn read(metrics: &Metrics) -> BTreeMap<String, MetricFamily> {
     parse_exposition(&text).unwrap_or_else(|complaints| panic!("{complaints:#?}\n{text}"))
 }
 
-/// The one sample of this name that has these labels; 0 without one.
+/// The only sample with this name and these labels; 0 if there is none.
 fn value(families: &BTreeMap<String, MetricFamily>, name: &str, labels: &[(&str, &str)]) -> f64 {
     let all = families.values().flat_map(|family| &family.samples);
     let fits = all.filter(|sample| {

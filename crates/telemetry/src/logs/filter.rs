@@ -11,15 +11,15 @@ use tracing_subscriber::filter::Targets;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseFilterError {
-    /// The text beside a target.
+    /// The text after a target is not a level.
     #[error("{0:?} is not a level: error, warn, info, debug, trace or off")]
     Level(String),
-    /// The text before a level.
+    /// The text before a level is not a target.
     #[error("{0:?} is not a level or a target: a target is a path such as adit_link::lane")]
     Target(String),
 }
 
-/// Without a directive errors pass, as with `EnvFilter`.
+/// Parses a filter. A filter without directives lets errors pass, as with `EnvFilter`.
 pub(super) fn parse(text: &str) -> Result<Targets, ParseFilterError> {
     let directives = text.split(',').map(str::trim);
     let mut directives = directives.filter(|text| !text.is_empty()).peekable();
@@ -39,13 +39,14 @@ pub(super) fn parse(text: &str) -> Result<Targets, ParseFilterError> {
     Ok(targets)
 }
 
-/// The empty text is a level for `LevelFilter`.
+/// Parses a level. An empty text is an error here, while `LevelFilter` accepts it.
 fn parse_level(text: &str) -> Result<LevelFilter, ParseFilterError> {
     let level = (!text.is_empty()).then(|| text.parse().ok()).flatten();
     level.ok_or_else(|| ParseFilterError::Level(text.to_owned()))
 }
 
-/// Most targets are paths of modules, but a crate may choose another name, such as that of a domain or a package.
+/// Parses a target. Most targets are paths of modules, but a crate may choose another name, such as that of a domain or
+/// a package.
 fn parse_target(text: &str) -> Result<&str, ParseFilterError> {
     let is_part = |c: char| c.is_alphanumeric() || "_:-./".contains(c);
     if text.is_empty() || !text.chars().all(is_part) {

@@ -1,4 +1,4 @@
-//! Lines on their way to a file: one thread writes them, and no other thread waits for it.
+//! A queue of lines for a file: one thread writes them, and no other thread waits for it.
 
 use std::{
     fmt,
@@ -24,9 +24,9 @@ const END_WITHIN: Duration = Duration::from_secs(2);
 /// Pause before a full non-blocking stream is tried again, on the writing thread.
 const FULL_STREAM_PAUSE: Duration = Duration::from_millis(10);
 
-/// The target of the thread.
+/// The target to which the thread writes.
 pub(crate) trait Sink: Send + 'static {
-    /// Writes whole lines.
+    /// Writes complete lines.
     ///
     /// # Errors
     /// Errors of the system.
@@ -62,7 +62,7 @@ impl<W: Write + Send + 'static> Sink for Stream<W> {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => rest = rest.get(written..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Another process can make a shared terminal non-blocking. Half a line would break its readers.
+                // Another process can make a shared terminal non-blocking. A partly written line would be unreadable.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     thread::sleep(FULL_STREAM_PAUSE);
                 }
@@ -77,11 +77,11 @@ impl<W: Write + Send + 'static> Sink for Stream<W> {
 struct Waiting {
     bytes: Vec<u8>,
     lines: u64,
-    /// Lines wait until then, unless the log is closed before.
+    /// The time until which lines wait, unless the log is closed before.
     held: Option<Instant>,
     /// The sink is opened again before the next write.
     reopen: bool,
-    /// Set when the log is closed: further lines are rejected, and the close waits until then at most.
+    /// Set when the log is closed: the time until which the close waits. Further lines are rejected.
     closed: Option<Instant>,
     /// The thread has written everything and ended.
     ended: bool,
@@ -91,9 +91,9 @@ struct Queue {
     name: &'static str,
     most_bytes: usize,
     waiting: Mutex<Waiting>,
-    /// There is something to write, or the log is closed.
+    /// Notified when there are lines to write, or the log is closed.
     wake: Condvar,
-    /// The thread has ended.
+    /// Notified when the thread has ended.
     end: Condvar,
     written: AtomicU64,
     dropped: AtomicU64,
@@ -171,7 +171,7 @@ impl Lines {
         }
     }
 
-    /// The same, but returns `false` without counting the line when the log is closed.
+    /// Queues a line as `push` does, but returns `false` without counting the line when the log is closed.
     pub(crate) fn offer(&self, line: &[u8]) -> bool {
         let queue = &*self.0;
         let mut waiting = queue.waiting.lock();
@@ -210,7 +210,7 @@ impl Write for Lines {
 }
 
 impl Waiting {
-    /// Until when lines wait.
+    /// The time until which lines wait.
     fn held(&mut self) -> Option<Instant> {
         let now = Instant::now();
         self.held = self.held.filter(|until| *until > now);
@@ -219,7 +219,7 @@ impl Waiting {
 }
 
 impl Queue {
-    /// Waits until there is something to do.
+    /// Waits until there are lines to write, or the log is closed.
     fn wait(&self, waiting: &mut MutexGuard<'_, Waiting>) {
         while waiting.closed.is_none() && !waiting.reopen {
             match (waiting.bytes.is_empty(), waiting.held()) {
@@ -259,7 +259,7 @@ impl Queue {
                 }
                 Err(error) => {
                     self.failed.fetch_add(lines, Ordering::Relaxed);
-                    // Once until it works again: the report may go to this log.
+                    // A failure is reported once until the log works again: the report may go to this log.
                     if !std::mem::replace(&mut is_reported, true) {
                         tracing::error!(log = self.name, %error, "lines of a log are lost");
                     }
@@ -303,7 +303,7 @@ impl LogGuard {
         LogReopener(self.0.clone())
     }
 
-    /// Holds the lines until the returned value is dropped, no longer than this.
+    /// Holds the lines until the returned value is dropped, at most for this time.
     pub(crate) fn hold(&self, at_most: Duration) -> HeldLog {
         self.0.waiting.lock().held = Some(Instant::now() + at_most);
         HeldLog(self.0.clone())
@@ -412,7 +412,7 @@ mod tests {
         } = world(8);
         lines.push(b"one\n");
         assert_eq!(given.recv().unwrap(), "one\n");
-        // The disk has stopped. Two lines fit, the others are dropped.
+        // The disk blocks. Two lines fit into the queue, the others are dropped.
         for line in ["two\n", "tri\n", "for\n", "x\n"] {
             lines.push(line.as_bytes());
         }
@@ -420,7 +420,7 @@ mod tests {
         assert_eq!((counters.name(), counters.dropped()), ("access", 2));
         may.send(Ok(())).unwrap();
         assert_eq!(given.recv().unwrap(), "two\ntri\n");
-        // There is room again.
+        // The queue has room again.
         lines.push(b"five\n");
         may.send(Ok(())).unwrap();
         assert_eq!(given.recv().unwrap(), "five\n");
@@ -516,7 +516,7 @@ mod tests {
         );
     }
 
-    /// Regression: the thread kept sleeping after an empty line.
+    /// Regression: the thread did not wake up after an empty line.
     #[test]
     fn an_empty_line_stops_no_log() {
         let World {
@@ -532,7 +532,7 @@ mod tests {
         drop(guard);
     }
 
-    /// A non-blocking terminal that accepts three bytes, then none, then all.
+    /// A non-blocking terminal that accepts three bytes, then none, and then all.
     struct Reluctant {
         turn: usize,
         taken: Arc<Mutex<Vec<u8>>>,

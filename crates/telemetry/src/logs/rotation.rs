@@ -20,7 +20,7 @@ const DAY_SECONDS: i64 = 24 * HOUR_SECONDS;
 pub(super) struct RotatingFile {
     settings: LogFileSettings,
     file: File,
-    /// Days or hours since 1970 of the contents of the file.
+    /// The day or hour of the file's contents, counted from the start of 1970.
     period: i64,
 }
 
@@ -28,7 +28,7 @@ impl RotatingFile {
     /// Opens the file, or creates it and its directory. Contents of an earlier period are rotated at once.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Returns the errors of the system.
     pub(super) fn open(settings: LogFileSettings, now: SystemTime) -> io::Result<Self> {
         let written = fs::metadata(settings.path()).and_then(|metadata| metadata.modified());
         let file = open(&settings)?;
@@ -41,7 +41,7 @@ impl RotatingFile {
         Ok(this)
     }
 
-    /// Opens the file of its name again, after another program has renamed the old one.
+    /// Opens the file with the configured name again, after another program has renamed the old one.
     ///
     /// # Errors
     /// Errors of the system. The old file stays in use then.
@@ -62,7 +62,7 @@ impl RotatingFile {
 
     fn rotate(&mut self, now: SystemTime) -> io::Result<()> {
         let period = period(self.settings.rotate(), now);
-        // A clock that is set back does not begin a new file.
+        // When the clock has been set back, no new file is begun.
         if period <= self.period {
             return Ok(());
         }
@@ -79,7 +79,7 @@ impl RotatingFile {
         self.prune()
     }
 
-    /// The name of the file of this period.
+    /// The name of the rotated file of this period.
     fn rotated(&self, period: i64) -> PathBuf {
         let (seconds, format) = match self.settings.rotate() {
             Rotate::Hourly => (HOUR_SECONDS, "%Y-%m-%d-%H"),
@@ -140,7 +140,7 @@ fn period(rotate: Rotate, at: SystemTime) -> i64 {
     }
 }
 
-/// `2026-11-21` or `2026-11-21-05`, the suffixes of the rotation.
+/// Whether this is a suffix of the rotation, such as `2026-11-21` or `2026-11-21-05`.
 fn is_period(suffix: &str) -> bool {
     let pattern: &[u8] = match suffix.len() {
         10 => b"dddd-dd-dd",
@@ -160,7 +160,7 @@ mod tests {
 
     use super::*;
 
-    /// 2026-11-21T05:00:00Z, so many hours later.
+    /// 2026-11-21T05:00:00Z plus this many hours.
     fn at(hours: i64) -> SystemTime {
         let start: Timestamp = "2026-11-21T05:00:00Z".parse().unwrap();
         let seconds = start.as_second() + hours * HOUR_SECONDS;
@@ -269,7 +269,7 @@ mod tests {
             let settings = place.settings(Rotate::Daily, 1);
             let mut log = RotatingFile::open(settings, at(hours)).unwrap();
             log.write(at(hours), b"after\n").unwrap();
-            // The writes above have the time of the machine.
+            // The writes above set the time of the machine on the file.
             file.set_modified(at(hours)).unwrap();
         }
         assert_eq!(
@@ -300,7 +300,7 @@ mod tests {
             log.write(at(day * 24), b"ours\n").unwrap();
         }
         fs::remove_dir(place.0.path().join("sub/a.log.2026-01-02")).unwrap();
-        // The 21st was the oldest of two; a file of the name of the 22nd exists already.
+        // The file of the 21st was the oldest of two; a file with the name of the 22nd exists already.
         log.write(at(48), b"last\n").unwrap();
         let names: Vec<_> = place.files().into_iter().map(|(name, _)| name).collect();
         assert_eq!(

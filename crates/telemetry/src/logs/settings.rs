@@ -1,4 +1,4 @@
-//! Where a log goes, and how much of it is kept.
+//! The target of a log, and how much of it is kept.
 
 use std::{
     fmt,
@@ -9,7 +9,7 @@ use std::{
 /// Default number of rotated files that are kept: a week of days.
 pub const DEFAULT_KEEP: usize = 7;
 
-/// A year of hours.
+/// The number of hours in a year.
 const MOST_KEPT: usize = 8_784;
 
 /// Invalid settings of a log.
@@ -22,7 +22,7 @@ pub enum LogSettingsError {
         /// The path as it was given.
         path: PathBuf,
     },
-    /// A number of files out of range.
+    /// The number of files is out of range.
     #[error("invalid number of rotated files {keep}, expected 1 to {MOST_KEPT}")]
     Keep {
         /// The number as it was given.
@@ -39,10 +39,10 @@ pub enum LogSettingsError {
 /// When a new file begins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Rotate {
-    /// At midnight, UTC.
+    /// A new file begins at midnight, UTC.
     #[default]
     Daily,
-    /// At each full hour.
+    /// A new file begins at each full hour.
     Hourly,
     /// Never; for external rotation, such as logrotate with `copytruncate`.
     Never,
@@ -95,7 +95,7 @@ impl LogFileSettings {
         keep: usize,
     ) -> Result<Self, LogSettingsError> {
         let path = path.into();
-        // `Path::file_name` returns `logs` for `logs/`, which means a directory.
+        // `Path::file_name` returns `logs` for `logs/`, which is a directory.
         let slash = path.as_os_str().to_string_lossy().ends_with(['/', '\\']);
         if slash || path.file_name().and_then(|name| name.to_str()).is_none() {
             return Err(LogSettingsError::Path { path });
@@ -144,7 +144,7 @@ impl AccessLogSettings {
     /// `target` is `stdout`, `stderr` or the path of a file; `rotate` and `keep` are for the file.
     ///
     /// # Errors
-    /// As [`LogFileSettings::try_new`].
+    /// Returns the same errors as [`LogFileSettings::try_new`].
     pub fn try_new(target: &str, rotate: Rotate, keep: usize) -> Result<Self, LogSettingsError> {
         let target = match target {
             "stdout" => LogTarget::Stdout,

@@ -60,10 +60,10 @@ pub enum InitError {
     Filter {
         /// The text as it was given.
         filter: String,
-        /// Which part of it is invalid.
+        /// The invalid part of it.
         error: ParseFilterError,
     },
-    /// The process has a subscriber already.
+    /// The process already has a subscriber.
     #[error("logging has been set up already")]
     Installed,
     /// The thread that writes cannot be started.
@@ -93,7 +93,8 @@ impl Logging {
         self.stderr.counters()
     }
 
-    /// Holds the lines until the returned value is dropped, no longer than this, so that a command prints its result first.
+    /// Holds the lines until the returned value is dropped, at most for this time, so that a command prints its result
+    /// first.
     pub fn hold(&self, at_most: Duration) -> HeldLog {
         self.stderr.hold(at_most)
     }
@@ -181,7 +182,7 @@ fn coloured(terminal: bool, no_color: Option<&std::ffi::OsStr>) -> bool {
     terminal && no_color.is_none_or(std::ffi::OsStr::is_empty)
 }
 
-/// The error log, once there is one.
+/// Writes to the error log, once there is one.
 struct Errors(Arc<OnceLock<Lines>>);
 
 impl<'w> MakeWriter<'w> for Errors {
@@ -209,7 +210,7 @@ where
         filter: filter.to_owned(),
         error,
     })?;
-    // The layers print errors of their own with `eprintln!`, which panics when standard error is a full disk.
+    // The layers print their own errors with `eprintln!`, which panics when standard error is a file on a full disk.
     let lines = tracing_subscriber::fmt::layer()
         .log_internal_errors(false)
         .with_writer(writer);
@@ -386,7 +387,7 @@ mod tests {
         Ok(())
     }
 
-    /// The thread writes as long as the log is kept; later lines are written as well.
+    /// The thread writes as long as the log is kept; lines after that are written by the calling thread.
     #[test]
     fn lines_are_queued_and_late_ones_written_at_once() -> Result<(), Box<dyn std::error::Error>> {
         let place = tempfile::tempdir()?;

@@ -12,7 +12,7 @@ pub(super) const BOUNDS: [f64; 19] = [
     60.0, 300.0, 3_600.0, 86_400.0,
 ];
 
-/// Number of bounds for the time to the first byte, which timeouts limit.
+/// Number of bounds for the time to the first byte, which is limited by timeouts.
 pub(super) const FIRST_BYTE_BOUNDS: usize = 16;
 
 /// Durations, counted by the first `N` of [`BOUNDS`].
@@ -43,7 +43,7 @@ impl<const N: usize> Histogram<N> {
         self.sum_micros.fetch_add(micros, Ordering::Relaxed);
     }
 
-    /// Bounds with the number of durations up to each. The total comes last, without a bound.
+    /// Bounds with the number of durations up to each. The total is last, without a bound.
     pub(super) fn cumulative(&self) -> impl Iterator<Item = (Option<f64>, u64)> + '_ {
         let counts = self.counts.iter().chain([&self.longer]);
         let bounds = BOUNDS[..N].iter().copied().map(Some).chain([None]);

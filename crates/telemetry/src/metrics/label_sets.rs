@@ -32,7 +32,8 @@ pub(super) struct LabelSets {
     /// table.
     hasher: DefaultHashBuilder,
     shards: [RwLock<Shard>; SHARDS],
-    /// Without those of [`Key::other`], which are at most one for each edge, protocol and opener.
+    /// The number of label sets, without those of [`Key::other`], which are at most one for each edge, protocol and
+    /// opener.
     count: AtomicUsize,
     swept: Mutex<Option<Instant>>,
 }
@@ -74,7 +75,7 @@ impl LabelSets {
         }
     }
 
-    /// All of them, in the order of their labels.
+    /// All label sets, in the order of their labels.
     pub(super) fn sorted(&self) -> Vec<Arc<Series>> {
         let mut all = Vec::with_capacity(self.len());
         for shard in &self.shards {
@@ -85,7 +86,8 @@ impl LabelSets {
     }
 
     fn shard(&self, hash: u64) -> &RwLock<Shard> {
-        // Other bits than those by which a map chooses its places. The remainder is smaller than 16.
+        // These are other bits of the hash than those from which a map chooses its places. The remainder is smaller
+        // than 16.
         #[allow(clippy::cast_possible_truncation)]
         &self.shards[((hash >> 32) % SHARDS as u64) as usize]
     }
@@ -100,7 +102,7 @@ impl LabelSets {
         found.is_some()
     }
 
-    /// Uses a reserved place, unless another thread has added the key.
+    /// Adds the key at a reserved place, unless another thread has added it.
     fn add(&self, key: Key<'_>, then: impl Fn(&Series)) {
         let hash = self.hasher.hash_one(key);
         let mut shard = self.shard(hash).write();

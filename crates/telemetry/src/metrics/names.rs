@@ -14,7 +14,7 @@ pub struct RequestFamily {
     pub kind: &'static str,
     /// Its labels besides protocol, opener, tunnel, group and user.
     pub labels: &'static [&'static str],
-    /// One line.
+    /// The help text: one line.
     pub help: &'static str,
 }
 
@@ -23,7 +23,7 @@ pub(super) struct Names {
     pub(super) requests: RequestFamily,
     pub(super) failures: RequestFamily,
     pub(super) grpc: RequestFamily,
-    /// Retries happen on the visitors' side only.
+    /// The counter of retries, which happen only on the visitors' side.
     pub(super) retries: Option<RequestFamily>,
     pub(super) received: RequestFamily,
     pub(super) sent: RequestFamily,

@@ -71,7 +71,7 @@ static START_TIME: Family = Family::gauge(
     "When the process started, in seconds since 1970.",
 );
 
-/// Values that the system cannot provide are left out.
+/// The samples of the process. Values that the system cannot provide are left out.
 pub(super) fn samples(version: &str, started_at: SystemTime) -> Vec<Sample> {
     let mut samples = vec![BUILD_INFO.sample(&[version], 1.0)];
     let started = started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -135,7 +135,7 @@ fn kernel() -> Kernel {
 fn kernel() -> Kernel {
     use rustix::process::{Resource, getrlimit};
 
-    // No value is no limit.
+    // The system reports no value when there is no limit.
     let max_fds = getrlimit(Resource::Nofile).current;
     Kernel {
         open_fds: open_fds().ok().map(|count| count as f64),
@@ -144,7 +144,7 @@ fn kernel() -> Kernel {
     }
 }
 
-/// The size of the directory is the number of its files since Linux 6.2, and 0 before.
+/// The number of open files. Since Linux 6.2 it is the size of the directory, which was 0 before.
 #[cfg(target_os = "linux")]
 fn open_fds() -> io::Result<u64> {
     match fs::metadata(FILES)?.len() {
@@ -153,7 +153,7 @@ fn open_fds() -> io::Result<u64> {
     }
 }
 
-/// The descriptor that reads the directory is one of the files.
+/// The number of open files by listing the directory, without the descriptor that reads it.
 #[cfg(target_os = "linux")]
 fn listed_fds() -> io::Result<u64> {
     let files = fs::read_dir(FILES)?.count();
@@ -201,7 +201,7 @@ mod tests {
         }
     }
 
-    /// Other tests of this process open and close files of their own.
+    /// The counts may differ, because other tests of this process open and close files.
     #[test]
     fn both_counts_of_descriptors_agree() {
         let files: Vec<_> = (0..100)

@@ -13,14 +13,14 @@ use super::{
     labels::write_labels,
 };
 
-/// Tunnel, group and user of the requests beyond the bound. Names cannot begin like this.
+/// Tunnel, group and user of the requests beyond the bound. No valid name begins with an underscore.
 pub(super) const OTHER: &str = "_other";
 
 /// Names have at most 64 bytes, so a longer value is not a name.
 const LONGEST_LABEL_BYTES: usize = 128;
 
 /// The labels of a request. The client is left out: it would multiply the label sets by the members of a group, and the
-/// access log has it.
+/// access log contains it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Key<'a> {
     /// `false` for the visitors' side.
@@ -28,7 +28,7 @@ pub(super) struct Key<'a> {
     pub(super) protocol: &'a str,
     pub(super) opener: &'a str,
     pub(super) tunnel: &'a str,
-    /// Two groups may have tunnels of one name.
+    /// The group, because two groups may have tunnels with the same name.
     pub(super) group: &'a str,
     pub(super) user: &'a str,
 }
@@ -98,7 +98,7 @@ pub(super) struct Series {
     tunnel: String,
     group: String,
     user: String,
-    /// `protocol="http",opener=...`, escaped.
+    /// The labels in the text format: `protocol="http",opener=...`, escaped.
     pub(super) labels: String,
     /// Milliseconds from the start to the last request.
     pub(super) used_at: AtomicU64,
@@ -195,7 +195,7 @@ impl Series {
         }
     }
 
-    /// Outcome, status, how often; what has not happened is left out.
+    /// Outcome, status and their count; combinations that have not occurred are left out.
     pub(super) fn requests(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
         OUTCOMES.iter().enumerate().flat_map(move |(at, outcome)| {
             let counts = STATUSES.iter().zip(&self.requests[at]);
@@ -206,7 +206,7 @@ impl Series {
         })
     }
 
-    /// Status of gRPC, how often.
+    /// Each status of gRPC, and its count.
     pub(super) fn grpc(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         let counts = self.grpc.get().into_iter().flat_map(|counts| counts.iter());
         let other = std::iter::once(&OTHER_GRPC_STATUS);
@@ -217,7 +217,7 @@ impl Series {
         })
     }
 
-    /// Reason, how often.
+    /// Each reason, and its count.
     pub(super) fn failures(&self) -> Vec<(&'static str, u64)> {
         let mut failures = self.failures.lock().clone();
         failures.sort_unstable();

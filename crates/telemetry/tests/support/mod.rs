@@ -1,10 +1,10 @@
-//! A request that is over.
+//! A record of a finished request.
 
 use std::time::{Duration, Instant};
 
 use adit_trace::{Edge, Record};
 
-/// A GET through tunnel `web` of user `ann` that went well: 20 ms to the first byte, 30 ms in all.
+/// A successful GET through tunnel `web` of user `ann`: 20 ms to the first byte, 30 ms in total.
 pub fn record(edge: Edge, started: Instant) -> Record<'static> {
     Record {
         edge,
