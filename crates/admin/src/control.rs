@@ -44,7 +44,7 @@ pub trait Operator: Send + Sync + 'static {
 pub enum ControlError {
     /// The request is invalid.
     Invalid(String),
-    /// The request is valid, but not in the present state.
+    /// The request is valid, but not possible in the current state.
     Conflict(String),
 }
 
@@ -77,7 +77,8 @@ impl Control {
     /// # Errors
     /// Errors of the system, also for a path of more than some 100 bytes.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        // Bound under another name first, so that it appears in its place with its permissions.
+        // The socket is bound under another name first, so that the file has its permissions when it appears under the
+        // final name.
         let aside = path.with_extension(format!("new.{}", std::process::id()));
         let _ = fs::remove_file(&aside);
         let listener = UnixListener::bind(&aside)?;
@@ -203,7 +204,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("adit-control-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         let path = dir.join("admin.sock");
-        // The file of a dead process.
+        // This is the file of a process that has ended.
         fs::write(&path, "").unwrap();
         let control = Control::bind(&path).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();

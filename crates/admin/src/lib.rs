@@ -42,7 +42,7 @@ pub trait StatusSource: Send + Sync + 'static {
     /// The complete state.
     fn status(&self) -> Value;
 
-    /// `running`, `draining` and the like, for `/healthz`.
+    /// The phase for `/healthz`, such as `running` or `draining`.
     fn phase(&self) -> &'static str {
         "running"
     }
@@ -73,7 +73,7 @@ pub struct MetricsPage {
 pub struct BindError {
     /// The address.
     pub addr: SocketAddr,
-    /// Why.
+    /// The error of the system.
     pub error: std::io::Error,
 }
 
@@ -87,7 +87,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Binds.
+    /// Binds an address for the admin port.
     ///
     /// # Errors
     /// [`BindError`] when the address is in use or does not belong to this machine.
@@ -103,7 +103,7 @@ impl Admin {
         })
     }
 
-    /// Serves requests for these host names, in lower case, besides its address and `localhost`.
+    /// Accepts requests for these host names, in lower case, in addition to the address and `localhost`.
     #[must_use]
     pub fn allow_hosts(mut self, hosts: Vec<String>) -> Self {
         self.hosts = hosts;

@@ -9,7 +9,7 @@ use std::{
 
 use adit_net::{AcceptLoop, AcceptReport, Listener, Stream};
 
-/// Failures of `accept` are logged once in this time.
+/// The interval in which one failure of `accept` is logged.
 const LOG_EACH: Duration = Duration::from_secs(1);
 
 /// An accept loop that axum can serve.
@@ -17,7 +17,7 @@ const LOG_EACH: Duration = Duration::from_secs(1);
 pub(crate) struct Accepting(AcceptLoop<AcceptLog>);
 
 impl Accepting {
-    /// On `listener`; `what` names it in logs.
+    /// A loop that accepts on `listener`; `what` names the listener in logs.
     pub(crate) const fn new(listener: Listener, what: &'static str) -> Self {
         let log = AcceptLog {
             what,
@@ -57,7 +57,7 @@ struct AcceptLog {
 }
 
 impl AcceptReport for AcceptLog {
-    /// Never: the listener may use all descriptors.
+    /// Never called: the listener may use all descriptors.
     fn on_full(&self, _: usize) {}
 
     fn on_failed(&self, error: &io::Error) {
