@@ -7,7 +7,7 @@ use adit_registry::Registry;
 use parking_lot::Mutex;
 
 /// Counts the streams that each connection carries. Any program can connect; a connection without a registration and
-/// without a stream must not hold a descriptor for ever.
+/// without a stream must not hold a descriptor forever.
 pub(crate) struct Channels {
     registry: Arc<Registry>,
     streams: Mutex<HashMap<ChannelId, usize>>,

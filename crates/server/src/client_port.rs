@@ -1,4 +1,4 @@
-//! Connections on the clients' port, from the first byte to the last.
+//! Serves the connections on the clients' port.
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Instant};
 
@@ -64,8 +64,8 @@ impl ClientPort {
         self.registry.channel_closed(channel);
     }
 
-    /// Completes when the connection is to be closed: it did not register in time, has to make room for newer
-    /// connections, or has lost its session.
+    /// Completes when the connection is to be closed: it did not register in time, is displaced by newer connections,
+    /// or has lost its session.
     async fn unused(
         &self,
         peer: SocketAddr,
@@ -73,12 +73,12 @@ impl ClientPort {
         newcomer: Newcomer,
         allowance: &Allowance,
     ) {
-        // The connection must register within this.
+        // This is the time within which the connection must register.
         let setup = self.config.load().settings.timeouts.setup;
         let registering = async {
             tokio::select! {
                 () = allowance.lifted() => Ok(()),
-                () = newcomer.displaced() => Err("newer connections replaced it"),
+                () = newcomer.displaced() => Err("replaced by newer connections"),
             }
         };
         let registered = timeout(setup, registering).await;
@@ -91,7 +91,9 @@ impl ClientPort {
             }
             Ok(Err(reason)) => reason.to_owned(),
             Err(_) if allowance.is_used_up() => {
-                format!("no session within {setup:?}, and as many bytes as are allowed before one")
+                format!(
+                    "no session within {setup:?}, and the bytes that are allowed before a session are used up"
+                )
             }
             Err(_) => format!("no session within {setup:?}"),
         };

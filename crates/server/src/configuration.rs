@@ -30,7 +30,7 @@ pub trait ConfigSource: Send + Sync {
     /// sender is dropped, the last configuration stays in force.
     fn watch(&self) -> watch::Receiver<Arc<Configuration>>;
 
-    /// Changes that the source rejected by itself, such as a file that does not parse. They never become a revision.
+    /// Changes that the source itself rejected, such as a file with a syntax error. They never become a revision.
     fn rejections(&self) -> Rejections {
         Rejections::default()
     }
@@ -39,7 +39,7 @@ pub trait ConfigSource: Send + Sync {
 /// Changes of the configuration that were rejected.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rejections {
-    /// How many so far.
+    /// The number of rejected changes.
     pub count: u64,
     /// Why the last change was rejected, while no later one was accepted.
     pub last: Option<String>,
@@ -91,7 +91,7 @@ impl InForce {
         })
     }
 
-    /// The settings in force. The guard must not be held across an await: clone what is needed there.
+    /// The settings in force. The guard must not be held across an await: clone the values that are needed there.
     pub(crate) fn load(&self) -> Guard<Arc<Configuration>> {
         self.current.load()
     }

@@ -27,7 +27,7 @@ pub(crate) struct Definition {
     pub(crate) hash_on: HashOn,
     pub(crate) session_timeout: Duration,
     pub(crate) compression: Option<Compression>,
-    /// What its requests pass once they have been routed, in this order.
+    /// The layers that its requests pass after routing, in this order.
     pub(crate) layers: Vec<LayerConfig>,
 }
 
@@ -73,7 +73,7 @@ impl Definition {
         }
         let hosts = match (is_http, announced.domains.as_slice()) {
             (false, _) => Vec::new(),
-            // Its port selects it.
+            // The port alone selects the tunnel.
             (true, []) if remote_port != 0 => Vec::new(),
             (true, []) => {
                 let domains = std::iter::once("localhost").chain(domain);
@@ -136,12 +136,12 @@ impl Definition {
         }
     }
 
-    /// Whether it serves this path, which a query may follow.
+    /// Whether the tunnel serves this path, which a query may follow.
     pub(crate) fn has_path(&self, path: &str) -> bool {
         self.paths.iter().any(|prefix| prefix.matches(path))
     }
 
-    /// The number of rules that select it.
+    /// The number of rules that select the tunnel.
     pub(crate) fn routes(&self) -> usize {
         self.hosts.len().saturating_mul(self.paths.len())
     }
@@ -170,7 +170,7 @@ const fn is_http(protocol: ProtocolType) -> bool {
 /// Longest text other than a location, in bytes.
 const LONGEST_TEXT: usize = 256;
 
-/// Checks counts and lengths before any text is read (P-1.10): a refusal costs next to nothing.
+/// Checks counts and lengths before any text is read (P-1.10): a refusal costs very little.
 fn check_bounds(announced: &Announced, limits: &Limits) -> Result<(), DefinitionError> {
     let (count, limit) = (announced.domains.len(), limits.max_domains_per_tunnel);
     if count > limit {
@@ -191,7 +191,7 @@ fn check_bounds(announced: &Announced, limits: &Limits) -> Result<(), Definition
         &announced.hash_on,
         &announced.compression,
     ];
-    // Host names have the limit of DNS; this one keeps the refusal of a longer text short.
+    // The limit of host names is that of DNS; this limit keeps the refusal of a longer text short.
     let texts = texts.into_iter().chain(&announced.domains);
     if let Some(text) = texts.into_iter().find(|text| text.len() > LONGEST_TEXT) {
         return Err(DefinitionError::TextBytes {
@@ -368,7 +368,7 @@ mod tests {
         assert_eq!(parse(&tunnel).unwrap(), whole);
     }
 
-    /// 1,500 domains with 1,500 locations made 2,250,000 rules of one message of 34 KB.
+    /// Regression: 1,500 domains with 1,500 locations made 2,250,000 rules from one message of 34 KB.
     #[test]
     fn domains_locations_and_their_product_are_bounded() {
         let names = |count: usize, name: &str| (0..count).map(|n| format!("{name}{n}")).collect();

@@ -39,9 +39,9 @@ pub(crate) struct ServerDirector {
 struct Routing {
     directory: Arc<Directory>,
     retries: RetryBudget,
-    /// Read where a request begins to wait.
+    /// The wait, which is read when a request begins to wait.
     waits: Mutex<Waits>,
-    /// Until then requests for unknown names wait: their clients may be reconnecting.
+    /// Until this time requests for unknown names wait: their clients may be reconnecting.
     grace_until: Instant,
     /// The port on which the host selects the tunnel. Every other port belongs to one tunnel.
     public_port: u16,
@@ -65,7 +65,7 @@ impl Waits {
 
 /// The destination that a port or a rule selects.
 enum Selected {
-    /// With the layers that its requests pass: those of the rule, then its own.
+    /// A tunnel, with the layers that its requests pass: those of the rule, then those of the tunnel.
     Tunnel(Arc<Tunnel>, Layers),
     Upstream(ToUpstream),
 }
@@ -78,7 +78,7 @@ struct Choice {
     claim: Claim,
 }
 
-/// Held by one request until it ends.
+/// The values that one request holds until it ends.
 struct RequestHold {
     _load: InFlight,
     _running: RunningRequest,
@@ -173,7 +173,7 @@ impl Director for ServerDirector {
     }
 }
 
-/// The part of a request or a session that decides its destination.
+/// The properties of a request or a session that determine its destination.
 #[derive(Clone, Copy)]
 pub(crate) struct RouteInput<'v> {
     pub(crate) protocol: ProtocolType,
@@ -185,7 +185,7 @@ pub(crate) struct RouteInput<'v> {
     pub(crate) visitor: IpAddr,
 }
 
-/// The same, owned by a request that waits.
+/// The same values, owned by a request that waits.
 struct WaitingRequest {
     protocol: ProtocolType,
     port: Option<u16>,
@@ -223,7 +223,7 @@ impl WaitingRequest {
 }
 
 impl RouteInput<'_> {
-    /// Whether it has no head: the port alone selects the tunnel.
+    /// Whether the input has no head: the port alone selects the tunnel.
     const fn is_session(&self) -> bool {
         matches!(self.protocol, ProtocolType::Tcp | ProtocolType::Udp)
     }
@@ -238,7 +238,7 @@ impl RouteInput<'_> {
 }
 
 impl Routing {
-    /// A client of adit connected to the visitors' port by mistake.
+    /// The failure when a client of adit has connected to the visitors' port by mistake.
     fn wrong_port(&self) -> Failure {
         let port = self.directory.clients_port();
         let text = format!(
@@ -288,7 +288,7 @@ impl Routing {
         let now = tokio::time::Instant::now;
         let deadline = now() + self.waits.lock().client;
         loop {
-            // Registered before the check, so that a change in between is not missed.
+            // The waker is registered before the check, so that a change in between is not missed.
             let renamed = self.directory.changed.notified();
             let Some((way, revision)) = self.route(visit.input()) else {
                 let until = deadline.min(self.grace_until.into());
@@ -330,7 +330,7 @@ impl Routing {
         }
     }
 
-    /// `None` when the client left before it had a free permit.
+    /// Waits for a permit of a client; `None` when the client left before it had a free permit.
     async fn wait_for_permit(
         &self,
         selected: (&Arc<Tunnel>, &Layers),
@@ -378,7 +378,7 @@ impl Choice {
     }
 }
 
-/// Every client supports HTTP, and a client that can announce a tunnel of TCP or UDP supports that.
+/// Every client supports HTTP, and a client that can announce a tunnel of TCP or UDP supports that protocol.
 fn carries(link: &Link, protocol: ProtocolType) -> bool {
     match protocol {
         ProtocolType::Grpc | ProtocolType::WebSocket => link.supports(protocol.as_str()),
@@ -393,7 +393,7 @@ fn draw(tunnel: &Tunnel, input: RouteInput<'_>) -> Draw {
     if policy.uses_random() {
         draw.random = rand::random();
     }
-    // A session has nothing but the visitor's address to hash, whatever `hash_on` is for requests.
+    // For a session only the visitor's address can be hashed, whatever `hash_on` is for requests.
     if policy == Policy::IpHash || (policy.uses_hash() && input.is_session()) {
         draw.hash = match input.visitor.to_canonical() {
             IpAddr::V4(ip) => hash_bytes(&ip.octets()),

@@ -1,8 +1,8 @@
 //! The tunnels of the server, and the snapshot by which visitors are routed.
 //!
-//! Announcements and static rules only ever produce a new [`Snapshot`], immutable and numbered; routing reads the
-//! current one without a lock, and public ports follow it. The next snapshot shares with the one before what has not
-//! changed. Which clients are live changes a tunnel's balancer, not the snapshot.
+//! Announcements and static rules produce a new [`Snapshot`], immutable and numbered; routing reads the current one
+//! without a lock, and public ports follow it. A snapshot shares unchanged parts with the previous one. A change of the
+//! live clients changes a tunnel's balancer, not the snapshot.
 //!
 //! Long operations such as [`Directory::announce_each`] run on a thread of their own (`worker`), never on a data thread.
 
@@ -63,10 +63,10 @@ pub(crate) struct DirectoryConfig {
     pub(crate) shared_groups: Vec<SharedGroup>,
     /// Tunnels, and names of users, are kept this long after their last use.
     pub(crate) retention: Duration,
-    /// Bound of the tunnels without clients; above it those that have been without clients longest are removed. A
-    /// client that registers under ever new names must not fill the table of routes.
+    /// Bound of the tunnels without clients; above it those that have been without clients longest are removed, so that
+    /// a client that registers again and again under new names cannot fill the table of routes.
     pub(crate) max_orphans: usize,
-    /// Where public ports are bound; used in public URLs without a domain.
+    /// The address on which public ports are bound; used in public URLs without a domain.
     pub(crate) bind_ip: IpAddr,
     /// Port of HTTP visitors, such as 7080.
     pub(crate) public_port: u16,
@@ -230,7 +230,7 @@ impl Directory {
         self.publish(&mut state);
     }
 
-    /// Costs only what it removes.
+    /// The cost is proportional to the number of removed tunnels.
     fn forget_orphans(&self, state: &mut State, now: Instant) {
         let mut freed = false;
         let (retention, max_orphans) = {
@@ -283,7 +283,7 @@ impl Directory {
             self.changed.notify_waiters();
         }
         if !state.changed_ports.is_empty() {
-            // After the snapshot can be read: visitors of a new port find its tunnel.
+            // This is done when the snapshot can be read, so that visitors of a new port find its tunnel.
             let changed = std::mem::take(&mut state.changed_ports);
             self.ports.follow(&state.ports, &changed);
         }
@@ -350,7 +350,7 @@ impl MembershipObserver for Directory {
     fn link_down(&self, link: &Arc<Link>) {
         self.refresh(link);
         if link.is_draining() {
-            // Its names are free for other clients of the same user.
+            // The names of the tunnel are now free for other clients of the same user.
             self.notify_freed();
         }
     }

@@ -1,4 +1,5 @@
-//! Serves the requests to upstreams: name, permits, choice of a server. Refused requests are recorded like served ones.
+//! Serves the requests to upstreams: name, permits, choice of a server. Refused requests are recorded like served
+//! requests.
 
 use std::sync::Arc;
 
@@ -19,11 +20,11 @@ pub(crate) struct Entries {
     egress: Arc<Egress>,
     /// The owner of its requests.
     owner: Arc<RequestOwner>,
-    /// Permits of the client; `None` for visitors of the server, which hold theirs already.
+    /// Permits of the client; `None` for visitors of the server, whose requests hold their permits already.
     permits: Option<Arc<Gate>>,
 }
 
-/// Held by a request until it ends.
+/// The values that a request holds until it ends.
 struct UpstreamHold {
     _permits: Option<(Permit, Permit)>,
     _load: InFlight,
@@ -82,7 +83,7 @@ impl Dispatch for Entries {
             let why = "the server is stopping";
             return self.refuse(origin, opened, ResetCode::Draining, why);
         }
-        // In the same order as for visitors: the permit of the server, then that of the client.
+        // Permits are taken in the same order as for visitors: the permit of the server, then that of the client.
         let shared = self.upstreams.permits().try_acquire();
         let own = shared.as_ref().and_then(|_| permits.try_acquire());
         match (shared, own) {
@@ -95,7 +96,7 @@ impl Dispatch for Entries {
 }
 
 impl Entries {
-    /// A rule sent the server's own visitors to an upstream, which may have been removed since.
+    /// Finds an upstream. A rule may have sent the server's own visitors to one that has been removed since.
     fn find(&self, name: &str) -> Option<Arc<Upstream>> {
         let found = self.upstreams.find(name);
         match &self.permits {
@@ -104,8 +105,8 @@ impl Entries {
         }
     }
 
-    /// Waits for the missing permits, off the lane's reader. The mux bounds how many wait: they are open
-    /// requests of the client.
+    /// Waits for the missing permits in a task of its own, so that the lane's reader does not wait. The mux bounds the
+    /// number of waiting requests, because they are open requests of the client.
     fn wait(
         &self,
         upstream: &Arc<Upstream>,

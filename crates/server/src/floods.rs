@@ -103,22 +103,22 @@ impl Floods {
         })
     }
 
-    /// A registration with an invalid credential.
+    /// Counts and logs a registration with an invalid credential.
     pub(crate) fn denied(&self, client: &ClientId, peer: SocketAddr, reason: DenialReason) {
         self.denied.note((client.clone(), peer, reason));
     }
 
-    /// A registration or a tunnel that was refused because another user or client holds a name.
+    /// Counts and logs a registration or a tunnel that was refused because another user or client holds a name.
     pub(crate) fn refused(&self, client: &ClientId, peer: SocketAddr, what: String) {
         self.refused.note((client.clone(), peer, what));
     }
 
-    /// A connection of a client that is closed before it has registered.
+    /// Counts and logs a connection of a client that is closed before it has registered.
     pub(crate) fn unregistered(&self, peer: SocketAddr, reason: impl Into<String>) {
         self.unregistered.note((peer, reason.into()));
     }
 
-    /// A data stream whose client violated the protocol.
+    /// Counts and logs a data stream whose client violated the protocol.
     pub(crate) fn broken(
         &self,
         client: &ClientId,
@@ -135,7 +135,7 @@ impl Floods {
         });
     }
 
-    /// A control stream whose client violated the protocol.
+    /// Counts and logs a control stream whose client violated the protocol.
     pub(crate) fn broken_control(&self, client: &ClientId, peer: SocketAddr, failure: Failure) {
         self.broken.note(BrokenStream {
             stream: "control stream",
@@ -146,12 +146,12 @@ impl Floods {
         });
     }
 
-    /// A connection that could not be accepted.
+    /// Counts and logs a connection that could not be accepted.
     pub(crate) fn accept_failed(&self, port: Port, error: &io::Error) {
         self.accept.note((port, error.to_string()));
     }
 
-    /// Visitors wait for a descriptor.
+    /// Counts and logs that visitors wait for a descriptor.
     pub(crate) fn full(&self, port: Port, limit: usize) {
         self.full.note((port, limit));
     }

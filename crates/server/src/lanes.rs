@@ -94,14 +94,15 @@ impl AcceptLane for Lanes {
     }
 }
 
-/// One line for each data stream that ends; a client that violates the protocol can end as many as it likes.
+/// Logs one line for each data stream that ends. A client that violates the protocol can end any number, so such ends
+/// are limited.
 fn log_end(floods: &Floods, link: &Link, lane: u32, failure: &Failure, bytes: u64) {
     let (client, peer) = (link.grant().client(), link.peer());
     let reason = match failure.reason {
         Reason::ProtocolError | Reason::FlowControl => {
             return floods.broken(client, peer, failure, bytes);
         }
-        // The client has announced its drain before.
+        // The client has announced before that it drains.
         Reason::LinkLost if link.is_draining() => Reason::Draining,
         reason => reason,
     };

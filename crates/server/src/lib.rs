@@ -1,11 +1,11 @@
-//! Composition of the public side: takes [`Settings`] and runs a server.
+//! Composes the public side: runs a server with given [`Settings`].
 //!
-//! Everything here is assembly. A visitor's request passes, in order, `ingress` (HTTP and its layers), `director`
-//! (rule, tunnel, client, permit), a lane of the client's link. A client's registration passes `service` (credential),
-//! `registry` (epoch, takeover), `worker` (the thread of announcements), `directory` (owners of names, hosts and ports,
-//! which make the next snapshot of routes). A visitor of a public port passes `ports` (listening sockets follow the
-//! snapshot), `ingress` (TCP or UDP), `director`. A request that a client opens passes `upstreams` (name, permits,
-//! choice of a server), `egress`.
+//! This crate only connects other crates. A visitor's request passes, in order, `ingress` (HTTP and its layers),
+//! `director` (rule, tunnel, client, permit), a lane of the client's link. A client's registration passes `service`
+//! (credential), `registry` (epoch, takeover), `worker` (the thread of announcements), `directory` (owners of names,
+//! hosts and ports, which make the next snapshot of routes). A visitor of a public port passes `ports` (listening
+//! sockets follow the snapshot), `ingress` (TCP or UDP), `director`. A request that a client opens passes `upstreams`
+//! (name, permits, choice of a server), `egress`.
 
 mod channels;
 mod client_port;

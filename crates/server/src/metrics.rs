@@ -1,7 +1,7 @@
 //! The state of a server as samples for Prometheus. `docs/metrics.md` lists the names.
 //!
 //! Counters of links are not among them: their sums shrink when a link ends, which looks like a restart to Prometheus.
-//! `/api/status` has them.
+//! `/api/status` contains them.
 
 use std::collections::BTreeSet;
 
@@ -21,38 +21,38 @@ families! {
     CLIENTS = gauge("adit_registry_clients", &[], "Connected clients.");
     HEALTHY = gauge("adit_registry_healthy_clients", &[], "Connected clients that take requests.");
     USERS = gauge("adit_registry_users", &[], "Users with a connected client.");
-    SESSIONS = gauge("adit_registry_sessions", &[], "Sessions known.");
-    CHANNELS = gauge("adit_registry_channels", &[], "Connections of clients known.");
+    SESSIONS = gauge("adit_registry_sessions", &[], "Known sessions.");
+    CHANNELS = gauge("adit_registry_channels", &[], "Known connections of clients.");
     UNAUTHENTICATED = gauge("adit_registry_unauthenticated_connections", &[], "Connections of clients that carry no session yet.");
-    TURNED_AWAY = counter("adit_registry_refusals_total", &["cause"], "Registrations, connections and data streams of clients that were turned away.");
+    TURNED_AWAY = counter("adit_registry_refusals_total", &["cause"], "Registrations, connections and data streams of clients that were rejected.");
     EPOCH = gauge("adit_registry_client_epoch", CLIENT, "Epoch of a client; grows with each registration.");
     CLIENT_DRAINING = gauge("adit_registry_client_draining", CLIENT, "1 while a client drains, else 0.");
     LANES = gauge("adit_link_lanes", CLIENT, "Open data streams of a client.");
     CONTROL = gauge("adit_link_control", CLIENT, "1 when the control stream of a client is open, else 0.");
     REQUESTS = gauge("adit_link_requests", CLIENT, "Requests open on a client.");
     WAITING = gauge("adit_link_waiting_bytes", CLIENT, "Bytes from a client that wait for visitors.");
-    PINNED = gauge("adit_link_pinned_bytes", CLIENT, "Memory of received frames that something still points into.");
+    PINNED = gauge("adit_link_pinned_bytes", CLIENT, "Memory of received frames that is still referenced.");
     QUEUED = gauge("adit_link_queued_bytes", CLIENT, "Bytes that wait to be sent to a client.");
-    DATAGRAMS_LOST = gauge("adit_link_datagrams_dropped", &[], "Datagrams that the links of now have dropped.");
-    TUNNELS = gauge("adit_router_tunnels", &["protocol"], "Tunnels known.");
+    DATAGRAMS_LOST = gauge("adit_link_datagrams_dropped", &[], "Datagrams that the current links have dropped.");
+    TUNNELS = gauge("adit_router_tunnels", &["protocol"], "Known tunnels.");
     TUNNEL_CLIENTS = gauge("adit_router_tunnel_clients", &["tunnel", "group", "protocol"], "Clients that serve a tunnel; 0 when it is down. Absent when its last client has drained, which is not an incident.");
     REVISION = gauge("adit_router_revision", &[], "Revision of the routes.");
     CONNECTIONS_OPEN = gauge("adit_ingress_connections", &["protocol"], "Connections of visitors that are open; flows for udp.");
     CONNECTIONS = counter("adit_ingress_connections_total", &["protocol"], "Connections of visitors; flows for udp.");
     REQUESTS_OPEN = gauge("adit_ingress_requests", &["protocol"], "Requests of visitors that are open.");
     REFUSED = counter("adit_ingress_connections_refused_total", &["protocol"], "Connections that were reset because too many were open.");
-    TCP_RECEIVED = counter("adit_ingress_tcp_received_bytes_total", &[], "Bytes from visitors of TCP, counted as they come.");
-    TCP_SENT = counter("adit_ingress_tcp_sent_bytes_total", &[], "Bytes to visitors of TCP, counted as they go.");
-    FLOWS_ENDED = counter("adit_ingress_flows_ended_total", &["cause"], "Flows that made room for others (evicted) or fell silent (silent).");
+    TCP_RECEIVED = counter("adit_ingress_tcp_received_bytes_total", &[], "Bytes from visitors of TCP, counted when they are received.");
+    TCP_SENT = counter("adit_ingress_tcp_sent_bytes_total", &[], "Bytes to visitors of TCP, counted when they are sent.");
+    FLOWS_ENDED = counter("adit_ingress_flows_ended_total", &["cause"], "Flows that ended: replaced by new flows (evicted), or without datagrams for too long (silent).");
     DATAGRAMS = counter("adit_ingress_datagrams_total", &["direction"], "Datagrams from visitors (in) and to visitors (out).");
-    DATAGRAMS_DROPPED = counter("adit_ingress_datagrams_dropped_total", &["direction"], "Datagrams that went no further than the public port.");
+    DATAGRAMS_DROPPED = counter("adit_ingress_datagrams_dropped_total", &["direction"], "Datagrams that were dropped at the public port.");
     PUBLIC_PORTS = gauge("adit_ingress_public_ports", &[], "Public ports of tunnels that are bound.");
     UPSTREAM_REQUESTS = counter("adit_egress_upstream_requests_total", &["upstream"], "Requests sent to an upstream.");
     UPSTREAM_OPEN = gauge("adit_egress_upstream_requests", &["upstream", "server"], "Requests that a server of an upstream works on.");
     EGRESS_CONNECTIONS = gauge("adit_egress_connections", &[], "Connections to servers of upstreams that are open.");
     PENDING = gauge("adit_pending_requests", &[], "Entries in all request tables.");
     PERMITS = gauge("adit_flow_permits", &[], "Permits in use, over all clients.");
-    BUDGET = gauge("adit_flow_budget_used_bytes", &[], "Bytes that windows have grown by.");
+    BUDGET = gauge("adit_flow_budget_used_bytes", &[], "Bytes by which windows have grown.");
     ACCEPTED = counter("adit_auth_accepted_total", &[], "Registrations that were accepted.");
 }
 
@@ -126,7 +126,7 @@ pub fn samples(status: &Status) -> Vec<Sample> {
         let count = tunnels.filter(|tunnel| tunnel.kind == protocol).count();
         all.push(TUNNELS.sample(&[protocol], count as f64));
     }
-    // A drained client is not an incident.
+    // A tunnel whose last client has drained is left out: that is not an incident.
     for tunnel in status.tunnels.iter().filter(|tunnel| !tunnel.has_been_left) {
         let labels = [&*tunnel.name, &tunnel.group_id, tunnel.kind];
         all.push(TUNNEL_CLIENTS.sample(&labels, tunnel.clients.len() as f64));
@@ -142,7 +142,7 @@ pub fn samples(status: &Status) -> Vec<Sample> {
     all
 }
 
-/// Whether it takes requests.
+/// Whether the client accepts requests.
 fn is_healthy(client: &ClientStatus) -> bool {
     client.lanes > 0 && !client.draining
 }

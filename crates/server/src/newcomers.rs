@@ -129,7 +129,7 @@ impl Newcomers {
         })
     }
 
-    /// Their number.
+    /// The number of connections without a session.
     pub(crate) fn count(&self) -> usize {
         self.state.lock().by_age.len()
     }

@@ -38,16 +38,17 @@ const DYNAMIC: std::ops::RangeInclusive<u16> = 61_000..=u16::MAX;
 /// Ports that are tried when the server chooses one. Each costs a few system calls.
 const MAX_TRIES: usize = 1_000;
 
-/// The pause between attempts to bind a UDP port that is not free yet, and the number of failures before one is logged.
+/// The pause between attempts to bind a UDP port that is not free yet, and the number of failures after which one is
+/// logged.
 const REBIND_PAUSE: Duration = Duration::from_millis(10);
 const REBIND_TRIES: usize = 100;
 
 /// The pause after a bound socket could not be used.
 const FAILED_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the listening tasks need. The tasks own it, so that it is dropped with their runtime.
+/// The values that the listening tasks need. The tasks own them, so that they are dropped with their runtime.
 pub(crate) struct PortContext {
-    /// The runtime that accepts.
+    /// The runtime that accepts connections.
     pub(crate) accepting: Handle,
     pub(crate) acceptor: Acceptor,
     pub(crate) udp: Arc<Udp>,
@@ -61,7 +62,7 @@ enum Socket {
 
 /// A bound port, or one that is about to be closed.
 struct Listening {
-    /// The newest snapshot has it.
+    /// The newest snapshot contains the port.
     wanted: bool,
     /// Session timeout of UDP flows.
     session_timeout: Duration,
@@ -142,8 +143,8 @@ impl Ports {
         self.bind_locked(&mut state, key)
     }
 
-    /// Binds a free port among those that are `eligible`. The same `seed` gives the same port if it is free: a tunnel
-    /// gets its port again after a restart of the server.
+    /// Binds a free port among those that are `eligible`. The same `seed` selects the same port if it is free, so that
+    /// a tunnel has the same port after a restart of the server.
     ///
     /// # Errors
     /// [`PortError`].
@@ -158,7 +159,7 @@ impl Ports {
         let dynamic = allowed.within(&DYNAMIC);
         let ranges = [&dynamic, &allowed].into_iter();
         let seed = {
-            // The same in each run of one build; not guaranteed beyond that.
+            // The hash is the same in each run of one build; it may differ in another build.
             let mut hasher = std::hash::DefaultHasher::new();
             seed.hash(&mut hasher);
             hasher.finish()
@@ -324,7 +325,7 @@ impl PortTask {
             let mut state = self.ports.state.lock();
             let wanted = state.listening.get(&self.key).is_some_and(|one| one.wanted);
             if !wanted {
-                // Under the lock, so that the next announcement finds the port free.
+                // The socket is closed under the lock, so that the next announcement finds the port free.
                 drop(accepting);
                 state.listening.remove(&self.key);
                 break;
@@ -362,7 +363,8 @@ impl PortTask {
         self.log_closed();
     }
 
-    /// During a drain there is nothing to wait for. Otherwise the socket has failed, and would fail again at once.
+    /// Waits before the next attempt, because a failed socket would fail again at once. During a drain it does not
+    /// wait.
     async fn pause(&self) {
         if !*self.context.drain.borrow() {
             tokio::time::sleep(FAILED_PAUSE).await;
@@ -376,7 +378,7 @@ impl PortTask {
         listening.wanted.then_some(listening.session_timeout)
     }
 
-    /// Completes when the port must be served with other settings or closed. A drain does not complete it: flows
+    /// Completes when the port must be closed, or served with other settings. A drain does not complete it: flows
     /// continue.
     async fn stale(&self, timeout: Duration) {
         loop {
@@ -396,7 +398,7 @@ impl PortTask {
     }
 
     /// Binds the port again, if the snapshot still has it. Ended flows release the old socket a moment later; until the
-    /// port is free it stays in the table, so that an announcement in the meantime gets it.
+    /// port is free it stays in the table, so that an announcement in the meantime uses it.
     async fn rebind(&self) -> Option<StdSocket> {
         tokio::task::yield_now().await;
         let mut tries = 0;
@@ -408,7 +410,7 @@ impl PortTask {
                 match bound {
                     Ok(socket) if wanted => return Some(socket),
                     Err(_) if wanted || tries < REBIND_TRIES => {}
-                    // Under the lock, as above.
+                    // The socket is stored under the lock, as above.
                     bound => {
                         drop(bound);
                         state.listening.remove(&self.key);

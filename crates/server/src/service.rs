@@ -78,7 +78,7 @@ impl Service {
 }
 
 impl Service {
-    /// The first call of a client (P-1.1).
+    /// Handles the first call of a client (P-1.1).
     async fn register_client(
         &self,
         connection: &ClientConnection,
@@ -113,7 +113,7 @@ impl Service {
             .authenticator
             .authenticate(&credential, &claim)
             .map_err(|denied| {
-                // One text for every cause (P-1.3).
+                // The text is the same for every cause (P-1.3).
                 let floods = &shared.floods;
                 floods.denied(&claim.client_id, connection.peer, denied.reason());
                 Refusal::new(RefusalReason::Unauthenticated, denied)
@@ -145,7 +145,7 @@ impl Service {
         entered.keep();
         let link = registered.link;
         if !shared.authenticator.is_valid(link.grant()) {
-            // The token was revoked after it was checked, perhaps after the links of revoked tokens were ended.
+            // The token may have been revoked after it was checked, and after the links of revoked tokens were ended.
             shared.registry.end(&link, &revoked());
         }
         let capabilities: Vec<String> = CAPABILITIES
@@ -205,7 +205,7 @@ impl ControlServer for Service {
         let reader = tokio::spawn(async move {
             let mut turn = Turn::new(shared.config.load().settings.limits.turn_bytes);
             let mut freed = shared.directory.freed();
-            // Tunnels of the client were refused, and no free name has been reported to it since.
+            // Whether tunnels of the client were refused, and no free name has been reported to it since.
             let mut waits = false;
             loop {
                 let message = tokio::select! {
@@ -253,7 +253,7 @@ impl ControlServer for Service {
     ) -> Result<ConfigSyncResponse, Refusal> {
         let known = self.shared.registry.session(session_of(session)?);
         known.map_err(stream_refusal)?;
-        // Names and policies without addresses: a client does not need them (P-12.1).
+        // The list has names and policies without addresses, which a client does not need (P-12.1).
         let upstreams = self.shared.upstreams.list().into_iter();
         let upstreams = upstreams.map(|upstream| Upstream {
             name: upstream.name().to_string(),
@@ -270,7 +270,8 @@ impl ControlServer for Service {
 /// The server's messages on a control stream. Ends with its link, and stops the reading task when dropped.
 struct Outbound {
     messages: ReceiverStream<ControlMessage>,
-    /// Until the client has ended its direction. Returns the refusal that ends the stream when a message cannot be read.
+    /// The task that reads, until the client has ended its direction. Returns the refusal that ends the stream when a
+    /// message cannot be read.
     reader: Option<JoinHandle<Option<Refusal>>>,
     _control: ControlGuard,
     _channel_use: ChannelUse,
@@ -346,7 +347,7 @@ impl Shared {
         Refusal::new(RefusalReason::ProtocolError, text)
     }
 
-    /// Returns whether some of the tunnels were refused.
+    /// Announces the tunnels. Returns whether some of them were refused.
     async fn announce(&self, link: &Arc<Link>, request_id: u64, announce: TunnelsAnnounce) -> bool {
         let results = self.announcer.announce(link, announce.tunnels).await;
         let some_refused = results.iter().any(|result| result.error.is_some());
@@ -367,7 +368,7 @@ impl Shared {
             results,
             revision: self.directory.revision(),
         };
-        // Lost when the client does not read its control stream: it announces again.
+        // The response is lost when the client does not read its control stream: it announces again.
         link.send_control(ControlMessage::new(
             request_id,
             Kind::TunnelResults(results),
@@ -390,7 +391,7 @@ impl Shared {
             tracing::info!(%client, %peer, tunnels, "tunnels accepted");
         }
         if let Some(first) = refused.first() {
-            // The client's log has all of them, with their causes.
+            // The client's log has all refusals, with their causes.
             let others = refused.len() - 1;
             let text = match others {
                 0 => format!("tunnel {first}"),
@@ -401,7 +402,7 @@ impl Shared {
     }
 }
 
-/// Why the link of a revoked credential ends.
+/// The failure with which the link of a revoked credential ends.
 pub(crate) fn revoked() -> Failure {
     Failure::new(Reason::LinkLost, "the credential of the client was revoked")
 }

@@ -50,7 +50,7 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// Proxies in front of the visitors' port whose `X-Forwarded-*` and `Forwarded` are trusted (P-3.4).
     pub trusted_proxies: TrustedProxies,
-    /// What requests of HTTP pass before they are routed, in this order.
+    /// The layers that HTTP requests pass before they are routed, in this order.
     pub layers: Vec<LayerConfig>,
     /// Scheme and port of public URLs, if a proxy in front of the server changes them.
     pub public_url: PublicUrl,

@@ -1,5 +1,5 @@
-//! A lane with both ends on the server: a request that a rule sends to an upstream takes the same way as a request that
-//! a client opens, so that credit, fairness and the code of `ingress` and `egress` are the same.
+//! A lane with both ends on the server: a request that a rule sends to an upstream takes the same path as a request
+//! that a client opens, so that credit, fairness and the code of `ingress` and `egress` are the same.
 
 use std::{
     future::poll_fn,
@@ -32,7 +32,7 @@ impl Shortcut {
         near.mux.side = Side::Server;
         let mut far = config.clone();
         far.mux.side = Side::Client;
-        // The number of visitors is bounded where they are accepted.
+        // The number of visitors is bounded where their connections are accepted.
         far.mux.max_resets_per_tick = u32::MAX;
         let near = Lane::new(near, budget.clone(), Arc::new(Nothing));
         let far = Lane::new(far, budget.clone(), dispatch);
@@ -65,7 +65,7 @@ impl Shortcut {
     }
 }
 
-/// Requests are opened only at the near end.
+/// Rejects requests: they are opened only at the near end.
 struct Nothing;
 
 impl Dispatch for Nothing {

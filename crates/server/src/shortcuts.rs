@@ -62,7 +62,7 @@ impl Shortcuts {
         Self::new(Upstreams::none(), &limits, &timeouts, &Budget::new(0)).unwrap()
     }
 
-    /// The way of visitors of this side through `layers` to the upstream of a name.
+    /// The target of visitors of this side: through `layers` to the upstream of a name.
     pub(crate) fn route_to(self: &Arc<Self>, upstream: &Upstream, layers: Layers) -> ToUpstream {
         ToUpstream {
             shortcuts: self.clone(),
@@ -100,7 +100,7 @@ impl ToUpstream {
         &self.name
     }
 
-    /// For one request, on the data thread that accepted it.
+    /// The destination of one request, on the data thread that accepted it.
     pub(crate) fn destination(&self, revision: u64) -> Destination {
         Destination {
             lane: self.shortcuts.lane(),

@@ -37,7 +37,7 @@ pub struct Status {
     pub refusals: RefusalStatus,
     /// Resources that the process holds.
     pub process: ProcessStatus,
-    /// Counters of each core: a core that is never used stands out.
+    /// One counter of each core, which shows whether the core is used.
     pub cores: CoreCounters,
 }
 
@@ -71,7 +71,7 @@ pub struct ClientStatus {
     pub lanes: usize,
     /// Its control stream is open.
     pub control: bool,
-    /// It drains.
+    /// The client drains.
     pub draining: bool,
     /// Requests open on it.
     pub requests: usize,
@@ -81,9 +81,9 @@ pub struct ClientStatus {
     pub pinned_bytes: usize,
     /// Bytes that wait to be sent to it.
     pub queued_bytes: u64,
-    /// Requests that the server opened on it so far, for visitors.
+    /// Requests that the server has opened on it so far, for visitors.
     pub opened: u64,
-    /// Requests that it opened so far, for its entries.
+    /// Requests that it has opened so far, for its entries.
     pub accepted: u64,
     /// Messages sent per write so far; more messages make the hop cheaper.
     pub messages_per_batch: f64,
@@ -126,7 +126,7 @@ pub struct TunnelStatus {
     /// Protocol of its visitors: `http`, `grpc`, `websocket`, `tcp` or `udp`.
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// Its public port; none if it is selected by host.
+    /// Its public port; `None` if it is selected by host.
     pub port: Option<u16>,
     /// Compression of payload between server and clients.
     pub compression: &'static str,
@@ -138,7 +138,7 @@ pub struct TunnelStatus {
     pub requests: u64,
     /// Clients that serve it.
     pub clients: Vec<String>,
-    /// It has no client since the last one drained: it is not down.
+    /// Its last client has drained: it has no client, but this is not an incident.
     pub has_been_left: bool,
 }
 
@@ -177,9 +177,9 @@ pub struct VisitorStatus {
     pub connections: u64,
     /// Requests open now.
     pub requests_open: usize,
-    /// Those of them that are calls of gRPC.
+    /// Calls of gRPC among them.
     pub grpc_open: usize,
-    /// Those of them that are WebSockets.
+    /// WebSockets among them.
     pub websockets_open: usize,
     /// Requests so far.
     pub requests: u64,
@@ -273,7 +273,7 @@ pub struct ProcessStatus {
     pub sessions: usize,
     /// Channels known.
     pub channels: usize,
-    /// Connections of clients that carry no session yet.
+    /// Connections of clients that do not carry a session yet.
     pub unauthenticated: usize,
     /// Entries in all request tables.
     pub pending: usize,
@@ -283,7 +283,7 @@ pub struct ProcessStatus {
     pub permits_in_use: usize,
     /// Connections to servers of upstreams open now.
     pub upstream_connections: usize,
-    /// Bytes that windows have grown by.
+    /// Bytes by which windows have grown.
     pub budget_used_bytes: u64,
 }
 

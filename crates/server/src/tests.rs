@@ -46,7 +46,7 @@ struct World {
     channels: Mutex<HashMap<u64, ChannelId>>,
 }
 
-/// A loopback address for each test, so that no other test takes its ports.
+/// A loopback address for each test, so that tests do not compete for ports.
 fn own_address() -> IpAddr {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -152,7 +152,7 @@ impl World {
         (link, session)
     }
 
-    /// Registers as a user, as the service does.
+    /// Registers a client of a user, as the service does.
     async fn enter(
         &self,
         user: &str,
@@ -270,7 +270,7 @@ impl World {
     }
 }
 
-/// P-1.4: the result names the holder, other tunnels are accepted.
+/// P-1.4: the result names the holder; other tunnels are accepted.
 #[tokio::test]
 async fn a_host_of_another_group_is_refused_with_its_holder() {
     let world = world();
@@ -309,7 +309,7 @@ async fn clients_of_a_group_share_a_tunnel_of_one_definition() {
     assert_eq!(world.clients("shop"), ["one", "two"]);
 }
 
-/// Regression: the limit held for one announcement, so that a client could announce any number of tunnels on the
+/// Regression: the limit applied to one announcement, so that a client could announce any number of tunnels on the
 /// control stream.
 #[tokio::test]
 async fn the_bound_on_tunnels_holds_over_all_announcements() {
@@ -321,15 +321,15 @@ async fn the_bound_on_tunnels_holds_over_all_announcements() {
         refused += usize::from(code(&results[0]) == "limit");
     }
     assert_eq!((world.names().len(), refused), (3, 7));
-    // Tunnels that it has may be announced again, and a destroyed one makes room.
+    // Tunnels of the client may be announced again, and a removed one makes room.
     assert_eq!(code(&world.announce(&link, &[tunnel("t0", &[])])[0]), "");
     assert!(world.directory.withdraw(&link, "t0", Instant::now()));
     assert_eq!(code(&world.announce(&link, &[tunnel("t9", &[])])[0]), "");
     assert_eq!(world.names(), ["t1", "t2", "t9"]);
 }
 
-/// Regression: a client could withdraw a tunnel that only others served, and a withdrawn tunnel was kept as if its
-/// client would return.
+/// Regression: a client could withdraw a tunnel that only other clients served, and a withdrawn tunnel was kept as if
+/// its client would return.
 #[tokio::test]
 async fn a_withdrawn_tunnel_is_removed_at_once() {
     let world = world();
@@ -359,13 +359,13 @@ async fn orphans_are_kept_for_a_while_and_are_bounded() {
     assert_eq!(world.names(), ["shop"], "its client may be on its way back");
     world.directory.announce(&other, &[], now + RETENTION * 2);
     assert_eq!(world.names(), [""; 0]);
-    // Regression: a client that registered under ever new names filled the table.
+    // Regression: a client that registered again and again under new names filled the table.
     for number in 0..20 {
         let (link, _) = world.register("one", &format!("g{number}")).await;
         let name = format!("t{number}");
         world.announce(&link, &[tunnel(&name, &[])]);
     }
-    // Five orphans, the tunnel that is served, and the one before it.
+    // Five tunnels without clients, the tunnel that is served, and the one before it.
     assert!(
         (5..=7).contains(&world.names().len()),
         "{:?}",
@@ -373,8 +373,8 @@ async fn orphans_are_kept_for_a_while_and_are_bounded() {
     );
 }
 
-/// Regression: the announcement of a registration that was already taken over removed the new link from the tunnel, for
-/// good.
+/// Regression: the announcement of a registration that was already taken over removed the new link from the tunnel
+/// permanently.
 #[tokio::test]
 async fn a_link_that_was_taken_over_joins_nothing() {
     let world = world();
@@ -392,7 +392,7 @@ async fn a_link_that_was_taken_over_joins_nothing() {
     assert_eq!(world.names(), ["shop"]);
 }
 
-/// Regression: two reports of two threads in the wrong order excluded a live client for good.
+/// Regression: two reports of two threads in the wrong order excluded a live client permanently.
 #[tokio::test]
 async fn the_state_of_the_link_overrides_late_reports() {
     let world = world();
@@ -445,7 +445,7 @@ async fn a_permit_and_a_load_are_held_and_given_back() {
     assert_eq!(&*first.tunnel, "shop");
     assert_eq!(first.grant.tunnel().unwrap().as_str(), "shop");
     assert_eq!((link.permits().in_use(), link.load().in_flight()), (2, 2));
-    // No permit within the wait.
+    // No permit becomes free within the wait.
     let start = tokio::time::Instant::now();
     let failure = world.direct("shop.example.com", &[]).await.unwrap_err();
     assert_eq!((failure.reason, start.elapsed()), (Reason::Limit, SECOND));
@@ -478,7 +478,7 @@ async fn a_retry_goes_to_another_client_or_waits_for_one() {
     );
 }
 
-/// The client whose link was lost comes back with another one.
+/// The client whose link was lost returns with another one.
 #[tokio::test(start_paused = true)]
 async fn retry_waits_for_the_next_link_of_its_client() {
     let world = world();
@@ -523,7 +523,7 @@ async fn a_visitor_waits_for_a_client_that_comes_back() {
     assert_eq!(visit.unwrap().link, link.id().value());
 }
 
-/// F17. Regression: a visitor that waited on the old definition of a tunnel waited in vain.
+/// F17. Regression: a visitor that waited on the old definition of a tunnel was not forwarded.
 #[tokio::test(start_paused = true)]
 async fn a_visitor_waits_for_a_client_with_changed_settings() {
     let world = world();
@@ -558,7 +558,7 @@ async fn a_visitor_that_waits_for_a_permit_outlives_the_client() {
     assert_eq!(visit.unwrap().link, link.id().value());
 }
 
-/// Regression: a connection on the clients' port without a registration was kept for ever.
+/// Regression: a connection on the clients' port without a registration was kept forever.
 #[tokio::test(start_paused = true)]
 async fn a_connection_of_no_use_is_noticed() {
     let world = world();

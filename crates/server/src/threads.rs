@@ -34,12 +34,12 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// The function that serves each stream.
 pub(crate) type Serve = dyn Fn(Stream, SocketAddr, Port) -> Task + Send + Sync;
 
-/// A connection on its way to a thread.
+/// A connection that is being passed to a thread.
 struct Assigned {
     stream: Detached,
     peer: SocketAddr,
     port: Port,
-    /// The descriptor that a visitor's connection is charged with; released when the connection has been served.
+    /// The descriptor that a visitor's connection uses; released when the connection has been served.
     descriptor: Option<Descriptor>,
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct Guard {
 }
 
 impl Acceptor {
-    /// For the one thread that accepts.
+    /// An acceptor for a single thread, which also accepts.
     pub(crate) fn alone(serve: Arc<Serve>, guard: Guard) -> Self {
         Self {
             others: Vec::new(),

@@ -34,9 +34,9 @@ struct Serving {
 
 struct Members {
     serving: Vec<Serving>,
-    /// When it lost its last client.
+    /// When the tunnel lost its last client.
     orphaned: Option<Instant>,
-    /// Its last client has drained: it is not expected back.
+    /// Its last client has drained and is not expected to return.
     drained: bool,
 }
 
@@ -51,7 +51,7 @@ pub(crate) enum Vacancy {
     Lost,
 }
 
-/// A tunnel and its clients. The definition never changes: a changed tunnel is a new value.
+/// A tunnel and its clients. The definition never changes: a change creates a new value.
 pub(crate) struct Tunnel {
     pub(crate) key: TunnelKey,
     pub(crate) name: Arc<str>,
@@ -87,12 +87,12 @@ impl Tunnel {
         RunningRequest(self.clone())
     }
 
-    /// Requests that run.
+    /// Number of running requests.
     pub(crate) fn running(&self) -> usize {
         self.running.load(Ordering::Relaxed)
     }
 
-    /// A tunnel without clients since `now`.
+    /// A tunnel that has been without clients since `now`.
     pub(crate) fn new(
         key: TunnelKey,
         owner: Claimant,
@@ -120,9 +120,9 @@ impl Tunnel {
         }
     }
 
-    /// Adds a link, which replaces older links of the same client. It gets requests once it is live. A link that is
-    /// gone, or that a newer one has replaced, is not added, because nothing would remove it. Returns whether the link
-    /// serves the tunnel now.
+    /// Adds a link, which replaces older links of the same client. It receives requests once it is live. A link that
+    /// has ended, or that a newer one has replaced, is not added, because nothing would remove it. Returns whether the
+    /// link serves the tunnel now.
     pub(crate) fn join(&self, link: &Arc<Link>, weight: u32) -> bool {
         let mut members = self.members.lock();
         let client = link.grant().client();
@@ -180,7 +180,7 @@ impl Tunnel {
         was_there
     }
 
-    /// When it lost its last client.
+    /// The time at which the tunnel lost its last client.
     pub(crate) fn orphaned(&self) -> Option<Instant> {
         self.members.lock().orphaned
     }
@@ -212,7 +212,7 @@ impl Tunnel {
         self.vacancy() == Vacancy::Left
     }
 
-    /// Whether another tunnel may take its names.
+    /// Whether another tunnel may take the names of this one.
     pub(crate) fn vacancy(&self) -> Vacancy {
         let members = self.members.lock();
         let mut serving = members.serving.iter();
@@ -223,7 +223,7 @@ impl Tunnel {
         }
     }
 
-    /// Whether it has clients, and none of them supports this protocol.
+    /// Whether the tunnel has clients, and none of them supports this protocol.
     pub(crate) fn lacks(&self, protocol: ProtocolType) -> bool {
         let members = self.members.lock();
         let mut live = members.serving.iter().filter(|serving| serving.live);
@@ -267,7 +267,8 @@ impl Tunnel {
             .iter()
             .filter(|serving| serving.live)
             .collect();
-        // In the order of names, not of arrival: a client that returns gets its turns and its keys again.
+        // Clients are in the order of names, not of arrival: a client that returns has the same turns and keys as
+        // before.
         live.sort_by(|a, b| a.link.grant().client().cmp(b.link.grant().client()));
         let live = live
             .into_iter()

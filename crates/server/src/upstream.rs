@@ -52,8 +52,8 @@ pub(crate) struct Server {
 }
 
 impl Upstream {
-    /// The upstream of these settings. Servers that a `previous` upstream of its name has as well keep their requests
-    /// in flight, and round robin keeps its turn.
+    /// The upstream of these settings. Servers that the `previous` upstream with this name also has keep their counts
+    /// of requests in flight, and round robin keeps its turn.
     ///
     /// # Errors
     /// Settings that contradict each other.
@@ -201,7 +201,7 @@ impl Upstream {
             RequestHead::Tcp(_) | RequestHead::Udp(_) => (b"", None),
         };
         let Some(headers) = headers.filter(|_| policy != Policy::IpHash) else {
-            // A connection has nothing but the visitor's address to hash, whatever `hash_on` is for requests.
+            // For a connection only the visitor's address can be hashed, whatever `hash_on` is for requests.
             return hash_visitor(&head.open().visitor);
         };
         match &self.hash_on {
@@ -219,7 +219,7 @@ impl Upstream {
         members.iter().map(|one| one.load().in_flight()).sum()
     }
 
-    /// The requests in flight, without those of servers that the other upstream has as well.
+    /// The requests in flight, except at servers that the other upstream also has.
     pub(crate) fn in_flight_beside(&self, other: Option<&Self>) -> usize {
         let members = self.balancer.members().iter();
         let own = members.filter(|member| {

@@ -1,9 +1,9 @@
 //! Upstreams: the destinations of the requests that clients open, and all that a client can reach on this side (section 12
 //! of the protocol).
 //!
-//! A request names an upstream, and nothing else in it chooses the address: not its host, not its path. It takes the
-//! same permits as a visitor's request, the policy of the upstream chooses the server, and `egress` serves the request on
-//! the thread of the lane that opened it.
+//! A request names an upstream; neither its host nor its path affects the address. It takes the same permits as a
+//! visitor's request, the policy of the upstream chooses the server, and `egress` serves the request on the thread of
+//! the lane that opened it.
 //!
 //! The upstreams can be replaced while the server runs ([`Upstreams::replace`]). An upstream that is the same keeps its
 //! state; a server that stays keeps its requests in flight and its connections; a server that is removed receives no new
@@ -42,7 +42,7 @@ pub(crate) struct Upstreams {
     /// Replaced or removed upstreams that requests still use.
     retired: Mutex<Vec<Arc<Upstream>>>,
     egress_config: Mutex<adit_egress::Config>,
-    /// Read where a request begins to wait.
+    /// The wait, which is read when a request begins to wait.
     permit_wait: Mutex<Duration>,
     observer: Arc<dyn Observer>,
     /// Connections stay on the thread that created them, so each data thread has its own.
@@ -126,8 +126,8 @@ impl Upstreams {
         Ok(Arc::new(UpstreamSet { by_name }))
     }
 
-    /// Replaces the current upstreams, and returns them. Requests that have chosen a server of them, or are about to,
-    /// are served.
+    /// Replaces the current upstreams, and returns them. Requests that have chosen one of their servers, or are about
+    /// to choose one, are served.
     pub(crate) fn replace(&self, next: Arc<UpstreamSet>) -> Arc<UpstreamSet> {
         let egresses = self.egresses.lock();
         let previous = self.current.load_full();
@@ -144,7 +144,7 @@ impl Upstreams {
                 !current.is_some_and(|current| Arc::ptr_eq(current, upstream))
             });
         }
-        // First the services of all servers, then the choice among the new ones.
+        // The services of all servers are set first, then new requests can choose among them.
         let services = self.services(&next);
         for egress in egresses.values() {
             egress.set_services(services.clone());
@@ -183,8 +183,8 @@ impl Upstreams {
         all.flat_map(|upstream| upstream.services()).collect()
     }
 
-    /// Changes the bounds and times of the requests to come. Those that run keep theirs, and their connections; if bounds or
-    /// times of connections have changed, requests to come have new ones.
+    /// Changes the bounds and times of new requests. Running requests keep theirs, and their connections. If bounds or
+    /// times of connections have changed, new requests use new connections.
     pub(crate) fn follow(&self, limits: &Limits, timeouts: &Timeouts) {
         *self.permit_wait.lock() = timeouts.permit_wait;
         let config = egress_config(limits, timeouts);
@@ -231,7 +231,7 @@ impl Upstreams {
         egress.clone()
     }
 
-    /// Permits of all requests of this side.
+    /// The permits of all requests of this side.
     pub(crate) const fn permits(&self) -> &Arc<Gate> {
         &self.permits
     }
@@ -247,7 +247,7 @@ impl Upstreams {
         self.close_websockets();
     }
 
-    /// Sends a close frame on the WebSockets that clients have opened: they would not finish by themselves.
+    /// Sends a close frame on the WebSockets that clients have opened: they would not end by themselves.
     pub(crate) fn close_websockets(&self) {
         for egress in self.egresses.lock().values() {
             egress.close_websockets();
@@ -289,7 +289,7 @@ impl Upstreams {
 
 fn egress_config(limits: &Limits, timeouts: &Timeouts) -> adit_egress::Config {
     adit_egress::Config {
-        // The permits are the bound.
+        // The number of connections is bounded by the permits.
         max_connections: limits.max_requests,
         turn_bytes: limits.turn_bytes,
         ..adit_egress::Config::with_timeouts(&timeouts.edge)

@@ -1,4 +1,4 @@
-//! The thread of the directory: it runs announcements and other long operations, so that data threads do not. It also
+//! The thread of the directory: it runs announcements and other long operations instead of the data threads. It also
 //! removes unused tunnels and names, and stores the owners of names in the state directory.
 
 use std::{
@@ -25,7 +25,7 @@ use crate::{
 /// Announcements that may wait in the queue; beyond them, control streams wait.
 const QUEUE: usize = 1_024;
 
-/// Announcements that make one snapshot together, at most.
+/// The most announcements that are added in one snapshot.
 const BATCH: usize = 32;
 
 /// A client whose announcement took some time waits this many times as long for its response: one client takes at most
@@ -117,7 +117,7 @@ impl Announcer {
     /// # Cancel safety
     /// The work may run or not.
     pub(crate) async fn run(&self, work: impl FnOnce() + Send + 'static) {
-        // Not received: the server is stopping.
+        // Sending fails only when the server is stopping.
         let _ = self.jobs.send(Job::Run(Box::new(work))).await;
     }
 
@@ -191,7 +191,7 @@ async fn run(
     keeper.finish().await;
 }
 
-/// Runs the jobs in their order; consecutive announcements make one snapshot.
+/// Runs the jobs in their order; consecutive announcements are added in one snapshot.
 fn work(directory: &Directory, jobs: impl Iterator<Item = Job>) {
     let mut waiting = Vec::new();
     for job in jobs {
@@ -243,7 +243,7 @@ fn announce(directory: &Directory, waiting: &mut Vec<Waiting>) {
 struct Keeper {
     directory: Arc<Directory>,
     file: Option<NamesFile>,
-    /// The changes that are in the file, or are being written.
+    /// The number of the last change that is in the file, or is being written.
     kept: u64,
     writing: Option<task::JoinHandle<io::Result<()>>>,
     has_failed: bool,
@@ -270,7 +270,7 @@ impl Keeper {
                     tracing::warn!(
                         path = %path.unwrap_or(std::path::Path::new("")).display(),
                         %error,
-                        "the owners of names cannot be written: a restart of the server forgets them"
+                        "the owners of names cannot be written: they are lost when the server restarts"
                     );
                 }
                 Ok(Ok(())) => self.has_failed = false,
@@ -290,10 +290,10 @@ impl Keeper {
         self.writing = Some(task::spawn_blocking(write));
     }
 
-    /// Writes the remaining changes, if the disk responds.
+    /// Writes the remaining changes, unless the disk does not respond.
     async fn finish(mut self) {
         let finished = async {
-            // Once for the running write, once for later changes.
+            // The loop runs first for the running write, and then for later changes.
             for _ in 0..2 {
                 if let Some(writing) = &mut self.writing {
                     let _ = writing.await;

@@ -49,8 +49,8 @@ fn size(layer: &Layer) -> usize {
 /// Reads the layers in their order.
 ///
 /// # Errors
-/// The first that is invalid, by its number, or of a kind that this server does not know: to leave it out would serve
-/// requests that it may be there to reject.
+/// The number of the first layer that is invalid or of an unknown kind. An unknown layer is not left out: its purpose
+/// may be to reject requests.
 pub(super) fn parse(layers: &[Layer]) -> Result<Vec<LayerConfig>, DefinitionError> {
     let numbered = (1..).zip(layers);
     let read = numbered.map(|(number, layer)| {
@@ -83,7 +83,7 @@ fn read(kind: &Kind) -> Result<LayerConfig, LayerError> {
             for Header { name, value } in &respond.headers {
                 response.add_header(name, value)?;
             }
-            // A copy: a part of the message would keep all of it in memory.
+            // The body is copied: a part of the message would keep all of it in memory.
             response.set_body(respond.body.to_vec())?;
             LayerConfig::Respond(response)
         }

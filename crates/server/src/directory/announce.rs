@@ -1,4 +1,4 @@
-//! Announcements: the result for each tunnel that a client names.
+//! Announcements: the result for each tunnel that a client announces.
 
 use std::{
     sync::Arc,
@@ -89,7 +89,8 @@ impl Directory {
         let limit = self.config.load().limits.max_tunnels_per_client;
         let processed = announced.iter().take(limit.saturating_add(EXCESS));
         let results = processed.map(|tunnel| {
-            // Counted over all announcements of the link, not of this call: more may follow on the control stream.
+            // Tunnels are counted over all announcements of the link, not only this one: more may follow on the control
+            // stream.
             let others = self.index.lock().others(link.id(), &tunnel.name);
             let result = if others < limit {
                 self.announce_one(state, link, tunnel, now)
@@ -202,7 +203,7 @@ impl Directory {
                 Some(port)
             }
         };
-        // Closed again, unless the tunnel takes it.
+        // The port is closed again, unless the tunnel takes it.
         state.changed_ports.extend(port);
         let claimant = owner.claimant.clone();
         let tunnel = Arc::new(Tunnel::new(key.clone(), claimant, definition, port, now));

@@ -23,7 +23,7 @@ use crate::{
     tunnel::{Tunnel, TunnelKey, Vacancy},
 };
 
-/// Group and client id of a link, held by it. Dropping this releases them.
+/// The use of group and client id by a link. Dropping this releases them.
 pub(crate) struct Entered<'d> {
     directory: &'d Directory,
     grant: Grant,
@@ -31,7 +31,7 @@ pub(crate) struct Entered<'d> {
 }
 
 impl Entered<'_> {
-    /// From here on they are released at the end of the link.
+    /// After this call they are released at the end of the link.
     pub(crate) fn keep(mut self) {
         self.is_kept = true;
     }
@@ -90,7 +90,7 @@ impl Directory {
         }
     }
 
-    /// Refuses hosts that the settings allow to no tunnel (P-1.10).
+    /// Refuses hosts that the settings do not allow for tunnels (P-1.10).
     pub(super) fn check_allowed(&self, definition: &Definition) -> Result<(), Refusal> {
         let config = self.config.load();
         let (rules, domain) = (&config.limits.allow_hosts, &config.domain);
@@ -168,8 +168,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Refuses hosts that another tunnel holds: any path of one in another group, the same path in the same group
-    /// (P-1.4). Returns the tunnels that make room.
+    /// Refuses hosts that another tunnel holds: any path of a host that another group holds, and the same path of a
+    /// host in the same group (P-1.4). Returns the tunnels that the new one displaces.
     pub(super) fn check_hosts(
         &self,
         state: &State,
@@ -205,7 +205,7 @@ impl Directory {
         Ok(displaced)
     }
 
-    /// A requested port, bound unless it is already. Returns the tunnel that makes room.
+    /// Binds a requested port, unless it is bound already. Returns the tunnel that the new one displaces.
     pub(super) fn requested_port(
         &self,
         state: &State,
@@ -233,7 +233,7 @@ impl Directory {
         Ok(displaced)
     }
 
-    /// A port of the server's choice: that of the tunnel before, if the server chose it.
+    /// A port of the server's choice: the port of the previous tunnel, if the server chose that.
     pub(super) fn picked_port(
         &self,
         key: &TunnelKey,
@@ -245,7 +245,7 @@ impl Directory {
         match kept.and_then(|tunnel| tunnel.port) {
             Some(port) if port.transport == transport => Ok(port),
             _ => {
-                // Locked for each port separately: binding them may take long.
+                // The names are locked for each port separately: binding them may take long.
                 let eligible = |port| !self.names.lock().is_foreign(&Name::Port(port), claimant);
                 let picked = self.ports.pick(transport, key, eligible);
                 picked.map_err(|error| refuse_port(&error))
@@ -347,7 +347,7 @@ fn kept(names: &Ledger, entry: &Entry, now: Duration) -> String {
     left.unwrap_or_default()
 }
 
-/// In minutes and whole seconds.
+/// A duration in minutes and whole seconds.
 fn seconds(duration: Duration) -> String {
     let seconds = duration.as_millis().div_ceil(1_000);
     match (seconds / 60, seconds % 60) {
@@ -357,9 +357,9 @@ fn seconds(duration: Duration) -> String {
     }
 }
 
-/// Whether a tunnel makes room for another tunnel of the same user (P-1.11). After a drain, its clients may have
-/// returned under another client id or group, so it does. After the loss of its clients they may be reconnecting, so it
-/// does not, unless the new tunnel is of its group: then they have given it another name.
+/// Whether another tunnel of the same user may displace this one (P-1.11). After a drain it may: the clients may have
+/// returned under another client id or group. After the loss of its clients it may not, because they may be
+/// reconnecting, unless the new tunnel is of the same group: then they have renamed the tunnel.
 fn makes_room(holder: &Tunnel, newcomer: &TunnelKey) -> bool {
     match holder.vacancy() {
         Vacancy::Served(_) => false,

@@ -1,8 +1,8 @@
-//! The time since 1970.
+//! The time since the start of 1970.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// The time since 1970. Advances evenly from the start, even if the system's clock is set.
+/// The time since the start of 1970. Advances evenly, even if the system's clock is set.
 #[derive(Debug)]
 pub(super) struct Clock {
     started: Instant,

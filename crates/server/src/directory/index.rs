@@ -12,7 +12,7 @@ use adit_registry::{Link, LinkId};
 
 use crate::tunnel::{Tunnel, TunnelKey};
 
-/// Tunnels are added to and removed from their links, and become orphans or get clients again, under the one lock of
+/// Tunnels are added to and removed from their links, and become orphans or have clients again, under the one lock of
 /// this index.
 #[derive(Default)]
 pub(super) struct Index {
@@ -35,12 +35,12 @@ impl Index {
         tunnels.len() - usize::from(tunnels.contains_key(than))
     }
 
-    /// Adds a link to a tunnel, unless the link is gone. Then the tunnel counts as an orphan, so that it is removed
+    /// Adds a link to a tunnel, unless the link has ended. Then the tunnel counts as an orphan, so that it is removed
     /// after the retention.
     pub(super) fn join(&mut self, tunnel: &Arc<Tunnel>, link: &Arc<Link>, weight: u32) {
         let since = tunnel.orphaned();
-        // The end of a link takes this lock after the link has ended: either it finds the entry, or the link does not
-        // join.
+        // The end of a link takes this lock after the link has ended: either it finds the entry, or the link is not
+        // added here.
         if tunnel.join(link, weight) {
             let tunnels = self.links.entry(link.id()).or_default();
             tunnels.insert(tunnel.key.name.clone(), Arc::clone(tunnel));
@@ -109,7 +109,7 @@ impl Index {
         Some((*since, key.clone(), self.orphans.len()))
     }
 
-    /// Removes an entry whose tunnel is gone already.
+    /// Removes the entry of a tunnel that has been removed already.
     pub(super) fn drop_orphan(&mut self, since: Instant, key: TunnelKey) {
         self.orphans.remove(&(since, key));
     }

@@ -25,7 +25,7 @@ impl Directory {
             if !users.contains(&owner.user) && !names.is_shared(&owner.group) {
                 continue;
             }
-            // The clock may have been set back since.
+            // The clock may have been set back since then.
             let idle_since = record.idle_since.map(Duration::from_secs);
             let idle_since = idle_since.unwrap_or(now).min(now);
             names.restore(name, owner, tunnel, idle_since);
@@ -34,7 +34,7 @@ impl Directory {
         unreadable
     }
 
-    /// Changes with every change of an owner.
+    /// A number that changes with every change of an owner.
     pub(crate) fn owners_changed(&self) -> u64 {
         self.names.lock().changes()
     }
@@ -46,8 +46,8 @@ impl Directory {
         records.collect()
     }
 
-    /// Takes a name, and with a group all names of the group, from its owner, and removes its tunnels without clients.
-    /// Returns the number of released names.
+    /// Releases a name from its owner, a group with all names of the group, and removes the tunnels without clients that
+    /// held these names. Returns the number of released names.
     ///
     /// # Errors
     /// The name is in use.

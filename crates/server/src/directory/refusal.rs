@@ -5,7 +5,7 @@ use adit_proto::Error as ProtoError;
 /// Why a tunnel is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    /// The code by which programs recognize it (P-1.4).
+    /// The code, for programs (P-1.4).
     pub(crate) code: &'static str,
     /// The reason, for the author of the tunnel.
     pub(crate) message: String,

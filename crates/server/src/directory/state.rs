@@ -1,5 +1,5 @@
-//! The tunnels, and their index by host, path and port. Everything here follows from the set of tunnels and the rules
-//! of the server. A change costs only the parts of the tunnel that is added or removed.
+//! The tunnels, and their index by host, path and port. All of it is determined by the set of tunnels and the rules of
+//! the server. A change costs only the parts of the tunnel that is added or removed.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -65,9 +65,9 @@ impl State {
     /// A rule contradicts another one or the route of a tunnel. Nothing has changed then.
     ///
     /// # Complexity
-    /// That of removing and adding each rule; routes of tunnels stay as they are.
+    /// That of removing and adding each rule; routes of tunnels are not changed.
     pub(super) fn set_rules(&mut self, rules: Vec<Rule<Static>>) -> Result<(), RuleError> {
-        // A copy shares what does not change.
+        // The copy shares the unchanged parts.
         let mut routes = self.routes.clone();
         for (number, rule) in &self.rules {
             routes.remove(*number, rule.host.as_ref(), rule.path.as_ref());
@@ -142,7 +142,7 @@ impl State {
         self.rules_to.keys().cloned().collect()
     }
 
-    /// Stops the rules of the configuration from selecting this tunnel.
+    /// Excludes this tunnel from the rules of the configuration.
     pub(super) fn unname(&mut self, tunnel: &Tunnel) {
         if let Some(named) = self.named.get_mut(&tunnel.name) {
             named.remove(&tunnel.key);
@@ -174,7 +174,7 @@ impl State {
     /// Adds a tunnel. No tunnel may have its key, one of its hosts with the same path, or its port.
     ///
     /// # Errors
-    /// A rule of the server sends a host and path of it elsewhere. Nothing has changed then.
+    /// A rule of the server has another target for a host and path of the tunnel. Nothing has changed then.
     pub(super) fn insert(&mut self, tunnel: &Arc<Tunnel>) -> Result<(), TableError> {
         let first_rule = self.next_rule;
         let definition = &tunnel.definition;
@@ -209,7 +209,7 @@ impl State {
         };
         self.tunnels.insert(tunnel.key.clone(), known);
         self.changed = true;
-        // Only hosts and paths have rules.
+        // A tunnel that is selected by port has no rules.
         if tunnel.definition.is_http() && self.rules_to.contains_key(&tunnel.name) {
             let named = self.named.entry(tunnel.name.clone()).or_default();
             named.insert(tunnel.key.clone());
@@ -251,7 +251,7 @@ impl State {
         Some(tunnel)
     }
 
-    /// Points the rules of the server with this tunnel name to a tunnel that has it.
+    /// Sets a tunnel with this name as the target of the server's rules that name it.
     fn lead_rules(&mut self, name: &Arc<str>) {
         let first = self.named.get(name).and_then(BTreeSet::first);
         let tunnel = first.and_then(|key| self.tunnels.get(key));
@@ -269,7 +269,7 @@ impl State {
             self.routes
                 .remove(*number, rule.host.as_ref(), rule.path.as_ref());
             if let Err(error) = self.routes.insert(*number, with_target(rule, target)) {
-                // The same conditions were in the table before.
+                // The table had a rule with the same conditions before, so this cannot fail.
                 tracing::error!(%error, "a rule of the server is missing from the routes");
             }
         }

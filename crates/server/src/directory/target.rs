@@ -9,7 +9,7 @@ use crate::{shortcuts::ToUpstream, tunnel::Tunnel};
 /// The target of a rule.
 #[derive(Clone)]
 pub(crate) enum Target {
-    /// With the layers that requests pass on this way: those of the rule, then those of the tunnel.
+    /// A tunnel, with the layers that its requests pass: those of the rule, then those of the tunnel.
     Tunnel(Arc<Tunnel>, Layers),
     /// A rule of the configuration to a tunnel that no client has announced.
     Unannounced(Arc<str>),
@@ -19,7 +19,7 @@ pub(crate) enum Target {
 
 /// The target of a rule of the configuration, before tunnels are looked up.
 pub(super) enum Static {
-    /// To a tunnel of this name, through these layers.
+    /// A tunnel of this name, with the layers of the rule.
     Tunnel(Arc<str>, Layers),
     Upstream(ToUpstream),
 }

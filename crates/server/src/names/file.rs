@@ -33,7 +33,7 @@ struct Content {
     names: Vec<Record>,
 }
 
-/// `names.json` in a state directory, readable by its owner only.
+/// The file `names.json` in a state directory, readable by its owner only.
 #[derive(Debug, Clone)]
 pub struct NamesFile {
     path: PathBuf,

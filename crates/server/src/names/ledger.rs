@@ -22,20 +22,20 @@ pub(crate) struct Claimant {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) owner: Claimant,
-    /// The tunnel that uses it, or used it last; `None` for a group or a client.
+    /// The tunnel that uses the name, or used it last; `None` for a group or a client.
     pub(crate) tunnel: Option<TunnelName>,
     /// Number of tunnels or links that use it.
     pub(crate) uses: usize,
-    /// When its last use ended.
+    /// The time when its last use ended.
     pub(crate) idle_since: Duration,
 }
 
 /// The result of a release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Released {
-    /// It has no owner any more.
+    /// The name has no owner any more.
     Free,
-    /// It had no owner.
+    /// The name had no owner.
     Unknown,
     /// Something uses it.
     InUse,
@@ -53,9 +53,9 @@ pub(crate) struct Ledger {
     entries: ShardedMap<Name, Entry>,
     /// Unused names by their owner, in the order of their last use.
     idle: HashMap<UserName, BTreeSet<(Duration, Name)>>,
-    /// Number of wildcards among the names; without any, hosts above a name need no lookup.
+    /// Number of wildcards among the names; if there is none, the hosts above a name need no lookup.
     wildcards: usize,
-    /// Counts changes of what the file stores.
+    /// Counts the changes that the file must store.
     changes: u64,
 }
 
@@ -160,7 +160,7 @@ impl Ledger {
         entry.uses += 1;
     }
 
-    /// [`Ledger::end_use`] by an owner; without effect on a name of another owner.
+    /// [`Ledger::end_use`] by an owner; has no effect on a name of another owner.
     pub(crate) fn end_use_by(&mut self, name: &Name, owner: &Claimant, since: Duration) {
         let entry = self.entries.get(name);
         if entry.is_some_and(|entry| self.is_same_owner(&entry.owner, owner)) {

@@ -66,7 +66,7 @@ impl Name {
         }
     }
 
-    /// Without its kind, as [`Name::parse`] reads it.
+    /// The name without its kind, as [`Name::parse`] reads it.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
@@ -80,7 +80,7 @@ impl Name {
 }
 
 impl fmt::Display for Name {
-    /// As in a message: ``host `shop.example.com` ``, `tcp port 2222`.
+    /// The form in messages: ``host `shop.example.com` ``, `tcp port 2222`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Port(port) => write!(f, "{port}"),
@@ -90,7 +90,7 @@ impl fmt::Display for Name {
     }
 }
 
-/// `tcp:2222`, `udp:53`; `2222` is a TCP port.
+/// Reads `tcp:2222` or `udp:53`; `2222` is a TCP port.
 fn port(text: &str) -> Option<PortKey> {
     let (transport, number) = match text.split_once(':') {
         None => (Transport::Tcp, text),

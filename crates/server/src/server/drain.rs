@@ -13,8 +13,8 @@ const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// Datagrams of UDP flows may still be in transit when everything else has finished: flows have no end to wait for.
 const FLOWS_GRACE: Duration = Duration::from_millis(500);
 
-/// The last responses to clients may still be on their way to the socket after they have left the request table.
-/// Responses to visitors are awaited by their connections.
+/// The last responses to clients may not have been written yet when they are no longer in the request table. Responses
+/// to visitors are awaited by their connections.
 const RESPONSES_GRACE: Duration = Duration::from_millis(250);
 
 /// The connections may take this long to close after the last request has ended.
@@ -43,7 +43,7 @@ impl Server {
             self.visitors.wait().await;
             while self.inner.upstreams.in_flight() > 0 {
                 tokio::time::sleep(DRAIN_LOOK).await;
-                // Including requests that were in transit.
+                // Requests that were in transit are included.
                 self.inner.upstreams.close_websockets();
             }
             if self.inner.entries.udp().stats().flows_open > 0 {
@@ -74,7 +74,7 @@ impl Server {
             self.clients.wait().await;
             self.visitors.wait().await;
         };
-        // The end of its runtime ends everything that is left.
+        // The end of the server's runtime ends all remaining connections.
         let _ = tokio::time::timeout(CLOSE_GRACE, closed).await;
         self.stop.send_replace(true);
         self.threads.join();

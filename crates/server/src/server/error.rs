@@ -16,7 +16,7 @@ pub enum StartError {
         what: &'static str,
         /// The address.
         addr: SocketAddr,
-        /// Why.
+        /// The error of the system.
         error: io::Error,
     },
     /// The tokens of the settings are invalid.
@@ -28,7 +28,7 @@ pub enum StartError {
     /// An upstream is invalid.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
-    /// The system started no thread.
+    /// The system could not start a thread.
     #[error("cannot start a data thread: {0}")]
     Thread(io::Error),
 }

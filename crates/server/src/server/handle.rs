@@ -19,8 +19,8 @@ pub struct ServerHandle {
 }
 
 impl ServerHandle {
-    /// The number of running requests by tunnel, without zeros; those that clients opened under `upstreams`. UDP flows
-    /// are not counted: they do not end by themselves.
+    /// The number of running requests by tunnel, without zeros; requests that clients opened are under `upstreams`. UDP
+    /// flows are not counted: they do not end by themselves.
     pub fn running(&self) -> Vec<(String, usize)> {
         let tunnels = self.inner.directory.tunnels().into_iter();
         let tunnels = tunnels.filter(|(tunnel, _)| tunnel.definition.protocol != ProtocolType::Udp);
@@ -32,7 +32,7 @@ impl ServerHandle {
         running
     }
 
-    /// The state of the server. Cost: a walk over links and open requests.
+    /// The state of the server. Cost: proportional to the links and open requests.
     pub fn status(&self) -> Status {
         self.inner.status()
     }
@@ -46,10 +46,7 @@ impl ServerHandle {
         self.inner.announcer.release(name).await
     }
 
-    /// The rule that a URL matches, and why the others do not.
-    ///
-    /// # Errors
-    /// The reason when the URL is invalid.
+    /// The rule that a URL matches, and why the others do not match.
     pub fn explain(&self, url: &str) -> Result<RouteStatus, String> {
         let uri: http::Uri = url
             .parse()

@@ -29,7 +29,7 @@ use crate::{
 /// The parts of a server that follow its configuration.
 pub(super) struct Reconfigure {
     pub(super) in_force: Arc<InForce>,
-    /// The configuration of the start, part of which stays in force.
+    /// The configuration at the start, part of which stays in force.
     pub(super) started: Arc<Configuration>,
     pub(super) registry: Arc<Registry>,
     pub(super) directory: Arc<Directory>,
@@ -39,9 +39,9 @@ pub(super) struct Reconfigure {
     pub(super) tokens: Arc<Tokens>,
     pub(super) newcomers: Arc<Newcomers>,
     pub(super) permits: Arc<Gate>,
-    /// Of all windows.
+    /// The budget of all windows.
     pub(super) budget: Budget,
-    /// Descriptors that connections of visitors may have; those to upstreams have no more.
+    /// Descriptors that connections of visitors may have; connections to upstreams may have as many.
     pub(super) visitors_share: usize,
     pub(super) ports: Arc<Ports>,
 }
@@ -76,7 +76,7 @@ impl Reconfigure {
         }
     }
 
-    /// Returns the number of links of revoked tokens that were ended.
+    /// Applies the settings. Returns the number of links of revoked tokens that were ended.
     fn try_apply(&self, settings: &Settings) -> Result<usize, StartError> {
         let tokens = authenticator(&settings.tokens).map_err(StartError::Tokens)?;
         let upstreams = self.upstreams.prepare(&settings.upstreams)?;
@@ -89,7 +89,7 @@ impl Reconfigure {
             self.upstreams.replace(previous);
             return Err(error.into());
         }
-        // Nothing is rejected from here on.
+        // After this point nothing is rejected.
         let (limits, timeouts) = (&settings.limits, &settings.timeouts);
         self.permits
             .reconfigure(limits.max_requests, limits.max_waiting, shares(limits));
@@ -111,7 +111,7 @@ impl Reconfigure {
         Ok(self.end_revoked())
     }
 
-    /// Ends the links whose credential has become invalid.
+    /// Ends the links whose credentials have become invalid.
     fn end_revoked(&self) -> usize {
         let links = self.registry.links().into_iter();
         let revoked_links = links.filter(|link| !self.tokens.is_valid(link.grant()));
@@ -124,7 +124,7 @@ impl Reconfigure {
     }
 }
 
-/// The settings that differ and take effect at the next start, by their keys.
+/// The keys of the settings that differ and take effect only at the next start.
 fn needs_restart(started: &Settings, next: &Settings) -> Vec<&'static str> {
     let ip = started.tunnel_addr.ip() != next.tunnel_addr.ip();
     let differs = [
@@ -142,7 +142,7 @@ fn needs_restart(started: &Settings, next: &Settings) -> Vec<&'static str> {
         ("server.domain", started.domain != next.domain),
         (
             "server.state_dir",
-            // Empty if another server holds the directory.
+            // The directory is empty at the start if another server uses it.
             started.state_dir != next.state_dir && started.state_dir != Path::new(""),
         ),
         ("server.public_url", started.public_url != next.public_url),

@@ -50,7 +50,7 @@ use crate::{
 /// How often removed servers of upstreams without requests are dropped.
 const RETIRED_LOOK: Duration = Duration::from_secs(1);
 
-/// How often tunnels without clients are removed: at least this often, more often for a short retention.
+/// How often tunnels without clients are removed: at least this often, and more often for a short retention.
 const FORGET_LOOK: Duration = Duration::from_secs(10);
 const FORGET_LOOK_LEAST: Duration = Duration::from_millis(100);
 
@@ -66,7 +66,7 @@ impl Server {
     /// [`Server::start`] with an observer, which receives the record of every request, of visitors and to upstreams.
     ///
     /// # Errors
-    /// Those of [`Server::start`].
+    /// Returns the errors of [`Server::start`].
     pub fn start_observed(
         settings: &Settings,
         observer: &Arc<dyn Observer>,
@@ -75,10 +75,10 @@ impl Server {
         Self::start_from(source, observer)
     }
 
-    /// Starts with the newest configuration of a source, and follows the source from then on.
+    /// Starts with the newest configuration of a source, and applies its later ones.
     ///
     /// # Errors
-    /// Those of [`Server::start`].
+    /// Returns the errors of [`Server::start`].
     pub fn start_from(
         source: Arc<dyn ConfigSource>,
         observer: &Arc<dyn Observer>,
@@ -196,7 +196,7 @@ impl Server {
             let stop = stop.subscribe();
             move |acceptor| {
                 let accepting = async move {
-                    // Ends with the runtime.
+                    // This task ends with the runtime.
                     tokio::spawn(follow);
                     let context = Arc::new(PortContext {
                         accepting: Handle::current(),

@@ -18,10 +18,11 @@ pub(super) struct Visitors {
     tcp: ArcSwap<Tcp>,
     udp: Arc<Udp>,
     permits: Arc<Gate>,
-    /// What requests of all entries pass. Each request takes the layers that are current when it begins.
+    /// The layers and the director for requests of all entries. Each request uses the layers that are current when it
+    /// begins.
     admission: Arc<Admission>,
     director: Arc<ServerDirector>,
-    /// The pseudonym by which requests are recognized that this server has forwarded before.
+    /// The pseudonym with which the server detects requests that it has forwarded before.
     via: u64,
 }
 
@@ -50,8 +51,7 @@ impl Visitors {
         })
     }
 
-    /// Serves requests to come through the layers of these settings, and connections and flows to come by their bounds and
-    /// times.
+    /// Applies settings: new requests pass these layers, and new connections and flows have these bounds and times.
     pub(super) fn follow(&self, settings: &Settings) {
         let admission = &self.admission;
         admission.set_layers(chain(settings, &self.permits, self.via));

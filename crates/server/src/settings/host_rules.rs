@@ -7,7 +7,7 @@ use adit_router::HostPattern;
 /// Hosts that tunnels may have, in addition to those below the server's own domain and below `localhost`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostRules {
-    /// Every exact name (`*`), but no wildcard.
+    /// Whether every exact name (`*`) is allowed; wildcards are not.
     pub any_name: bool,
     /// These hosts. A wildcard allows itself, and every host and wildcard below its name.
     pub patterns: Vec<HostPattern>,

@@ -31,7 +31,7 @@ pub struct Limits {
     pub allow_hosts: HostRules,
     /// Concurrent connections of clients without a session (P-1.12).
     pub max_unauthenticated: usize,
-    /// The same for one address, or one IPv6 /64.
+    /// The same bound for one address, or one IPv6 /64.
     pub max_unauthenticated_per_address: usize,
     /// Tunnels one client may announce.
     pub max_tunnels_per_client: usize,
@@ -61,8 +61,8 @@ pub struct Limits {
     pub link_budget_bytes: u64,
     /// The sum by which all windows of the process may grow, in bytes.
     pub process_budget_bytes: u64,
-    /// Work of one connection or lane before the next of its thread, in bytes; each read and each message counts as 256
-    /// bytes more.
+    /// Work of one connection or lane before the next one of the same thread, in bytes; each read and each message
+    /// counts as 256 bytes more.
     pub turn_bytes: usize,
 }
 

@@ -15,7 +15,7 @@ pub struct RuleSettings {
     pub grpc: Option<String>,
     /// Its target.
     pub to: RuleTarget,
-    /// What requests pass that it has routed, in this order; before those of the tunnel.
+    /// The layers that its requests pass, in this order, before the layers of the tunnel.
     pub layers: Vec<LayerConfig>,
 }
 

@@ -13,7 +13,7 @@ pub struct Timeouts {
     pub client_wait: Duration,
     /// Longest wait of a visitor for a permit.
     pub permit_wait: Duration,
-    /// Of visitors and of servers of upstreams.
+    /// Timeouts of visitors, and of servers of upstreams.
     pub edge: EdgeTimeouts,
     /// Longest time until a connection of a client carries a session, and until a session has its first data stream.
     pub setup: Duration,

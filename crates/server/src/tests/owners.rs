@@ -1,4 +1,4 @@
-//! Who owns which name (P-1.4, P-1.9, P-1.10).
+//! The owners of names (P-1.4, P-1.9, P-1.10).
 
 use adit_router::Query;
 
@@ -45,7 +45,7 @@ impl World {
     }
 }
 
-/// P-1.9. Regression: with a token of his own and the names of alice's group and tunnel, bob received half of her
+/// P-1.9. Regression: with a token of his own and the names of Alice's group and tunnel, Bob received half of her
 /// visitors.
 #[tokio::test]
 async fn p_1_9_another_users_group_is_refused() {
@@ -59,7 +59,7 @@ async fn p_1_9_another_users_group_is_refused() {
     let refused = world.refusal("bob", "alice", "mine").await;
     assert!(refused.contains("client id `alice`"), "{refused}");
     assert_eq!(world.clients("web"), ["alice"]);
-    // Also for the retention after her client has left.
+    // The same applies for the retention after her client has left.
     drop(guard);
     world.lose(&alice);
     let refused = world.refusal("bob", "bob2", "alice").await;
@@ -111,7 +111,7 @@ async fn p_1_9_hosts_and_ports_of_another_user_are_refused() {
         "{results:?}"
     );
     assert!(!text(&results[0]).contains("ann"), "{results:?}");
-    // After the loss of her client the text contains that the tunnel has no client, and how long it is kept.
+    // After the loss of her client, the text contains that the tunnel has no client, and how long it is kept.
     drop(guard);
     world.lose(&alice);
     let results = world.announce(&bob, &tries);
@@ -154,7 +154,7 @@ async fn p_1_4_another_group_takes_no_path_of_a_held_host() {
         text(&results[0]).contains("tunnel `web` of group `ca`"),
         "{results:?}"
     );
-    // A tunnel of its own group may.
+    // A tunnel of the same group may use another path.
     let (own, _) = world.register("cb", "ca").await;
     let results = world.announce(&own, &[below("ok", "web.localhost", "/ok")]);
     assert_eq!(code(&results[0]), "");
@@ -180,7 +180,7 @@ async fn p_1_10_wildcards_above_a_name_of_the_own_domain_are_refused() {
         let results = world.announce(&link, &[tunnel("all", &[host])]);
         assert_eq!(code(&results[0]), "", "{host}");
     }
-    // Below a name of another user.
+    // The same applies to a host below a name of another user.
     let (bob, _) = world.enter("bob", "bob", "bob").await.unwrap();
     let results = world.announce(&bob, &[tunnel("all", &["*.www.bank.com"])]);
     assert_eq!(code(&results[0]), "bad_request");
@@ -209,7 +209,7 @@ async fn p_1_9_a_tunnel_that_a_rule_leads_to_has_one_owner() {
     assert_eq!(code(&results[0]), "name_taken");
     let destination = world.direct("shop.test", &[]).await.unwrap();
     assert_eq!(destination.link, alice.id().value());
-    // A host and path of a rule belong to no user.
+    // A host and path of a rule have no owner.
     let results = world.announce(&bob, &[tunnel("other", &["shop.test"])]);
     assert_eq!(code(&results[0]), "name_taken");
     assert_eq!(world.names(), ["shop"]);
@@ -229,13 +229,13 @@ async fn p_1_11_a_clean_leave_frees_the_name_for_the_same_user() {
     assert!(freed.has_changed().unwrap());
     let (other, _) = world.enter("bob", "c", "c").await.unwrap();
     assert_eq!(code(&world.announce(&other, &web)[0]), "name_taken");
-    // At once, while its last requests still run.
+    // The names are free at once, while the last requests of the client still run.
     assert_eq!(code(&world.announce(&b, &web)[0]), "");
     drop(guard);
     world.lose(&a);
     assert_eq!(world.names(), ["web"]);
     assert_eq!(code(&world.announce(&b, &web)[0]), "");
-    // For another user only after the retention.
+    // They are free for another user only after the retention.
     assert_eq!(code(&world.announce(&other, &web)[0]), "name_taken");
 }
 
@@ -257,7 +257,7 @@ async fn p_1_11_the_refusal_names_the_retention_of_a_lost_client() {
     assert!(text(result).contains("for another 10 min"), "{result:?}");
 }
 
-/// All tunnels of an announcement make one snapshot; an announcement without changes makes none.
+/// All tunnels of an announcement are added in one snapshot; an announcement without changes creates none.
 #[tokio::test]
 async fn an_announcement_makes_one_snapshot() {
     let world = world();
@@ -337,7 +337,7 @@ async fn a_release_frees_unused_names() {
     assert_eq!(world.directory.release(&host, now), Ok(1));
     assert!(freed.has_changed().unwrap());
     assert_eq!(world.directory.release(&host, now), Ok(0));
-    // The group, and the client id that was in it.
+    // Two names: the group, and the client id in it.
     assert_eq!(world.directory.release(&name("group", "alice"), now), Ok(2));
     let (_, _guard) = world.serve_as("bob", "alice", &shop).await;
 }

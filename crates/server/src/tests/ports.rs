@@ -55,7 +55,7 @@ fn local() -> (World, IpAddr) {
     (world_with(None, ip, PortRanges::default()), ip)
 }
 
-/// The same with rules in the configuration.
+/// The same world, with rules in the configuration.
 fn with_rules(rules: &[RuleSettings]) -> (World, IpAddr) {
     let ip = own_address();
     (world_of(None, ip, PortRanges::default(), rules), ip)
@@ -76,7 +76,7 @@ impl World {
         self.announce(link, &[tunnel]).remove(0)
     }
 
-    /// Accepts connections from here on, and reports the port of each.
+    /// Accepts connections after this call, and reports the port of each.
     fn open_for_visitors(&self) -> (Arc<PortContext>, Arc<Mutex<Vec<Port>>>) {
         let seen: Arc<Mutex<Vec<Port>>> = Arc::default();
         let serve = {
@@ -134,7 +134,7 @@ async fn an_unavailable_port_is_rejected_with_the_cause() {
     assert_eq!(code(&refused), "bad_request");
     let named = text(&refused).contains("server.limits.allow_ports");
     assert!(named, "{refused:?}");
-    // The port for clients.
+    // This is the port for clients.
     let refused = world.announce_one(&link, tcp("a", 7000));
     assert_eq!(code(&refused), "port_taken");
     // No free port is left.
@@ -218,12 +218,12 @@ async fn a_port_is_closed_when_its_tunnel_goes() {
     let (first, second) = (free(ip), free(ip));
     let (link, guard) = world.serve("one", "web", &[tcp("a", first)]).await;
     assert!(!is_free(ip, first));
-    // Another tunnel takes its place.
+    // The tunnel moves to another port, and the first port is closed.
     assert_eq!(port(&world.announce_one(&link, tcp("a", second))), second);
     assert!(is_free(ip, first) && !is_free(ip, second));
     assert!(world.directory.withdraw(&link, "a", Instant::now()));
     assert!(is_free(ip, second));
-    // Kept for a client that returns, for the retention only.
+    // The port is kept for a client that returns, but only for the retention.
     assert_eq!(port(&world.announce_one(&link, tcp("a", second))), second);
     let now = Instant::now();
     world.directory.link_gone(&link);
@@ -242,14 +242,14 @@ async fn an_unserved_tunnel_yields_its_port_to_its_group() {
     let taken = free(ip);
     let before = [tcp("old", taken), tunnel("web", &["a.test"])];
     let (link, guard) = world.serve("one", "red", &before).await;
-    // Not while it is served.
+    // The port is not taken while the tunnel is served.
     assert_eq!(
         code(&world.announce_one(&link, tcp("new", taken))),
         "port_taken"
     );
     world.directory.link_gone(&link);
     drop(guard);
-    // Not for other groups: its clients may be reconnecting.
+    // The port is not given to other groups: the clients may be reconnecting.
     let (other, _) = world.register("two", "blue").await;
     let results = world.announce(&other, &[tcp("mine", taken), tunnel("shop", &["a.test"])]);
     assert_eq!(
@@ -326,7 +326,7 @@ async fn open_ports_always_match_the_snapshot() {
             );
             tunnel.port.is_some()
         });
-        // No two share a port, otherwise the snapshot would have fewer.
+        // No two tunnels share a port, otherwise the snapshot would have fewer ports.
         assert_eq!(holding.count(), snapshot.ports.len());
     }
     assert!(accepted > 200 && refused > 50, "{accepted}, {refused}");
@@ -344,7 +344,7 @@ async fn connections_of_a_port_belong_to_its_tunnel() {
     let (context, seen) = world.open_for_visitors();
     let (link, _guard) = world.serve("one", "web", &[tcp("a", 0)]).await;
     let first = port(&world.announce_one(&link, tcp("a", 0)));
-    // To the end: it has been served.
+    // The stream is read to its end: the connection has been served.
     let mut stream = TcpStream::connect((ip, first)).await.unwrap();
     let mut rest = Vec::new();
     let read = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest).await;
@@ -353,7 +353,7 @@ async fn connections_of_a_port_belong_to_its_tunnel() {
     drop(context);
 }
 
-/// A port that moves from one tunnel to another stays open: no visitor is refused meanwhile.
+/// A port that moves from one tunnel to another stays open: no visitor is refused during the change.
 #[tokio::test]
 async fn a_port_that_goes_over_is_not_closed_in_between() {
     let (world, ip) = local();
@@ -365,7 +365,7 @@ async fn a_port_that_goes_over_is_not_closed_in_between() {
         next.load_balance = ["ip_hash", "round_robin"][turn % 2].into();
         let connecting = tokio::spawn(TcpStream::connect((ip, taken)));
         if turn % 3 == 0 {
-            // Removed, and added again before the listener notices.
+            // The tunnel is removed, and added again before the listener detects it.
             assert!(world.directory.withdraw(&link, "a", Instant::now()));
         }
         assert_eq!(port(&world.announce_one(&link, next)), taken);
@@ -386,7 +386,7 @@ async fn a_released_udp_port_is_available_at_once() {
     let taken = free(ip);
     let (link, _guard) = world.serve("one", "web", &[udp("a", taken)]).await;
     for turn in 1..20 {
-        // A visitor is being served, or waits.
+        // A visitor is being served or waits while the port moves.
         let visitor = StdSocket::bind((ip, 0)).unwrap();
         visitor.send_to(b"hello", (ip, taken)).unwrap();
         tokio::task::yield_now().await;
@@ -557,13 +557,13 @@ async fn an_http_port_serves_its_tunnel_for_every_host() {
     for host in ["a.test", "web.localhost", "127.0.0.1:1"] {
         assert_eq!(&*direct(Some(public), host).await.unwrap().tunnel, "web");
     }
-    // It has no host of its own.
+    // The tunnel has no host of its own.
     let failure = direct(None, "web.localhost").await.unwrap_err();
     assert_eq!(failure.reason, Reason::NoTunnel);
     let failure = world.direct_as(Speaks::Tcp, Some(public), "", &[]).await;
     assert_eq!(failure.unwrap_err().reason, Reason::NoTunnel);
     assert!(world.directory.is_http_port(public));
-    // Locations restrict it as they restrict a host: the request is for `/a`.
+    // The locations of a tunnel restrict its port as they restrict a host: the request is for `/a`.
     for (location, found) in [("/a", true), ("/b", false)] {
         web.locations = vec![location.into()];
         assert_eq!(code(&world.announce_one(&link, web.clone())), "");

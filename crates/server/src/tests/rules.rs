@@ -42,7 +42,7 @@ async fn changed_rules_lead_to_tunnels_that_are_there() {
         .serve_as("ann", "alice", &[tunnel("web", &["a.test"])])
         .await;
     assert_eq!(world.group_of("rule.test").await, None);
-    // More rules than at the start: their numbers lie behind those of the tunnel.
+    // More rules than at the start: the additional ones have higher numbers than those of the tunnel.
     world
         .set_rules(&[
             rule("rule.test", "web"),
@@ -124,7 +124,7 @@ async fn p_1_16_requests_pass_the_layers_of_rule_and_tunnel() {
     assert_eq!(layers("a.test").await, 2);
     assert_eq!(layers("plain.test").await, 2);
     assert_eq!(layers("rule.test").await, 3);
-    // The next request has those of the tunnel as it is announced then.
+    // The next request passes the layers of the tunnel as it is announced then.
     let changed = with_layers(tunnel("web", &["a.test"]), &["one"]);
     assert_eq!(code(&world.announce(&link, &[changed])[0]), "");
     assert_eq!(layers("a.test").await, 1);
@@ -160,7 +160,8 @@ async fn p_1_9_a_name_that_a_new_rule_gives_has_one_owner() {
     let refused = world.announce(&bob, &[tunnel("web", &["b.test"])]);
     assert_eq!(code(&refused[0]), "name_taken");
     assert_eq!(world.group_of("b.test").await.as_deref(), Some("bob"));
-    // Bob's tunnel with that name does not end alice's use of it, and ending hers does not point the rule to his.
+    // Bob's tunnel with that name does not end Alice's use of it, and its removal does not change the target of the
+    // rule.
     assert!(world.directory.withdraw(&bob, "web", Instant::now()));
     assert_eq!(world.group_of("rule.test").await.as_deref(), Some("alice"));
     drop(guard);

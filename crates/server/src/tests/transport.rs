@@ -1,4 +1,4 @@
-//! A client over a transport without a network: nothing of the server needs gRPC.
+//! A client over a transport without a network: no part of the server needs gRPC.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -45,7 +45,7 @@ impl Authenticator for Anyone {
     }
 }
 
-/// Defaults, on ports that are never bound.
+/// Default settings, with ports that are never bound.
 fn in_force() -> Arc<InForce> {
     let any = ([127, 0, 0, 1], 0).into();
     let settings = Settings {
@@ -170,7 +170,7 @@ async fn a_client_serves_a_request_over_a_memory_transport() {
     assert_eq!(response.body, b"hello");
     drop(exchange);
 
-    // After the end of the lane and of the control stream nothing of the client is left.
+    // After the end of the lane and of the control stream, no state of the client is left.
     driven.abort();
     drop((control, channel));
     driver.abort();

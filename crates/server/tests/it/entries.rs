@@ -12,7 +12,7 @@ use adit_proto::ConfigSyncRequest;
 use adit_server::{Limits, Settings, Timeouts, UpstreamProtocol};
 use adit_testlink::{TunnelRequest, tcp::unused_port};
 
-/// P-12.1: a name leads to the upstream, and the host passes as the visitor sent it.
+/// P-12.1: a name selects the upstream, and the host is forwarded as the visitor sent it.
 #[tokio::test]
 async fn p_12_1_a_request_reaches_the_upstream_that_it_names() {
     let site = Site::start("erp").await;
@@ -26,7 +26,7 @@ async fn p_12_1_a_request_reaches_the_upstream_that_it_names() {
     server.stop().await;
 }
 
-/// P-12.1: addresses, names of other things and similar names do not name an upstream.
+/// P-12.1: addresses, names of other objects and similar names do not select an upstream.
 #[tokio::test]
 async fn p_12_1_no_other_name_leads_anywhere() {
     let (site, secret) = (Site::start("erp").await, Site::start("secret").await);
@@ -43,7 +43,7 @@ async fn p_12_1_no_other_name_leads_anywhere() {
         "localhost".to_owned(),
         secret_addr.clone(),
         format!("http://{secret_addr}/"),
-        // The name under which `egress` knows the server of the upstream, and that of another one.
+        // The name by which `egress` identifies the server of the upstream, and that of another one.
         format!("erp/{}", site.addr),
         format!("erp/{secret_addr}"),
         server.http_addr().to_string(),
@@ -54,7 +54,7 @@ async fn p_12_1_no_other_name_leads_anywhere() {
             assert_eq!(failure.reason, Reason::NoTunnel, "{name}: {failure}");
         }
     }
-    // A name with a NUL byte is rejected before that.
+    // A name with a NUL byte is rejected earlier.
     let failure = client.get("erp\0").await.unwrap_err();
     assert_eq!(failure.reason, Reason::ProtocolError, "{failure}");
     assert_eq!((site.connections(), secret.connections()), (0, 0));
@@ -62,7 +62,7 @@ async fn p_12_1_no_other_name_leads_anywhere() {
     server.stop().await;
 }
 
-/// P-12.1: neither the host nor the path of a request chooses where it goes.
+/// P-12.1: neither the host nor the path of a request selects its destination.
 #[tokio::test]
 async fn p_12_1_host_and_path_choose_no_address() {
     let (site, secret) = (Site::start("erp").await, Site::start("secret").await);
@@ -78,7 +78,7 @@ async fn p_12_1_host_and_path_choose_no_address() {
         site.last_head()
             .contains(&format!("\r\nhost: {secret_addr}\r\n"))
     );
-    // RFC 9112, 3.2.2: an absolute target would overrule the host.
+    // RFC 9112, 3.2.2: an absolute target would override the host.
     for path in [format!("http://{secret_addr}/who"), secret_addr.clone()] {
         let request = TunnelRequest {
             path: &path,
@@ -112,7 +112,7 @@ async fn the_host_rewrite_of_an_upstream_replaces_the_host() {
     server.stop().await;
 }
 
-/// The kind of a request and what its upstream speaks have to fit.
+/// The kind of a request must fit the protocol of its upstream.
 #[tokio::test]
 async fn an_upstream_of_another_protocol_is_an_error() {
     let site = Site::start("site").await;
@@ -173,7 +173,7 @@ async fn p_12_2_policies_choose_among_the_servers() {
     assert_eq!(spread("even", 30).await, [10, 10, 10]);
     assert_eq!(spread("weighted", 30).await, [5, 10, 15]);
 
-    // The same key, the same server; different keys, more than one server.
+    // Equal keys select the same server; different keys select more than one server.
     let mut chosen = std::collections::BTreeMap::<&str, Vec<String>>::new();
     for key in 0..24 {
         let (ip, text) = (format!("192.0.2.{key}"), format!("key-{key}"));
@@ -248,7 +248,7 @@ async fn p_12_2_requests_in_flight_are_load() {
     server.stop().await;
 }
 
-/// P-7, P-12.2: the reasons are those of requests the other way.
+/// P-7, P-12.2: the reasons are those of requests in the other direction.
 #[tokio::test]
 async fn p_12_2_a_server_that_is_down_is_a_failed_dial() {
     let site = Site::start("up").await;
@@ -289,7 +289,7 @@ fn bounded(requests: usize, per_client: usize, wait: Duration, site: &Site) -> S
     }
 }
 
-/// P-12.2, F12: a request over the limit waits, and is refused.
+/// P-12.2, F12: a request above the limit waits, and is then refused.
 #[tokio::test]
 async fn p_12_2_without_a_permit_a_request_waits_a_bounded_time() {
     let site = Site::start("erp").await;
@@ -310,7 +310,7 @@ async fn p_12_2_without_a_permit_a_request_waits_a_bounded_time() {
     server.stop().await;
 }
 
-/// A permit that comes back is given to who waits, in turn; who leaves while waiting takes none.
+/// A returned permit is given to the next waiting request, in order; a request that stops waiting takes none.
 #[tokio::test]
 async fn p_12_2_a_waiting_request_gets_the_returned_permit() {
     let site = Site::start("erp").await;
@@ -392,7 +392,7 @@ async fn a_draining_server_finishes_running_requests_only() {
     draining.await.unwrap().stop().await;
 }
 
-/// P-6.4: what a lost client had open is given back.
+/// P-6.4: the permits of the requests of a lost client are returned.
 #[tokio::test]
 async fn p_6_4_a_lost_link_leaves_nothing_behind() {
     let site = Site::start("erp").await;
@@ -413,7 +413,7 @@ async fn p_6_4_a_lost_link_leaves_nothing_behind() {
     server.stop().await;
 }
 
-/// The list of upstreams has names and policies, and no address.
+/// The list of upstreams has names and policies, but no addresses.
 #[tokio::test]
 async fn config_sync_lists_names_and_policies() {
     let site = Site::start("erp").await;

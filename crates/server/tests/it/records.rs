@@ -31,7 +31,7 @@ async fn reason(records: &mut Records) -> (Option<&'static str>, String) {
     (record.reason, record.tunnel)
 }
 
-/// One request at a time; the next one waits for `permit_wait`.
+/// Settings for one request at a time; another one waits for `permit_wait`.
 fn one_at_a_time(site: &Site, permit_wait: Duration) -> Settings {
     Settings {
         limits: Limits {
@@ -66,7 +66,7 @@ async fn refused_requests_are_recorded_with_their_owner() {
     server.stop().await;
 }
 
-/// Label sets are counted by these names.
+/// Records are counted by these names, so an unknown name must not be one of them.
 #[tokio::test]
 async fn unknown_tunnel_names_are_not_recorded() {
     let (server, mut records) = start(&settings(Vec::new()));
@@ -102,7 +102,7 @@ async fn a_request_refused_after_a_wait_records_the_wait() {
     server.stop().await;
 }
 
-/// The same without a wait.
+/// The same record without a wait.
 #[tokio::test]
 async fn a_request_without_a_wait_is_recorded() {
     let site = Site::start("erp").await;
@@ -117,7 +117,7 @@ async fn a_request_without_a_wait_is_recorded() {
     server.stop().await;
 }
 
-/// The request that leaves the queue, the one that holds the permit and the next one are recorded once each.
+/// The request that stops waiting, the one that holds the permit and the next one are recorded once each.
 #[tokio::test]
 async fn a_request_that_leaves_the_queue_is_recorded() {
     let site = Site::start("erp").await;

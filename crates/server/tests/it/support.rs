@@ -96,7 +96,7 @@ pub(crate) fn server_at(port: u16) -> UpstreamServer {
     }
 }
 
-/// A service that responds to each request with its name; to `/held` only when released.
+/// A service that responds to each request with its name; to `/held` only after the test has released it.
 pub(crate) struct Site {
     pub(crate) addr: SocketAddr,
     seen: Arc<Seen>,
@@ -142,7 +142,7 @@ impl Site {
         self.seen.open.load(Ordering::SeqCst)
     }
 
-    /// Requests that wait to be released.
+    /// Requests that wait until the test releases them.
     pub(crate) fn held(&self) -> usize {
         self.seen.held.load(Ordering::SeqCst)
     }
@@ -243,12 +243,12 @@ impl TestClient {
         self.tasks.lock().unwrap().abort_all();
     }
 
-    /// `GET /who`; gives the body.
+    /// Sends `GET /who`; returns the body.
     pub(crate) async fn get(&self, upstream: &str) -> Result<String, Failure> {
         self.request(&who(upstream)).await
     }
 
-    /// Sends a request and gives the body of the response.
+    /// Sends a request and returns the body of the response.
     pub(crate) async fn request(&self, request: &TunnelRequest<'_>) -> Result<String, Failure> {
         self.open(request.http(b"")).await
     }

@@ -1,4 +1,4 @@
-//! What a client may do before it has a session, and how one that breaks the protocol ends.
+//! What a client may do before it has a session, and what happens when a client violates the protocol.
 
 use crate::support::{TestClient, until};
 use adit_proto::{
@@ -13,7 +13,7 @@ use tokio::{io::AsyncReadExt, net::TcpStream};
 
 const CONTROL_PATH: &str = "/adit.tunnel.v1.TunnelService/ControlStream";
 
-/// A connection to the clients' port, with nothing of ours on it.
+/// A connection to the clients' port, without a client of adit on it.
 async fn connect(server: &Server) -> SendRequest<Bytes> {
     let stream = TcpStream::connect(server.tunnel_addr()).await.unwrap();
     let (send, connection) = h2::client::handshake(stream).await.unwrap();
@@ -31,10 +31,10 @@ fn request(path: &str, session: &str) -> Request<()> {
         .unwrap()
 }
 
-/// Sends one body and gives the status that the call ends with.
+/// Sends one body and returns the status with which the call ends.
 async fn call(send: &mut SendRequest<Bytes>, path: &str, session: &str, body: Bytes) -> HeaderMap {
     let (response, mut stream) = send.send_request(request(path, session), false).unwrap();
-    // A data stream goes on; a registration is one message.
+    // A data stream stays open; a registration is one message.
     stream.send_data(body, path == REGISTER_PATH).unwrap();
     let response = response.await.unwrap();
     if response.headers().contains_key("grpc-status") {
@@ -77,7 +77,7 @@ async fn p_1_1_a_registration_of_more_than_4_kib_is_refused() {
     let status = call(&mut send, REGISTER_PATH, "", long).await;
     assert_eq!(status["grpc-status"], "11", "{status:?}");
     assert!(server.handle().status().clients.is_empty());
-    // What fits is taken on the same connection.
+    // A message that fits is accepted on the same connection.
     let short = framed(&registration(crate::support::TOKEN, "v".repeat(3 * 1024)));
     let status = call(&mut send, REGISTER_PATH, "", short).await;
     assert_eq!(status["grpc-status"], "0", "{status:?}");
@@ -121,7 +121,7 @@ async fn p_1_12_a_connection_without_a_session_ends_after_setup() {
     let server = crate::support::start(&settings);
     let mut silent = TcpStream::connect(server.tunnel_addr()).await.unwrap();
     let mut read = Vec::new();
-    // SETTINGS of the server may come before the end.
+    // SETTINGS of the server may arrive before the end.
     silent.read_to_end(&mut read).await.unwrap();
     let handle = server.handle();
     until("the state is reached", || {

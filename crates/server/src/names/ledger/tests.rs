@@ -131,13 +131,13 @@ fn steps() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Compared with a list that is searched from its start.
+    /// The results are those of a list that is searched from its start.
     #[test]
     fn a_name_changes_hands_only_when_it_is_free(steps in prop::collection::vec(steps(), 1..80)) {
         let users = ["alice", "bob", "eve"].map(|user| claimant(user, user));
         let names: Vec<_> = (0..4).map(|number| host(&format!("h{number}.test"))).collect();
         let mut ledger = Ledger::new(RETENTION, 100, &[]);
-        // Of each name: its owner, its uses, and since when it is unused.
+        // For each name: its owner, its uses, and since when it is unused.
         let mut model: Vec<Option<(usize, usize, u64)>> = vec![None; names.len()];
         let mut now = 0;
         for step in steps {
