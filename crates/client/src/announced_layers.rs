@@ -1,4 +1,4 @@
-//! The layers of a tunnel's settings, as they are announced (P-1.16).
+//! The layers of a tunnel's settings in the form of an announcement (P-1.16).
 
 use adit_ingress::layers::{self, LayerConfig};
 use adit_proto::{Header, HeaderEdit, Layer, LocalResponse, Redirect, RequiredHeader, layer::Kind};

@@ -1,5 +1,5 @@
-//! The tunnels of a session: which the server has accepted, when the others are announced again (P-1.4), and what follows
-//! from a change of the settings (P-1.15). `now` is an argument.
+//! The tunnels of a session: which of them the server has accepted, when the others are announced again (P-1.4), and
+//! the messages that a change of the settings causes (P-1.15). `now` is an argument.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,8 @@ use adit_trace::Printable;
 
 use crate::status::TunnelOutcome;
 
-/// A refused tunnel is announced again after this; twice as long after each announcement of which nothing was accepted.
+/// A refused tunnel is announced again after this; the pause doubles after each announcement of which nothing was
+/// accepted.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
@@ -24,15 +25,15 @@ const RESPONSE_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Announcements {
     tunnels: Vec<(Tunnel, State)>,
-    /// Removed from the settings; the server has not confirmed their end.
+    /// Tunnels that were removed from the settings; the server has not confirmed their end.
     leaving: Vec<Leaving>,
     server_host: String,
-    /// The server knows layers: one that does not would leave them out.
+    /// Whether the server knows layers: a server that does not would leave them out.
     supports_layers: bool,
     sequence: u64,
     /// The last announcement, while its results are outstanding.
     outstanding: Option<Sent>,
-    /// Time of the next announcement.
+    /// When the next announcement is due.
     due: Option<Instant>,
     pause: Duration,
 }
@@ -48,13 +49,13 @@ enum State {
     Waiting {
         error: String,
     },
-    /// It can never be accepted.
+    /// The announcement can never be accepted.
     Refused {
         error: String,
     },
 }
 
-/// A message without a response yet.
+/// A message that has no response yet.
 #[derive(Debug, Clone, Copy)]
 struct Sent {
     sequence: u64,
@@ -69,7 +70,7 @@ struct Leaving {
 }
 
 impl Announcements {
-    /// All of them are due for announcement at `now`.
+    /// The announcements of a new session. All tunnels are due for announcement at `now`.
     pub(crate) fn new(
         tunnels: Vec<Tunnel>,
         server_host: &str,
@@ -90,8 +91,8 @@ impl Announcements {
         announcements
     }
 
-    /// Follows a change of the settings: new and changed tunnels are due for announcement, removed ones for destruction,
-    /// the others keep their state.
+    /// Applies a change of the settings: new and changed tunnels are due for announcement, removed ones for
+    /// destruction; the others keep their state.
     pub(crate) fn update(&mut self, tunnels: Vec<Tunnel>, now: Instant) {
         let before = std::mem::take(&mut self.tunnels).into_iter();
         let mut before: HashMap<String, (Tunnel, State)> = before
@@ -103,7 +104,7 @@ impl Announcements {
             let state = match before.remove(&tunnel.name) {
                 Some((known, state)) if known == tunnel => state,
                 known if !self.supports_layers && !tunnel.layers.is_empty() => {
-                    // The server would go on with the tunnel as it was, without the layers.
+                    // The server would continue to serve the tunnel as it was, without the layers.
                     if known.is_some() && self.sequence > 0 {
                         let name = tunnel.name.clone();
                         self.leaving.push(Leaving { name, sent: None });
@@ -124,7 +125,8 @@ impl Announcements {
         }
     }
 
-    /// The next message that is due at `now`. Destructions come first: what they free may be announced right after.
+    /// The next message that is due at `now`. Destructions are first: names that they free may be announced right
+    /// after.
     pub(crate) fn next_message(&mut self, now: Instant) -> Option<Kind> {
         let mut leaving = self.leaving.iter_mut();
         if let Some(leaving) = leaving.find(|leaving| leaving.due(now) <= now) {
@@ -144,7 +146,7 @@ impl Announcements {
         None
     }
 
-    /// The announcement of every tunnel that is neither accepted nor refused for good.
+    /// The announcement of every tunnel that is neither accepted nor permanently refused.
     fn announce(&mut self, now: Instant) -> Option<TunnelsAnnounce> {
         let open = self.tunnels.iter().filter(|(_, state)| state.is_open());
         let tunnels: Vec<_> = open.map(|(tunnel, _)| tunnel.clone()).collect();
@@ -164,8 +166,8 @@ impl Announcements {
         })
     }
 
-    /// Takes results of the server; whether they belong to the last announcement or to a destruction. `random` is from
-    /// 0 to 1.
+    /// Processes results of the server. Returns whether they belong to the last announcement or to a destruction.
+    /// `random` is from 0 to 1.
     pub(crate) fn on_results(
         &mut self,
         results: &TunnelResults,
@@ -198,14 +200,14 @@ impl Announcements {
             self.pause = FIRST_PAUSE;
         }
         if self.due.is_none() && self.tunnels.iter().any(|(_, state)| state.is_open()) {
-            // Random, so that clients that wait for the same name do not announce at the same moment.
+            // The pause is random, so that clients that wait for the same name do not announce at the same moment.
             self.due = Some(now + self.pause.mul_f64(random.mul_add(0.5, 0.75)));
             self.pause = (self.pause * 2).min(MAX_PAUSE);
         }
         true
     }
 
-    /// The server reports that a name, a host or a port has become free.
+    /// Called when the server reports that a name, a host or a port has become free.
     pub(crate) fn on_freed(&mut self, now: Instant) {
         self.pause = FIRST_PAUSE;
         if self.due.is_some() {
@@ -213,7 +215,7 @@ impl Announcements {
         }
     }
 
-    /// The control stream was lost, perhaps with messages or results.
+    /// Called when the control stream was lost, perhaps with messages or results.
     pub(crate) fn on_stream_lost(&mut self, now: Instant) {
         if self.outstanding.take().is_some() {
             self.due = Some(now);
@@ -278,7 +280,7 @@ impl Leaving {
 }
 
 impl State {
-    /// Of a tunnel with layers, on a server that does not know them (P-1.16).
+    /// The state of a tunnel with layers, on a server that does not know them (P-1.16).
     fn without_layers() -> Self {
         Self::Refused {
             error:
@@ -296,7 +298,7 @@ impl State {
                 ))
                 .to_string(),
             },
-            // The announcement itself is invalid, and would be the next time.
+            // The announcement itself is invalid, and would be refused again.
             Some(error) if error.code == "bad_request" => Self::Refused {
                 error: Printable(&error.message).to_string(),
             },
@@ -311,8 +313,8 @@ impl State {
     }
 }
 
-/// Replaces the unspecified address in a public URL, as a server writes it that listens on all its addresses and has no
-/// domain, by the host under which this client reaches the server.
+/// Replaces the unspecified address in a public URL by the host under which this client reaches the server. A server
+/// that listens on all its addresses and has no domain sends such URLs.
 fn reachable(public_url: &str, server_host: &str) -> String {
     let everywhere = ["://0.0.0.0:", "://[::]:"];
     let split = everywhere
@@ -530,7 +532,7 @@ mod tests {
         assert!(all.is_settled());
         let [web, ssh] = all.outcomes().try_into().unwrap();
         assert!(web.error.is_some() && !web.waiting && ssh.error.is_none());
-        // The tunnel as it was must not stand, and comes back without layers.
+        // `ssh` must not remain without its new layers, and `web` is announced now that it has none.
         all.update(vec![tunnel("web"), with_layers("ssh")], now);
         let destroyed = destroy(&mut all, now);
         assert_eq!(destroyed.name, "ssh");

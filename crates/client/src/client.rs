@@ -51,7 +51,7 @@ pub enum StartError {
     /// An entry cannot be listened on.
     #[error(transparent)]
     Entry(#[from] EntryError),
-    /// The system started no thread.
+    /// The system could not start a thread.
     #[error("cannot start the data thread: {0}")]
     Thread(io::Error),
 }
@@ -79,7 +79,7 @@ impl Client {
     /// [`Client::start`]; `observer` records every request, of tunnels and of entries.
     ///
     /// # Errors
-    /// Those of [`Client::start`].
+    /// Returns the errors of [`Client::start`].
     pub fn start_observed(
         mut settings: Settings,
         observer: &Arc<dyn Observer>,
@@ -96,11 +96,11 @@ impl Client {
         settings.client_id.clone_from(&instance.client_id);
         let mut services_share = descriptors_for_visitors();
         if !settings.entries.is_empty() {
-            // The other half is for visitors of the entries.
+            // The other half of the descriptors is for visitors of the entries.
             services_share /= 2;
         }
         warn_of_insecure(&settings);
-        // The user of the credential is known to the server only.
+        // Only the server knows the user of the credential.
         let owner = RequestOwner {
             user: Box::default(),
             group: settings.group_id.as_str().into(),

@@ -1,8 +1,8 @@
 //! Client entries: listeners on this side that lead to upstreams of the server (F08).
 //!
-//! An entry is a public entry with another director: its visitors are served by `ingress` with the same layers, and their
-//! requests are opened on the link that the client has anyway. Entries come and go while the client runs
-//! ([`Entries::apply`]); visitors that are being served when theirs goes are served to their end.
+//! An entry is like a public entry with another director: its visitors are served by `ingress` with the same layers,
+//! and their requests are opened on the existing link of the client. Entries are added and removed while the client
+//! runs ([`Entries::apply`]); visitors of a removed entry are served to their end.
 
 mod director;
 mod listening;
@@ -44,21 +44,21 @@ pub enum EntryError {
     /// The address is in use, not permitted, or not one of this machine.
     #[error("client.entries[{index}].listen (entry `{name}`): {error}")]
     Bind {
-        /// Its place in the list, from 0.
+        /// The position of the entry in the list, from 0.
         index: usize,
         /// Its name.
         name: String,
-        /// Why, and what to do.
+        /// The reason, and how to solve the problem.
         error: BindError,
     },
     /// The address is bound and the socket cannot be used.
     #[error("client.entries[{index}].listen (entry `{name}`): {error}")]
     Socket {
-        /// Its place in the list, from 0.
+        /// The position of the entry in the list, from 0.
         index: usize,
         /// Its name.
         name: String,
-        /// The system's error.
+        /// The error of the system.
         error: std::io::Error,
     },
     /// The client's own names are invalid.
@@ -68,9 +68,9 @@ pub enum EntryError {
 
 /// The entries of a client.
 pub(crate) struct Entries {
-    /// In the order of the settings.
+    /// The entries in the order of the settings.
     current: Mutex<Vec<Entry>>,
-    /// Where they find the link.
+    /// The links on which requests are opened.
     pub(crate) links: Arc<Links>,
     shares: Shares,
     max_requests: usize,
@@ -90,7 +90,7 @@ struct Entry {
 }
 
 impl Entries {
-    /// Binds the addresses of the settings. Visitors that connect from now on wait to be accepted.
+    /// Binds the addresses of the settings. Visitors that connect after this call wait to be accepted.
     ///
     /// # Errors
     /// [`EntryError`] of the first entry that cannot be opened.
@@ -121,7 +121,7 @@ impl Entries {
         Ok(entries)
     }
 
-    /// Accepts on all of them, as tasks of `runtime`, until they drain.
+    /// Starts tasks on `runtime` that accept on all listeners, until the entries drain.
     pub(crate) fn accept(&self, runtime: &Handle) {
         for entry in &*lock(&self.current) {
             self.accept_on(&entry.listening, runtime);
@@ -133,8 +133,8 @@ impl Entries {
         runtime.spawn(accept.accept(self.tracker.clone(), self.limits.clone()));
     }
 
-    /// Follows a change of the settings: unchanged entries stay as they are, the others are opened, replaced or closed. An
-    /// address that stays in use stays bound.
+    /// Applies changed settings: unchanged entries stay as they are, the others are opened, replaced or closed. An
+    /// address that is still used stays bound.
     ///
     /// # Errors
     /// [`EntryError`] of the first entry that cannot be opened; nothing has changed then.
@@ -145,7 +145,7 @@ impl Entries {
         Ok(())
     }
 
-    /// The listeners that are new.
+    /// Prepares the entries of the settings. Returns the new listeners.
     fn follow(&self, settings: &Settings) -> Result<Vec<Arc<Listening>>, EntryError> {
         let mut current = lock(&self.current);
         let mut opened = Vec::new();
@@ -179,7 +179,7 @@ impl Entries {
                     (listening, None)
                 }
             };
-            next.push(Next::IncomingRequest(
+            next.push(Next::Opened(
                 Entry {
                     settings: wanted.clone(),
                     error: None,
@@ -190,7 +190,7 @@ impl Entries {
                 handover,
             ));
         }
-        // From here on nothing fails.
+        // After this point no step can fail.
         let mut before = std::mem::take(&mut *current);
         for entry in next {
             match entry {
@@ -198,7 +198,7 @@ impl Entries {
                     let index = before.iter().position(|entry| entry.settings.name == name);
                     current.extend(index.map(|index| before.swap_remove(index)));
                 }
-                Next::IncomingRequest(entry, handover) => {
+                Next::Opened(entry, handover) => {
                     if let Some(service) = handover {
                         entry.listening.hand_to(service);
                     }
@@ -237,19 +237,19 @@ impl Entries {
         })
     }
 
-    /// A link is up, on which `max_requests` may be open at a time; 0: not stated.
+    /// Called when a link is up, on which `max_requests` may be open at a time; 0 if the server states none.
     pub(crate) fn link_up(&self, link: CurrentLink, max_requests: u32) {
         let theirs = match max_requests {
             0 => usize::MAX,
             theirs => usize::try_from(theirs).unwrap_or(usize::MAX),
         };
-        // A request that the server would refuse (P-2.9) waits here for its turn.
+        // Requests that the server would refuse (P-2.9) wait here.
         let permits = self.max_requests.min(theirs);
         self.shares.permits.set_permits(permits);
         self.links.up(link);
     }
 
-    /// Compares with the upstreams that the server defines.
+    /// Compares the entries with the upstreams that the server defines.
     pub(crate) fn check(&self, upstreams: &[String]) {
         for entry in &mut *lock(&self.current) {
             let upstream = entry.settings.upstream.as_str();
@@ -262,7 +262,7 @@ impl Entries {
         }
     }
 
-    /// Whether there are any.
+    /// Whether there are no entries.
     pub(crate) fn is_empty(&self) -> bool {
         lock(&self.current).is_empty()
     }
@@ -296,15 +296,15 @@ impl Entries {
 
 /// One entry of the next configuration.
 enum Next {
-    /// As it is; by name, with its listener.
+    /// An unchanged entry: its name, and its listener.
     Kept(String, Arc<Listening>),
-    /// With what serves its visitors when it takes over a bound address.
-    IncomingRequest(Entry, Option<Service>),
+    /// A new entry, and the service for its visitors if it takes over a bound address.
+    Opened(Entry, Option<Service>),
 }
 
 impl Next {
     fn listens_on(&self, listening: &Arc<Listening>) -> bool {
-        let (Self::Kept(_, own) | Self::IncomingRequest(Entry { listening: own, .. }, _)) = self;
+        let (Self::Kept(_, own) | Self::Opened(Entry { listening: own, .. }, _)) = self;
         Arc::ptr_eq(own, listening)
     }
 }
@@ -397,7 +397,7 @@ mod tests {
     }
 
     async fn is_closed(addr: SocketAddr) {
-        // The task of the listener closes it when it runs next.
+        // The task of the listener closes it the next time it runs.
         while tokio::net::TcpStream::connect(addr).await.is_ok() {
             tokio::task::yield_now().await;
         }
@@ -428,7 +428,7 @@ mod tests {
         let addr = bed.addr("a");
         bed.apply(vec![entry("a", any(), "two")]).unwrap();
         assert_eq!((bed.addr("a"), bed.upstream("a")), (addr, "two".into()));
-        // The same address, now by number, is another one for the settings: it cannot be bound twice.
+        // An entry with the same address, now with its port number, is a different entry, and cannot be bound twice.
         assert!(bed.apply(vec![entry("a", addr, "one")]).is_err());
         tokio::net::TcpStream::connect(addr).await.unwrap();
     }

@@ -24,10 +24,10 @@ pub enum InstanceError {
 
 const SECRET_BYTES: usize = 32;
 
-/// Suffixes of a default name that is in use.
+/// The highest suffix for a default name that is in use.
 const MAX_SUFFIX: u32 = 64;
 
-/// For their owner only, whatever the umask.
+/// The permissions of the directory: for its owner only, whatever the umask.
 const PRIVATE_DIR: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
 
@@ -36,13 +36,14 @@ const PRIVATE_FILE: u32 = 0o600;
 pub(crate) struct Instance {
     pub(crate) client_id: String,
     pub(crate) secret: [u8; SECRET_BYTES],
-    /// Locked until the process ends. `None` where the directory cannot hold a lock.
+    /// The file that is locked until the process ends; `None` if the directory cannot hold a lock.
     _lock: Option<File>,
 }
 
 /// Takes the name `client_id`. When the user has not chosen it and it is in use, takes `client_id-2` and so on.
 ///
-/// An unusable state directory is a warning: the secret, made of `random`, then lasts as long as the process.
+/// If the state directory is unusable, a warning is logged: the secret, made of `random`, is then valid only for this
+/// process.
 ///
 /// # Errors
 /// [`InstanceError`] when the name is in use.
@@ -66,8 +67,8 @@ pub(crate) fn take(
             tracing::warn!(
                 dir = %dir.display(),
                 %error,
-                "the instance secret cannot be stored: after a restart the server accepts this client only when it has \
-                 found the old link dead; point --state-dir at a writable directory"
+                "the instance secret cannot be stored: after a restart the server accepts this client only after it \
+                 has detected that the old link is dead; point --state-dir at a writable directory"
             );
             random
         });
@@ -87,7 +88,7 @@ fn make_private(dir: &Path) -> io::Result<()> {
     builder.recursive(true).mode(PRIVATE_DIR).create(dir)?;
     let mode = fs::metadata(dir)?.permissions().mode();
     if mode & 0o077 != 0 {
-        // Older versions applied the umask. In another user's directory the files are still private.
+        // Older versions applied the umask. If the directory belongs to another user, its files are still private.
         let _ = fs::set_permissions(dir, Permissions::from_mode(PRIVATE_DIR));
     }
     Ok(())
@@ -128,7 +129,7 @@ fn load_or_create(
     if let Some(secret) = load(dir, client_id)? {
         return Ok(secret);
     }
-    // Written to another file and renamed, so that a full disk leaves no incomplete one.
+    // The secret is written to another file that is then renamed, so that a full disk leaves no incomplete file.
     let path = dir.join(client_id);
     let aside = dir.join(format!("{client_id}.new"));
     let mut options = File::options();
@@ -212,7 +213,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
-        // A file in place of the directory, and a directory that cannot be created: both fail for root, too.
+        // A file in place of the directory, and a directory that cannot be created: both fail for root as well.
         for state_dir in [file.as_path(), Path::new("/proc/adit")] {
             let taken = take(state_dir, "a", true, [7; 32]).unwrap();
             assert_eq!(taken.secret, [7; 32]);

@@ -1,10 +1,11 @@
-//! Composition of the private side: takes [`Settings`] and runs a client.
+//! Composes the private side: runs a client with given [`Settings`].
 //!
-//! Everything here is assembly: `client` follows the reconnect machine (`adit-reconnect`), `session` is one registration
-//! with its streams (`adit-link`), and requests that the server opens go to the services through `adit-egress`. In the
-//! other direction, `entries` serves visitors of this side (`adit-ingress`), and `links` gives them the current link.
+//! This crate only connects other crates: `client` executes the reconnect machine (`adit-reconnect`), `session` is one
+//! registration with its streams (`adit-link`), and requests that the server opens are sent to the services by
+//! `adit-egress`. In the other direction, `entries` serves visitors of this side (`adit-ingress`), and `links` provides
+//! the current link for them.
 //!
-//! Tunnels and entries follow the settings while the client runs: [`Client::apply`].
+//! Tunnels and entries can change while the client runs: [`Client::apply`].
 
 mod announced_layers;
 mod announcements;

@@ -1,4 +1,4 @@
-//! The link that entries open their requests on, as it comes and goes.
+//! The current link, on which entries open their requests.
 
 use std::{
     sync::{
@@ -22,9 +22,9 @@ pub(crate) struct CurrentLink {
     /// Revision of the server's configuration at the registration.
     pub(crate) revision: u64,
     lanes: Vec<Arc<Lane>>,
-    /// The lane of the next request.
+    /// Selects the lane of the next request.
     turn: AtomicUsize,
-    /// The server takes no new requests on it.
+    /// Whether the server accepts no new requests on the link.
     leaving: AtomicBool,
 }
 
@@ -57,7 +57,7 @@ impl CurrentLink {
 /// The state of the link.
 #[derive(Debug, Clone, Default)]
 enum State {
-    /// It is being connected.
+    /// The link is being connected.
     #[default]
     Down,
     Up(Arc<CurrentLink>),
@@ -65,19 +65,19 @@ enum State {
     Over,
 }
 
-/// Gives entries the current link, and lets them wait for one.
+/// Provides the current link to entries, and lets them wait for one.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
     state: watch::Sender<State>,
 }
 
 impl Links {
-    /// A link is up.
+    /// Called when a link is up.
     pub(crate) fn up(&self, link: CurrentLink) {
         self.state.send_replace(State::Up(Arc::new(link)));
     }
 
-    /// A lane of the current link was replaced.
+    /// Called when a lane of the current link was replaced.
     pub(crate) fn replace_lanes(&self, lanes: Vec<Arc<Lane>>) {
         self.state.send_if_modified(|state| {
             let State::Up(link) = state else {
@@ -94,7 +94,7 @@ impl Links {
         });
     }
 
-    /// The link was lost and is being reconnected.
+    /// Called when the link was lost and is being reconnected.
     pub(crate) fn down(&self) {
         self.state.send_if_modified(|state| {
             let was_up = matches!(state, State::Up(_));
@@ -105,14 +105,14 @@ impl Links {
         });
     }
 
-    /// The server drains: new requests wait for the next link.
+    /// Called when the server drains: new requests wait for the next link.
     pub(crate) fn leaving(&self) {
         if let State::Up(link) = &*self.state.borrow() {
             link.leaving.store(true, Ordering::Relaxed);
         }
     }
 
-    /// The link is not reconnected any more: every wait fails at once.
+    /// Called when the link is not reconnected any more: every wait fails at once.
     pub(crate) fn over(&self) {
         self.state.send_replace(State::Over);
     }
@@ -133,7 +133,7 @@ impl Links {
     /// Waits for a lane, at most for `wait`.
     ///
     /// # Errors
-    /// `no_client` when no link is up within `wait`, or none will be.
+    /// `no_client` when no link is up within `wait`, or the link is not reconnected any more.
     ///
     /// # Cancel safety
     /// Yes.
@@ -248,7 +248,7 @@ pub(crate) mod tests {
         links.over();
         assert_eq!(waiting.await.unwrap().unwrap_err().reason, Reason::NoClient);
         assert_eq!(begun.elapsed(), Duration::from_secs(5), "it ends at once");
-        // The end of the last link does not announce another one.
+        // The loss of the link after that does not announce another one.
         links.down();
         assert!(links.wait(&[], Duration::ZERO).await.is_err());
     }

@@ -22,7 +22,7 @@ families! {
     ENTRY_CONNECTIONS = gauge("adit_client_entry_connections", &["entry", "protocol"], "Connections of an entry's visitors that are open.");
     ENTRY_REQUESTS_OPEN = gauge("adit_client_entry_requests", &["entry", "protocol"], "Requests of an entry's visitors that are open.");
     ENTRY_REQUESTS = counter("adit_client_entry_requests_total", &["entry", "protocol"], "Requests of an entry's visitors.");
-    DIALS = counter("adit_reconnect_dials_total", &[], "Tries to reach the server.");
+    DIALS = counter("adit_reconnect_dials_total", &[], "Attempts to connect to the server.");
 }
 
 /// The state of a client as samples.

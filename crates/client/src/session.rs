@@ -1,8 +1,9 @@
-//! One registration, and the streams that ride on it.
+//! One registration, and its streams.
 //!
-//! [`dial`] connects, registers, opens every stream and announces the tunnels. [`Session::serve`] keeps the streams open:
-//! each lane and the control stream have a task that opens theirs again when it is lost, while the others go on (P-1.7).
-//! The session is over when no stream is left, when the server does not know it any more, or when a task gives up.
+//! [`dial`] connects, registers, opens every stream and announces the tunnels. [`Session::serve`] keeps the streams
+//! open: each lane and the control stream have a task that opens the stream again when it is lost, while the others
+//! continue (P-1.7). The session is over when no stream is left, when the server does not know it any more, or when a
+//! task stops retrying.
 
 mod connection;
 mod control;
@@ -37,7 +38,7 @@ use crate::{announcements::Announcements, settings::Settings};
 /// A session with every stream open.
 pub(crate) struct Session<T: Transport> {
     pub(crate) epoch: u64,
-    /// Of the server's configuration.
+    /// The revision of the server's configuration.
     pub(crate) revision: u64,
     /// Requests that the client may open at a time (P-2.9); 0 when the server states none.
     pub(crate) max_requests: u32,
@@ -47,13 +48,13 @@ pub(crate) struct Session<T: Transport> {
     settings: watch::Receiver<Arc<Settings>>,
     factory: Arc<LaneFactory<T>>,
     lanes: Vec<OpenLane<T::Channel>>,
-    /// The connection of the first lane, which the control stream shares.
+    /// The connection of the first lane, which the control stream uses as well.
     channel: watch::Sender<Option<T::Channel>>,
     outbound_control: mpsc::Receiver<ControlMessage>,
     control_stream: ControlStream,
 }
 
-/// Connects, registers, opens the streams, announces the tunnels.
+/// Connects, registers, opens the streams, and announces the tunnels.
 pub(crate) async fn dial<T: Transport>(
     transport: &Arc<T>,
     mut settings: watch::Receiver<Arc<Settings>>,
@@ -84,7 +85,7 @@ async fn dial_unbounded<T: Transport>(
     let response = register(settings, instance, &channel).await?;
     let link = response.settings.unwrap_or_default();
     let factory = LaneFactory::new(transport, settings, &response, &link, egress);
-    // The first lane rides the connection of the registration; further lanes are there to use more cores and paths.
+    // The first lane uses the connection of the registration; further lanes are for more cores and paths.
     let mut lanes = vec![factory.open(0, Some(connection)).await?];
     for index in 1..link.lanes.clamp(1, settings.lanes.max(1)) {
         lanes.push(factory.open(index, None).await?);
@@ -122,12 +123,12 @@ async fn dial_unbounded<T: Transport>(
 }
 
 impl<T: Transport> Session<T> {
-    /// Its lanes, all open.
+    /// The lanes of the session, all of them open.
     pub(crate) fn lanes(&self) -> Vec<Arc<Lane>> {
         self.lanes.iter().map(|open| open.lane.clone()).collect()
     }
 
-    /// The list of the server's upstreams, on demand.
+    /// Lists the server's upstreams on request.
     pub(crate) fn upstreams(&self) -> Upstreams<T::Channel> {
         Upstreams {
             channel: self.channel.subscribe(),
@@ -135,7 +136,7 @@ impl<T: Transport> Session<T> {
         }
     }
 
-    /// Runs until the session is over and returns why.
+    /// Runs until the session is over, and returns the reason.
     ///
     /// # Cancel safety
     /// Dropping it ends the session.
@@ -145,8 +146,8 @@ impl<T: Transport> Session<T> {
         let config = self.settings.borrow().reconnect.clone();
         let retry = || Retry::established(config.clone(), self.epoch);
         let mut lanes = self.lanes();
-        // Tasks, though they are waited for here: woken inside the runtime's root future, each batch would cost one more
-        // poll of the sockets. All end with the session.
+        // These are tasks, although this function waits for them: if they were woken inside the runtime's root future,
+        // each batch would cost one more poll of the sockets. All of them end with the session.
         let mut tasks = JoinSet::new();
         let control = ControlKeeper {
             session: self.session,
@@ -182,7 +183,7 @@ impl<T: Transport> Session<T> {
     }
 }
 
-/// Follows the streams until the session is over; `lanes` holds the newest of each.
+/// Processes the events of the streams until the session is over; `lanes` holds the newest lane of each number.
 async fn supervise(
     events: &mut mpsc::Receiver<Event>,
     lanes: &mut [Arc<Lane>],
@@ -229,7 +230,7 @@ pub(crate) struct Upstreams<C> {
 }
 
 impl<C: Channel> Upstreams<C> {
-    /// Their names.
+    /// The names of the upstreams.
     pub(crate) async fn fetch(&self) -> Result<Vec<String>, CallError> {
         let channel = self.channel.borrow().clone();
         let channel = channel.ok_or_else(|| CallError::Lost("not connected".into()))?;
@@ -294,7 +295,7 @@ mod tests {
         }
     }
 
-    /// The end of a session with two lanes after these events; `None` when it goes on.
+    /// The end of a session with two lanes after these events; `None` when the session continues.
     async fn ends(recorder: &Recorder, events: impl IntoIterator<Item = Event>) -> Option<Failure> {
         let (sender, mut receiver) = mpsc::channel(QUEUE);
         for event in events {

@@ -11,14 +11,14 @@ pub use adit_link::Compression;
 use adit_net::HostPort;
 use secrecy::SecretString;
 
-/// Everything a client needs to start.
+/// All values that a client needs to start.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Name of the client.
     pub client_id: String,
-    /// Whether the user chose it. In place of a default that is in use on this machine, the next free one is taken.
+    /// Whether the user chose the name. If a default name is in use on this machine, the next free one is used.
     pub client_id_chosen: bool,
-    /// The group it serves in.
+    /// The group of the client.
     pub group_id: String,
     /// Host name or address of the server.
     pub server_host: String,
@@ -53,7 +53,7 @@ impl Settings {
 
 #[cfg(test)]
 impl Settings {
-    /// Of a client without tunnels, for unit tests.
+    /// The settings of a client without tunnels, for unit tests.
     pub(crate) fn example() -> Self {
         Self {
             client_id: "office".into(),
@@ -74,7 +74,7 @@ impl Settings {
     }
 }
 
-/// One tunnel: a public entry and the service it leads to.
+/// One tunnel: a public entry and its service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelSettings {
     /// Its name, unique in the group.
@@ -83,7 +83,8 @@ pub struct TunnelSettings {
     pub kind: TunnelKind,
     /// How the service is reached.
     pub service: ServiceSettings,
-    /// Public port of the server. 0: the server picks one for TCP and UDP; the others are reached by host.
+    /// Public port of the server. 0: the server picks one for TCP and UDP; tunnels of the other types are reached by
+    /// host.
     pub remote_port: u16,
     /// Host names; empty, and without a public port: `NAME.localhost` and `NAME.<server domain>`.
     pub domains: Vec<String>,
@@ -93,11 +94,11 @@ pub struct TunnelSettings {
     pub load_balance: Policy,
     /// What `consistent_hash` hashes: `host`, `header:NAME`, `cookie:NAME`.
     pub hash_on: String,
-    /// Of this client within its group.
+    /// The weight of this client within its group.
     pub weight: u32,
     /// Compression between client and server.
     pub compression: Option<Compression>,
-    /// What its requests pass at the server once they have been routed, in this order (P-1.16).
+    /// The layers that its requests pass at the server after routing, in this order (P-1.16).
     pub layers: Vec<LayerConfig>,
 }
 
@@ -144,14 +145,14 @@ pub enum TunnelKind {
     Grpc,
     /// WebSocket: routed as HTTP; the service is reached over HTTP/1.1.
     WebSocket,
-    /// Bytes, on a public port.
+    /// TCP bytes, on a public port.
     Tcp,
-    /// Datagrams, on a public port.
+    /// UDP datagrams, on a public port.
     Udp,
 }
 
 impl TunnelKind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 5] = [
         Self::Http,
         Self::Grpc,
@@ -198,11 +199,11 @@ pub struct EntrySettings {
     pub listen: SocketAddr,
     /// Name of the upstream.
     pub upstream: TunnelName,
-    /// Of what its visitors send; the server compresses responses as its upstream is configured.
+    /// The compression of its visitors' payload; the server compresses responses as its upstream is configured.
     pub compression: Option<Compression>,
     /// Proxies in front of it whose `X-Forwarded-*` and `Forwarded` are trusted (P-3.4).
     pub trusted_proxies: TrustedProxies,
-    /// What its requests pass on their way to the server, in this order. Only HTTP has any.
+    /// The layers that its requests pass before they are sent to the server, in this order. Only HTTP has layers.
     pub layers: Vec<LayerConfig>,
 }
 
@@ -212,7 +213,7 @@ pub enum EntryKind {
     /// HTTP, gRPC and WebSocket.
     #[default]
     Http,
-    /// Bytes.
+    /// TCP bytes.
     Tcp,
 }
 
@@ -256,7 +257,7 @@ pub struct Limits {
     pub max_waiting: usize,
     /// The percentage of all permits that one entry may take while others wait; 100: all.
     pub tunnel_share_percent: u8,
-    /// The same for one visitor's address (IPv6: a /64), over all entries.
+    /// The same percentage for one visitor's address (IPv6: a /64), over all entries.
     pub visitor_share_percent: u8,
     /// A visitor of an entry that sends a body, or reads a response, more slowly than this over `stall` is reset; 0: no
     /// lowest rate.
@@ -271,8 +272,8 @@ pub struct Limits {
     pub max_window_bytes: u64,
     /// The sum by which windows may grow, in bytes.
     pub budget_bytes: u64,
-    /// Work of one connection or lane before the next of its thread, in bytes; each read and each message counts as 256
-    /// bytes more.
+    /// Work of one connection or lane before the next one of the same thread, in bytes; each read and each message
+    /// counts as 256 bytes more.
     pub turn_bytes: usize,
 }
 
@@ -297,15 +298,15 @@ impl Default for Limits {
 /// Timeouts of the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Connecting to the server, registration included; opening a lost stream again.
+    /// The time for connecting to the server, registration included, and for opening a lost stream again.
     pub connect: Duration,
-    /// A visitor of an entry waits this long for a link that is being (re)connected.
+    /// The time that a visitor of an entry waits for a link that is being (re)connected.
     pub link_wait: Duration,
-    /// A visitor of an entry waits this long for a permit.
+    /// The time that a visitor of an entry waits for a permit.
     pub permit_wait: Duration,
-    /// Of services and of visitors of entries.
+    /// The timeouts of services and of visitors of entries.
     pub edge: EdgeTimeouts,
-    /// Running requests may take this long to finish after SIGTERM.
+    /// The time for running requests to finish after SIGTERM.
     pub drain: Duration,
 }
 
@@ -316,7 +317,8 @@ impl Default for Timeouts {
             link_wait: Duration::from_secs(5),
             permit_wait: Duration::from_secs(5),
             edge: EdgeTimeouts {
-                // Shorter than that of most services, so that a request finds no connection that is being closed.
+                // The time is shorter than that of most services, so that a request is not sent on a connection that is
+                // being closed.
                 idle: Duration::from_secs(60),
                 ..EdgeTimeouts::default()
             },

@@ -49,7 +49,7 @@ pub struct Status {
     pub tasks: usize,
     /// Connections to services open now.
     pub service_connections: usize,
-    /// Datagrams that were dropped because the link or a service's socket was full, in both directions.
+    /// Datagrams that were dropped in both directions because the link or a service's socket was full.
     pub datagrams_dropped: u64,
     /// Counters of the cores.
     pub cores: CoreCounters,
@@ -62,8 +62,8 @@ pub struct ConfigStatus {
     pub revision: u64,
     /// Changes applied since the start.
     pub applied: u64,
-    /// Changes rejected since the start, and the error of the newest when it was rejected. The program that loads the
-    /// configuration sets both.
+    /// Changes rejected since the start, and the error of the newest change when it was rejected. The program that
+    /// loads the configuration sets both.
     pub rejected: u64,
     /// See `rejected`.
     pub last_error: Option<String>,
@@ -79,7 +79,7 @@ pub struct EntryStatus {
     /// `http` or `tcp`.
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// Where it listens.
+    /// The address on which the entry listens.
     pub listen: String,
     /// The upstream it leads to.
     pub upstream: String,
@@ -112,11 +112,11 @@ pub struct TunnelStatus {
 pub struct TunnelOutcome {
     /// Its name.
     pub name: String,
-    /// Where visitors reach it; empty when refused.
+    /// The URL at which visitors reach the tunnel; empty when it was refused.
     pub public_url: String,
     /// Why it was refused.
     pub error: Option<String>,
-    /// It was refused and is announced again.
+    /// Whether the tunnel was refused and is announced again.
     pub waiting: bool,
 }
 

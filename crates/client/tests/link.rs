@@ -104,7 +104,7 @@ async fn connected(client: &Client) {
     until("connected", || handle.status().connection == "connected").await;
 }
 
-/// P-1.1, P-1.4, P-1.6: all of a link, and the way through it.
+/// P-1.1, P-1.4, P-1.6: a complete link, and a request over it.
 #[tokio::test]
 async fn a_client_registers_and_serves() {
     let (server, state) = (server(any()), TempDir::new().unwrap());
@@ -129,7 +129,7 @@ async fn a_client_registers_and_serves() {
     server.stop().await;
 }
 
-/// P-1.3: one text, and no way to serve.
+/// P-1.3: every cause has the same text, and the client cannot serve.
 #[tokio::test]
 async fn a_wrong_token_is_refused() {
     let (server, state) = (server(any()), TempDir::new().unwrap());
@@ -149,7 +149,7 @@ async fn a_wrong_token_is_refused() {
     server.stop().await;
 }
 
-/// P-1.8, F18: the server goes and comes; the same machine has its name back at once.
+/// P-1.8, F18: the server ends and starts again; the same machine has its name again at once.
 #[tokio::test]
 async fn a_client_returns_after_the_server_did() {
     let (first, state) = (server(any()), TempDir::new().unwrap());
@@ -162,7 +162,7 @@ async fn a_client_returns_after_the_server_did() {
     let handle = client.handle();
     until("lost", || handle.status().connection != "connected").await;
     assert_eq!(handle.status().epoch, 0);
-    // Epochs are made of seconds: the next server is a later one.
+    // Epochs are derived from seconds: the next server must start in a later one.
     tokio::time::sleep(SECOND).await;
     let second = server(addr);
     connected(&client).await;
@@ -174,7 +174,7 @@ async fn a_client_returns_after_the_server_did() {
     second.stop().await;
 }
 
-/// P-1.8: another machine under the same name is refused by name while the first responses.
+/// P-1.8: another machine with the same name is refused by name while the first one responds.
 #[tokio::test]
 async fn two_machines_do_not_evict_each_other() {
     let server = server(any());
@@ -197,7 +197,7 @@ async fn two_machines_do_not_evict_each_other() {
     server.stop().await;
 }
 
-/// P-6.6. Regression: a client that lost its link while it drained came back and was sent new requests.
+/// P-6.6. Regression: a client that lost its link while it drained connected again and received new requests.
 #[tokio::test]
 async fn a_client_that_drains_finishes_and_does_not_come_back() {
     let (server, state) = (server(any()), TempDir::new().unwrap());
@@ -229,7 +229,7 @@ async fn last_error(client: &Client, text: &str) -> String {
     handle.status().last_error.unwrap()
 }
 
-/// P-1.4: what another group holds is announced again, and served once it is free.
+/// P-1.4: a tunnel whose host another group holds is announced again, and served once the host is free.
 #[tokio::test]
 async fn p_1_4_a_waiting_client_serves_a_host_that_becomes_free() {
     let (server, first_state, second_state) = (

@@ -13,22 +13,22 @@ use crate::{
 /// The effect of [`Client::apply`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Tunnels. The server's response to each change follows in [`Client::registrations`].
+    /// Changed tunnels. The server's response to each change follows in [`Client::registrations`].
     pub tunnels: Changes,
-    /// Entries.
+    /// Changed entries.
     pub entries: Changes,
-    /// Keys whose new value needs a restart; the client goes on with the old one.
+    /// Keys whose new value needs a restart; the client continues with the old value.
     pub needs_restart: Vec<&'static str>,
 }
 
-/// Names of what differs from the settings before.
+/// The names of items that differ from the previous settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// New.
+    /// New items.
     pub added: Vec<String>,
-    /// With other settings.
+    /// Items with other settings.
     pub changed: Vec<String>,
-    /// Gone.
+    /// Removed items.
     pub removed: Vec<String>,
 }
 
@@ -56,11 +56,11 @@ impl Changes {
 }
 
 impl Client {
-    /// Follows a change of the settings: tunnels and entries are added, changed and removed on the current link, without
-    /// touching the others. Running requests of a changed or removed tunnel or entry finish. Everything else needs a
-    /// restart and is named in [`Applied::needs_restart`].
+    /// Applies changed settings: tunnels and entries are added, changed and removed on the current link, without an
+    /// effect on the others. Running requests of a changed or removed tunnel or entry finish. Other settings need a
+    /// restart and are listed in [`Applied::needs_restart`].
     ///
-    /// Does not wait for the server: the tunnels follow as soon as the link is up.
+    /// Does not wait for the server: the tunnels are announced as soon as the link is up.
     ///
     /// # Errors
     /// [`EntryError`] of the first entry that cannot be opened; nothing has changed then.
@@ -97,7 +97,7 @@ impl Client {
         }
         state.replace_settings(next);
         if !is_connected {
-            // No server leads requests to the removed ones.
+            // Without a connection, no server sends requests for the removed tunnels.
             state.retire_services();
         }
         Ok(applied)
@@ -112,9 +112,9 @@ fn entry_name(entry: &EntrySettings) -> &str {
     &entry.name
 }
 
-/// The keys other than tunnels and entries that differ.
+/// The keys that differ, other than those of tunnels and entries.
 fn needs_restart(before: &Settings, next: &Settings) -> Vec<&'static str> {
-    // A chosen name alone: a default one may have given way to the next free one.
+    // Only a chosen name is compared: the next free one may be in use instead of a default name.
     let same_id = !next.client_id_chosen || before.client_id == next.client_id;
     let own_group = |settings: &Settings| settings.group_id == settings.client_id;
     let same_group = before.group_id == next.group_id || (own_group(before) && own_group(next));

@@ -1,4 +1,4 @@
-//! The end of a client: running requests finish, then everything ends.
+//! The end of a client: running requests finish, and then the client ends.
 
 use std::{
     sync::atomic::Ordering,
@@ -13,15 +13,16 @@ use super::Client;
 /// How often a drain checks whether everything has finished.
 const DRAIN_CHECK: Duration = Duration::from_millis(20);
 
-/// Nothing must have been running for this long: requests that the server sent before it received the drain may still
-/// arrive.
+/// The time without a running request after which a drain ends: requests that the server sent before it received the
+/// drain may still arrive.
 const DRAIN_QUIET: Duration = Duration::from_millis(250);
 
 impl Client {
-    /// Requests that the server send no new requests, and waits for the running ones, at most for `timeouts.drain`.
+    /// Announces to the server that the client drains, so that it sends no new requests, and waits for the running
+    /// ones, at most for `timeouts.drain`.
     ///
     /// # Cancel safety
-    /// The client goes on draining.
+    /// The client continues to drain.
     pub async fn drain(&self) {
         let within = self.state.settings().timeouts.drain;
         let (control, lanes) = {
@@ -37,17 +38,17 @@ impl Client {
                 reason: "the client is stopping".into(),
                 grace_millis: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
             });
-            // Without a control stream the refusals inform the server.
+            // Without a control stream, the server learns of the drain from the refusals.
             drop(control.try_send(ControlMessage::new(0, drain)));
         }
-        // They would not end by themselves; their ends reconnect.
+        // WebSockets would not end by themselves; their peers connect again.
         self.state.egress.close_websockets();
         let finished = async {
             let mut idle_since = Instant::now();
-            // On a closed lane nothing more arrives.
+            // No request arrives on a closed lane.
             while lanes.iter().any(|lane| !lane.is_closed()) && idle_since.elapsed() < DRAIN_QUIET {
                 tokio::time::sleep(DRAIN_CHECK).await;
-                // Also those that the server sent before it received the drain.
+                // WebSockets that the server sent before it received the drain are closed as well.
                 self.state.egress.close_websockets();
                 let open: usize = lanes.iter().map(|lane| lane.open_requests()).sum();
                 // UDP flows do not end by themselves.
@@ -55,7 +56,7 @@ impl Client {
                     idle_since = Instant::now();
                 }
             }
-            // Responses may still be on their way to the visitors of entries.
+            // Responses to visitors of entries may not have been written yet.
             while !entries.is_idle() {
                 tokio::time::sleep(DRAIN_CHECK).await;
             }
@@ -66,7 +67,7 @@ impl Client {
         self.state.egress.set_draining(true);
     }
 
-    /// Ends everything at once and waits for the data thread.
+    /// Ends all connections at once and waits for the data thread.
     pub fn stop(mut self) {
         self.stop.send_replace(true);
         if let Some(thread) = self.thread.take()

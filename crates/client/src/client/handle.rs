@@ -32,12 +32,12 @@ impl ClientHandle {
         tunnels.any(|tunnel| tunnel.name == name && tunnel.service.protocol == ServiceProtocol::Udp)
     }
 
-    /// The longest that [`Client::drain`](crate::Client::drain) takes.
+    /// The longest time that [`Client::drain`](crate::Client::drain) takes.
     pub fn drain_within(&self) -> Duration {
         self.state.settings().timeouts.drain
     }
 
-    /// The state of the client. Cost: a walk over its lanes and tunnels.
+    /// The state of the client. Cost: proportional to its lanes and tunnels.
     pub fn status(&self) -> Status {
         self.state.status(self.runtime.metrics().num_alive_tasks())
     }

@@ -22,8 +22,8 @@ use crate::{
     status::TunnelOutcome,
 };
 
-/// The service of a removed tunnel stays this long after the server has confirmed its end: requests that were sent before
-/// may still arrive on a data stream.
+/// The service of a removed tunnel is kept this long after the server has confirmed its end: requests that were sent
+/// before may still arrive on a data stream.
 const RETIRE_AFTER: Duration = Duration::from_millis(250);
 
 /// The result of a registration, or of a change of the tunnels.
@@ -38,7 +38,7 @@ pub struct Registration {
 /// Why a client ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
-    /// Why it stopped.
+    /// The reason of the reconnect machine.
     pub reason: StopReason,
     /// The last error.
     pub error: Option<String>,
@@ -60,7 +60,7 @@ impl<T: Transport> Run<T> {
         state.entries.accept(&Handle::current());
         tokio::select! {
             ended = self.dial_and_serve() => ended,
-            // Also when the sender is dropped.
+            // The wait also ends when the sender is dropped.
             _ = stop.wait_for(|stop| *stop) => {
                 let failure = Failure::new(Reason::Draining, "the client is stopping");
                 self.state.close(&failure);
@@ -69,7 +69,7 @@ impl<T: Transport> Run<T> {
         }
     }
 
-    /// Follows the reconnect machine until it stops.
+    /// Executes the actions of the reconnect machine until it stops.
     async fn dial_and_serve(&self) -> Ended {
         let state = &self.state;
         let config = state.settings().reconnect.clone();
@@ -80,7 +80,7 @@ impl<T: Transport> Run<T> {
             let action = match machine.on_event(event, Instant::now(), rand::random()) {
                 Ok(action) => action,
                 Err(wrong) => {
-                    // A defect of this loop: start over rather than hang.
+                    // This would be a defect of this loop: start over instead of waiting forever.
                     tracing::error!(%wrong, "reconnect");
                     machine = Reconnect::new(config.clone());
                     event = Event::Start;
@@ -128,7 +128,7 @@ impl<T: Transport> Run<T> {
         let session = session.map_err(|error| state.lock().dial_failed(error, Instant::now()))?;
         let tunnels = session.announcements.outcomes();
         let refused = |tunnel: &TunnelOutcome| tunnel.error.is_some() && !tunnel.waiting;
-        // Nothing is served and nothing ever was: the user has to change the settings.
+        // No tunnel is or was served: the user has to change the settings.
         if !tunnels.is_empty()
             && tunnels.iter().all(refused)
             && state.entries.is_empty()
@@ -156,7 +156,7 @@ impl<T: Transport> Run<T> {
             live.is_settled = session.announcements.is_settled();
             live.dial_succeeded();
         }
-        // Requests for removed tunnels ended with the session before.
+        // Requests for removed tunnels ended with the previous session.
         state.retire_services();
         let link = CurrentLink::new(session.epoch, session.revision, session.lanes());
         state.entries.link_up(link, session.max_requests);
@@ -191,7 +191,7 @@ impl<T: Transport> Run<T> {
     }
 }
 
-/// Follows one session for the state of the client.
+/// Applies the events of one session to the state of the client.
 struct Observer {
     state: Arc<State>,
     registrations: watch::Sender<Option<Registration>>,

@@ -1,4 +1,4 @@
-//! The services of the settings, as `adit-egress` takes them.
+//! The services of the settings, in the form of `adit-egress`.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use adit_egress::{ServiceConfig, Trust};
 
 use crate::settings::Settings;
 
-/// Limits and timeouts of the services' side. `share`: file descriptors for it.
+/// Limits and timeouts of the services' side. `share`: the file descriptors for that side.
 pub(super) fn egress_config(settings: &Settings, share: usize) -> adit_egress::Config {
     adit_egress::Config {
         max_connections: settings.limits.max_service_connections.min(share),

@@ -19,7 +19,7 @@ use crate::{
     entries::Entries, session::DialError, settings::Settings, status::TunnelOutcome, sync::lock,
 };
 
-/// An unreachable server is logged this often.
+/// How often an unreachable server is logged.
 const REMIND_AFTER: Duration = Duration::from_secs(60);
 
 /// The state of a client.
@@ -33,11 +33,12 @@ pub(super) struct State {
     pub(super) entries: Entries,
     pub(super) cell: StatusCell,
     live: Mutex<Live>,
-    /// A link that is lost now is not dialled again: the server would send new requests on the next one.
+    /// Whether the client drains: a lost link is not dialled again then, because the server would send new requests on
+    /// the next one.
     pub(super) draining: AtomicBool,
 }
 
-/// The current link, and what was reported last.
+/// The current link, and the last reported values.
 #[derive(Default)]
 pub(super) struct Live {
     pub(super) lanes: Vec<Arc<Lane>>,
@@ -61,12 +62,12 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// A dial has succeeded: the next error is logged again.
+    /// Called when a dial has succeeded: the next error is logged again.
     pub(super) fn dial_succeeded(&mut self) {
         self.reported = None;
     }
 
-    /// Keeps the error, and logs it: at first, when it changes, and once a minute.
+    /// Stores the error, and logs it: the first time, when it changes, and once a minute.
     pub(super) fn dial_failed(
         &mut self,
         error: DialError,
@@ -110,12 +111,12 @@ impl State {
         self.settings.borrow().clone()
     }
 
-    /// The settings as they change.
+    /// A receiver of the settings and their changes.
     pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Settings>> {
         self.settings.subscribe()
     }
 
-    /// Puts other tunnels and entries to use. Services of removed tunnels stay until [`State::retire_services`].
+    /// Uses other tunnels and entries. Services of removed tunnels stay until [`State::retire_services`].
     pub(super) fn replace_settings(&self, next: Settings) {
         {
             let mut known = lock(&self.services);
@@ -125,7 +126,7 @@ impl State {
         self.settings.send_replace(Arc::new(next));
     }
 
-    /// Removes the services that no tunnel of the settings leads to. Running requests finish.
+    /// Removes the services of tunnels that are not in the settings. Running requests finish.
     pub(super) fn retire_services(&self) {
         let mut known = lock(&self.services);
         let current = services(&self.settings());
@@ -135,7 +136,7 @@ impl State {
         *known = current;
     }
 
-    /// Records which entries name an unknown upstream. Informative only: the server decides at each request.
+    /// Records which entries name an unknown upstream. For information only: the server decides at each request.
     pub(super) async fn check_upstreams(
         &self,
         upstreams: impl Future<Output = Result<Vec<String>, CallError>>,

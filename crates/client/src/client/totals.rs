@@ -1,4 +1,4 @@
-//! Counters of lanes, those that were lost included.
+//! Counters of lanes, including lost ones.
 
 use adit_link::LaneStats;
 

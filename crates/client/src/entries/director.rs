@@ -1,4 +1,4 @@
-//! Where the visitors of one entry go: to its upstream, on the current link.
+//! The destination of the visitors of one entry: its upstream, on the current link.
 
 use std::{
     sync::Arc,
@@ -14,13 +14,13 @@ use crate::{
     settings::{EntrySettings, Settings},
 };
 
-/// The upstream of one entry, and how a link to it is found.
+/// The upstream of one entry, and the links to it.
 pub(super) struct Route {
     upstream: TunnelName,
     grant: Grant,
     links: Arc<Links>,
     wait: Duration,
-    /// Of what visitors send.
+    /// The compression of the visitors' payload.
     compression: Option<Compression>,
     retries: RetryBudget,
 }
@@ -76,7 +76,7 @@ fn grant(settings: &Settings) -> Result<Grant, NameError> {
 pub(super) struct EntryDirector(pub(super) Arc<Route>);
 
 impl EntryDirector {
-    /// Does not choose a link in `avoid`: the next one may come within the wait.
+    /// Does not choose a link in `avoid`: the next link may be up within the wait.
     fn direct_any(&self, avoid: &[u64]) -> Direction {
         let route = &self.0;
         if avoid.is_empty() {

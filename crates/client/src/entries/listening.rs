@@ -18,20 +18,20 @@ use crate::sync::{lock, signalled};
 
 /// A bound address. It stays bound while successive entries of a changing configuration use it.
 pub(super) struct Listening {
-    /// As configured: port 0 stands for any free one.
+    /// The address in the settings, whose port may be 0 for any free one.
     pub(super) configured: SocketAddr,
-    /// As bound.
+    /// The address that is bound.
     pub(super) addr: SocketAddr,
     /// Identifies the listener where descriptors are shared.
     number: u32,
-    /// Until the loop has it.
+    /// The socket, until the accept loop takes it.
     socket: Mutex<Option<StdListener>>,
-    /// Who serves the next visitor.
+    /// The service for the next visitors.
     service: Mutex<Service>,
     stop: watch::Sender<bool>,
 }
 
-/// Serves the visitors that are accepted from now on; `drain` becomes true when others follow it.
+/// Serves the visitors that are accepted after it was set; `drain` becomes true when another service replaces it.
 #[derive(Clone)]
 pub(super) struct Service {
     pub(super) visitors: Visitors,
@@ -55,7 +55,7 @@ impl Listening {
         }))
     }
 
-    /// Visitors that are accepted from now on are served by `service`.
+    /// Lets `service` serve the visitors that are accepted after this call.
     pub(super) fn hand_to(&self, service: Service) {
         *lock(&self.service) = service;
     }
@@ -122,7 +122,7 @@ impl EntryReport {
             full: LogLimit::new(|limit, _| {
                 tracing::warn!(
                     limit,
-                    "visitors of entries wait: the descriptors of this process are used up; raise `ulimit -n`"
+                    "visitors of entries wait: the process has no free file descriptors; raise `ulimit -n`"
                 );
             }),
             failed: LogLimit::new(|error, count| tracing::warn!(count, "accept failed: {error}")),

@@ -1,4 +1,4 @@
-//! What serves the visitors of an entry: `adit-ingress` with the layers and bounds of the settings.
+//! Serves the visitors of an entry: `adit-ingress` with the layers and bounds of the settings.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -22,16 +22,16 @@ pub(super) enum Visitors {
     Tcp(Arc<Tcp>),
 }
 
-/// What all entries have in common.
+/// The values that all entries share.
 pub(super) struct Shares {
-    /// Requests of all entries at a time (F12).
+    /// The permits for concurrent requests of all entries (F12).
     pub(super) permits: Arc<Gate>,
     pub(super) via: layers::Via,
     pub(super) observer: Arc<dyn Observer>,
 }
 
 impl Visitors {
-    /// `number` is the entry's own among those that share the permits.
+    /// `number` identifies the entry among those that share the permits.
     pub(super) fn new(
         (entry, number): (&EntrySettings, u64),
         settings: &Settings,
@@ -73,7 +73,7 @@ impl Visitors {
         }
     }
 
-    /// Writes its counters and gauges into `status`.
+    /// Writes the counters and gauges into `status`.
     pub(super) fn count(&self, status: &mut EntryStatus) {
         match self {
             Self::Http(http) => {

@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 
 use crate::settings::Settings;
 
-/// Why a session could not be set up, or a stream of it not be opened.
+/// Why a session could not be set up, or one of its streams could not be opened.
 #[derive(Debug)]
 pub(crate) struct DialError {
     pub(crate) kind: adit_reconnect::Failure,
@@ -22,7 +22,7 @@ pub(crate) struct DialError {
     pub(crate) is_stale: bool,
 }
 
-/// A connection to the server. Closed when dropped, with all of its streams.
+/// A connection to the server. Dropping it closes it with all of its streams.
 pub(super) struct Connection<C> {
     pub(super) channel: C,
     driver: AbortHandle,
@@ -90,7 +90,7 @@ pub(super) async fn register(
     }
 }
 
-/// The text of a call without a response.
+/// The error text of a call without a response.
 pub(super) fn no_response(within: Duration) -> String {
     format!("no response within {within:?}")
 }
@@ -111,7 +111,7 @@ fn fatal(text: String) -> DialError {
     }
 }
 
-/// The failure of a call, with the address; names the program at the address when that is not an adit-server.
+/// The failure of a call, with the address; the text describes the peer when it is not an adit-server.
 pub(super) fn dial_error(
     settings: &Settings,
     channel: &impl Channel,

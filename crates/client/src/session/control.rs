@@ -24,7 +24,7 @@ use crate::{
     settings::{Settings, TunnelKind, TunnelSettings},
 };
 
-/// Messages that wait to be sent.
+/// The number of messages that may wait to be sent.
 pub(super) const QUEUE: usize = 16;
 
 /// Control messages that are kept while the first announcement is outstanding.
@@ -45,7 +45,7 @@ impl ControlStream {
         })
     }
 
-    /// Announces the tunnels for the first time and waits for the results. The revision that holds them.
+    /// Announces the tunnels for the first time and waits for the results. Returns the revision that contains them.
     pub(super) async fn announce(
         &mut self,
         announcements: &mut Announcements,
@@ -93,10 +93,10 @@ impl ControlStream {
 /// Keeps the control stream open until the session ends.
 pub(super) struct ControlKeeper<C, O> {
     pub(super) session: String,
-    /// The connection that it is opened on.
+    /// The connection on which the stream is opened.
     pub(super) channel: watch::Receiver<Option<C>>,
     pub(super) settings: watch::Receiver<Arc<Settings>>,
-    /// Messages of the client's own.
+    /// Messages that the client itself sends.
     pub(super) outbound: mpsc::Receiver<ControlMessage>,
     pub(super) announcements: Announcements,
     pub(super) retry: Retry,
@@ -125,7 +125,7 @@ impl<C: Channel, O: SessionObserver> ControlKeeper<C, O> {
             ready.map_err(|reason| Failure::new(Reason::LinkLost, reason.to_string()))?;
             let is_open =
                 |channel: &Option<C>| channel.as_ref().is_some_and(|open| !open.is_closed());
-            // The first lane opens one.
+            // The first lane opens the connection.
             let channel = self.channel.wait_for(is_open).await.ok();
             let Some(channel) = channel.and_then(|channel| channel.clone()) else {
                 return Err(stale());
@@ -146,7 +146,7 @@ impl<C: Channel, O: SessionObserver> ControlKeeper<C, O> {
         }
     }
 
-    /// Until the stream is lost; false when the session needs no other one.
+    /// Exchanges messages until the stream is lost; false when the session needs no other stream.
     async fn talk(&mut self, mut stream: ControlStream) -> bool {
         for kind in std::mem::take(&mut stream.early) {
             self.on_kind(kind);
@@ -167,12 +167,13 @@ impl<C: Channel, O: SessionObserver> ControlKeeper<C, O> {
                     Err(_) => return true,
                 },
                 message = self.outbound.recv() => match message {
-                    // Lost when the server does not read its control stream.
+                    // The message is lost when the server does not read its control stream.
                     Some(message) => drop(outbound.try_send(message)),
                     None => return false,
                 },
                 Ok(()) = self.settings.changed() => self.on_settings(),
-                // Its connection is gone, although the stream may not have noticed: the peer was silent.
+                // The connection of the stream is gone, although the stream may not have detected it: the peer was
+                // silent.
                 Ok(()) = self.channel.changed() => return true,
                 permit = ready => {
                     let Ok(permit) = permit else {
@@ -205,7 +206,7 @@ impl<C: Channel, O: SessionObserver> ControlKeeper<C, O> {
         }
     }
 
-    /// Reports the outcomes once they are known for all tunnels of the settings.
+    /// Reports the outcomes once all tunnels of the settings have one.
     fn report(&self) {
         if self.announcements.is_settled() {
             self.observer.on_tunnels(self.announcements.outcomes());
@@ -213,7 +214,7 @@ impl<C: Channel, O: SessionObserver> ControlKeeper<C, O> {
     }
 }
 
-/// The tunnels of the settings, as they are announced.
+/// The tunnels of the settings, in the form of an announcement.
 pub(super) fn tunnels(settings: &Settings) -> Vec<Tunnel> {
     settings.tunnels.iter().map(announcement).collect()
 }

@@ -1,4 +1,4 @@
-//! What happens in a session: to its streams, and to its observer.
+//! The events of a session: those of its streams, and those for its observer.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::status::TunnelOutcome;
 
-/// Receives what happens in a session.
+/// Receives the events of a session.
 pub(crate) trait SessionObserver: Send + Sync + 'static {
     /// The server has sent a control message.
     fn on_control(&self, kind: Kind);
@@ -38,7 +38,7 @@ pub(super) enum Event {
     },
     ControlLost,
     ControlUp,
-    /// The session cannot go on.
+    /// The session cannot continue.
     Over(Failure),
 }
 
@@ -57,7 +57,7 @@ impl Streams {
     }
 }
 
-/// The server has ended the session: the client registers anew (P-1.5).
+/// The failure when the server has ended the session: the client registers again (P-1.5).
 pub(super) fn stale() -> Failure {
     Failure::new(Reason::LinkLost, "the server has ended the session")
 }

@@ -118,7 +118,7 @@ impl<T: Transport> LaneKeeper<T> {
                 connection,
             } = open;
             let failure = drive(&lane, reader).await;
-            // A silent peer is behind a dead connection: the control stream on it is lost as well.
+            // When the peer is silent, the connection is dead: the control stream on it is lost as well.
             let is_dead = lane.is_silent() || connection.channel.is_closed();
             let connection = (!is_dead).then_some(connection);
             if connection.is_none() {
@@ -135,7 +135,7 @@ impl<T: Transport> LaneKeeper<T> {
             }
             tracing::info!(lane = self.index, "data stream opened again");
             let channel = &open.connection.channel;
-            // The control stream stays where it is while the connection is the same.
+            // The control stream stays on the connection if that is the same.
             self.channel.send_if_modified(|published| {
                 let is_new = published.is_none();
                 published.get_or_insert_with(|| channel.clone());
@@ -146,7 +146,7 @@ impl<T: Transport> LaneKeeper<T> {
         }
     }
 
-    /// The connection is gone: the control stream on it is lost as well.
+    /// Reports that the connection is gone: the control stream on it is lost as well.
     fn unpublish(&self) {
         self.channel
             .send_if_modified(|published| published.take().is_some());
@@ -188,7 +188,7 @@ fn lane_config(settings: &Settings, link: &LinkSettings) -> LaneConfig {
     }
     mux.max_window = settings.limits.max_window_bytes;
     mux.max_requests = settings.limits.max_requests;
-    // Visitors that disconnect arrive here as resets; the server bounds visitors.
+    // A visitor that disconnects causes a reset here; the server bounds the number of visitors.
     mux.max_resets_per_tick = u32::MAX;
     let millis = |value: u32, default: u64| match value {
         0 => Duration::from_millis(default),

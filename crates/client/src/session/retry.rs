@@ -10,7 +10,7 @@ pub(super) struct Retry {
 }
 
 impl Retry {
-    /// Of a stream that is open.
+    /// The machine of a stream that is open.
     pub(super) fn established(config: Config, epoch: u64) -> Self {
         let mut retry = Self {
             machine: Reconnect::new(config),
@@ -21,7 +21,7 @@ impl Retry {
         retry
     }
 
-    /// The stream is open again.
+    /// Called when the stream is open again.
     pub(super) fn opened(&mut self) {
         let epoch = self.epoch;
         self.on(Event::Established { epoch });
@@ -61,7 +61,7 @@ impl Retry {
         let now = Instant::now().into_std();
         let action = self.machine.on_event(event, now, rand::random());
         action.unwrap_or_else(|error| {
-            // A defect of the caller: start over rather than hang.
+            // This would be a defect of the caller: start over instead of waiting forever.
             tracing::error!(%error, "reconnect");
             self.machine = Reconnect::new(self.machine.config().clone());
             Action::Dial
