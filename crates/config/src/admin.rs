@@ -1,4 +1,4 @@
-//! `admin` of either side.
+//! The section `admin` of either side.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -6,7 +6,7 @@ use crate::{error::ConfigError, fields::host_name, key_names, ranges::PORT, read
 
 /// The admin port.
 pub(crate) struct AdminPort {
-    /// An address with port, a port on loopback, or `off`.
+    /// The address with a port, or a port on loopback; `None` for `off`.
     pub(crate) addr: Option<SocketAddr>,
     /// Host names that the admin port accepts.
     pub(crate) hosts: Vec<String>,

@@ -25,11 +25,11 @@ use crate::{
     telemetry, timeouts, token, tunnel,
 };
 
-/// Where a server listens by default.
+/// The default port of a server for clients.
 const DEFAULT_PORT: u16 = 7000;
 
 /// Reads the settings of the client from `file`, if there is one, then from `environment`, then from `overrides`; a
-/// later one wins.
+/// later source takes precedence.
 ///
 /// Without the address of a server, the server on this machine is used; without a token, the one that it stored in the
 /// state directory. The list of tunnels may be empty: the caller decides whether that is valid.
@@ -91,7 +91,7 @@ fn read(
         Some(item) => {
             let path = path(&item, file)?;
             let is_variable = is_variable(&item);
-            // An unused token file is not read: the flag may replace it because it does not exist.
+            // A token file that is not used is not read: the flag may replace it because it does not exist.
             let is_used = overrides.token_file().is_none()
                 && in_file.is_none()
                 && (is_variable || of_environment.is_none());
@@ -108,7 +108,7 @@ fn read(
     let reconnect = reconnect(&mut client.section("reconnect")?)?;
     let mut lanes = 1_u32;
     client.set_number("lanes", LANES, &mut lanes)?;
-    // Any free port: `adit status` finds it through the state directory.
+    // The admin port is any free one: `adit status` finds it through the state directory.
     let admin = admin(&mut client, SocketAddr::from(([127, 0, 0, 1], 0)))?;
     let admin_addr = admin.addr;
     if let Some(admin_addr) = admin_addr
@@ -159,7 +159,7 @@ fn read(
             token::read_file(path, &mut warnings)
                 .map_err(|problem| ConfigError::new(flag(), "", problem))?
         }
-        // Between two variables, the one that names the key wins.
+        // Of two variables, the one that is named after the key takes precedence.
         (None, Some(given), None)
         | (
             None,
@@ -218,7 +218,7 @@ fn server_host(item: &Item<'_>) -> Result<String, ConfigError> {
     Ok(host)
 }
 
-/// A token from the file or from a variable of its key, or the file that has it.
+/// A token from the file or from a variable, or the file that contains it.
 struct Given {
     token: SecretString,
     is_variable: bool,
@@ -228,7 +228,7 @@ fn is_variable(item: &Item<'_>) -> bool {
     matches!(item.origin(), Origin::Variable(_))
 }
 
-/// The error for a client without tunnels and entries.
+/// The error of a client without tunnels and entries.
 pub const NO_WORK: &str = "no tunnel and no entry is configured; add `tunnels` or `entries` to the file, or expose a service with `adit http PORT`";
 
 fn no_token(state_dir: &StateDir, names_server: bool) -> ConfigError {

@@ -1,7 +1,8 @@
-//! A file as a tree in which every key and value knows where it was written.
+//! A file as a tree of keys and values, each with the place where it was written.
 //!
-//! A derived struct for each section would lose the place of a value when it is read, and only the parser could point at
-//! an error. Here every later check can, and the environment and the flags are layers of the same tree (decision 0028).
+//! With a derived struct for each section, the place of a value would be lost when it is read, and only the parser
+//! could report the place of an error. With the tree every later check can report it, and the environment and the flags
+//! are layers of the same tree (decision 0028).
 
 mod json;
 mod lines;

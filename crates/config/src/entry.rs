@@ -69,7 +69,7 @@ fn read(section: &mut Section<'_>, file: Option<&Path>) -> Result<EntrySettings,
     };
     let trusted_proxies = trusted_proxies(section)?;
     let layers = request_layers::read(section, file)?;
-    // Before missing keys are reported: the key may be there under a name of another program.
+    // This is checked before missing keys are reported: the key may be there under a name of another program.
     section.finish(&key_names::ENTRY)?;
     let Some(name) = name else {
         return Err(section.missing("name", "a name such as `erp`"));
@@ -103,16 +103,16 @@ fn kind(item: &Item<'_>) -> Result<EntryKind, ConfigError> {
     match item.text("`http` or `tcp`")? {
         "http" => Ok(EntryKind::Http),
         "tcp" => Ok(EntryKind::Tcp),
-        // HTTP carries them.
+        // Entries of type `http` carry these protocols.
         kind @ ("grpc" | "websocket") => Err(item
-            .error(format!("an entry has no `type: {kind}`"))
+            .error(format!("`type: {kind}` is not supported for an entry"))
             .with_help(format!("`type: http` serves {kind} visitors as well"))),
         "udp" => Err(item.error("entries do not support UDP, expected `http` or `tcp`")),
         kind => Err(item.error(format!("unknown type {kind:?}, expected `http` or `tcp`"))),
     }
 }
 
-/// An address with port, or a port on loopback: an address that other machines can reach must be written out.
+/// An address with a port, or a port on loopback: an address that other machines can reach must be written in full.
 fn listen(item: &Item<'_>) -> Result<SocketAddr, ConfigError> {
     match item.number::<u16>(0..=65_535) {
         Ok(port) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),

@@ -8,8 +8,8 @@ use crate::{
     spelling,
 };
 
-/// Prefix of our variables. Two underscores: with one, the variables that Kubernetes sets for a service called `adit`
-/// would match.
+/// Prefix of adit's variables. It has two underscores, because with one the variables that Kubernetes sets for a
+/// service called `adit` would match.
 const PREFIX: &str = "ADIT__";
 
 /// Prefix of a variable with a missing underscore. Other programs use it too.
@@ -41,8 +41,8 @@ pub const FLAG_VARIABLES: &[&str] = &[
     "ADIT__VERBOSE",
 ];
 
-/// The variables of this process that matter here. Invalid bytes of a value are replaced, so that the error can show
-/// it.
+/// The variables of this process that the settings may use. Invalid bytes of a value are replaced, so that the error
+/// can show it.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     relevant(std::env::vars_os())
 }
@@ -79,7 +79,7 @@ impl Variables {
         self.0.get(name).map(String::as_str)
     }
 
-    /// Variables that are ignored and resemble ours, each with the right name.
+    /// Variables that are ignored and resemble those of adit, each with the correct name.
     pub(crate) fn misspelt(&self) -> Vec<String> {
         let variables = self.0.iter();
         variables
@@ -87,8 +87,8 @@ impl Variables {
             .collect()
     }
 
-    /// Puts the variables of one side, `server` or `client`, into the tree of the file. Returns our variables without a
-    /// matching key, and those whose path crosses a value that is not a section.
+    /// Puts the variables of one side, `server` or `client`, into the tree of the file. Returns the variables of adit
+    /// without a matching key, and those whose path contains a value that is not a section.
     pub(crate) fn lay_over(&self, root: &mut Node, side: &str) -> Vec<ConfigError> {
         let mut refused = Vec::new();
         for (name, value) in &self.0 {
@@ -104,7 +104,7 @@ impl Variables {
                 Some(&first) if first == side && keys.len() > 1 => {
                     refused.extend(lay(root, name, &keys, value).err());
                 }
-                // It is for the other program.
+                // The variable is for the other program.
                 Some(&("server" | "client")) if keys.len() > 1 => {}
                 _ => refused.push(unknown(name)),
             }
@@ -113,8 +113,8 @@ impl Variables {
     }
 }
 
-/// A warning about an unknown name that resembles ours. Not an error: other programs, and Kubernetes for a service called
-/// `adit`, set such names as well.
+/// A warning about an unknown name that resembles a variable of adit. Not an error: other programs, and Kubernetes for
+/// a service called `adit`, set such names as well.
 fn misspelt(name: &str, value: &str) -> Option<String> {
     if name.starts_with(PREFIX)
         || !name.starts_with(MISSPELT_PREFIX)
@@ -145,7 +145,8 @@ fn misspelt(name: &str, value: &str) -> Option<String> {
         .map(|near| format!("{ignored}: did you mean {near}?"))
 }
 
-/// `ADIT_SERVICE_HOST`, `ADIT_PORT=tcp://...`, `ADIT_SERVER_PORT_7000_TCP_ADDR` and the like.
+/// Whether this is a variable that Kubernetes sets, such as `ADIT_SERVICE_HOST`, `ADIT_PORT=tcp://...` or
+/// `ADIT_SERVER_PORT_7000_TCP_ADDR`.
 fn is_of_kubernetes(name: &str, value: &str) -> bool {
     let protocol = ["_TCP", "_UDP", "_SCTP"]
         .iter()

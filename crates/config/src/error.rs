@@ -2,7 +2,8 @@
 
 use std::{fmt, path::PathBuf};
 
-/// Why settings were rejected: place, key, what was expected, what to do; and the [other errors](Self::others).
+/// Why settings were rejected: the place, the key, the expected value, the advice, and the [other
+/// errors](Self::others).
 ///
 /// `Display` formats it for a terminal: each error on one line or, with help, on two.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,29 +30,29 @@ pub(crate) enum Kind {
     Missing,
     /// Several values that exclude each other.
     Together,
-    /// Nothing to start with: no token, no tunnel. Reported only without other errors.
+    /// Required settings are missing: a token, or a tunnel. Reported only without other errors.
     Lacking,
-    /// The same, and a server on this machine would provide it.
+    /// Required settings are missing, and a server on this machine would provide them.
     NoServer,
 }
 
 /// The place of a setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// In a file.
+    /// A position in a file.
     File {
-        /// The file; empty until it is known.
+        /// The file; empty until the path is known.
         path: PathBuf,
         /// Line, from 1; 0 for the file as a whole.
         line: usize,
         /// Character in the line, from 1; 0 for the file as a whole.
         column: usize,
     },
-    /// In the environment, under this name.
+    /// A variable of the environment.
     Variable(String),
-    /// On the command line, with this flag.
+    /// A flag of the command line.
     Flag(String),
-    /// Nowhere: the value is a default or missing.
+    /// The value is a default or missing, and has no place.
     Default,
 }
 
@@ -129,13 +130,13 @@ impl ConfigError {
         &self.0.key
     }
 
-    /// The error, and what was expected.
+    /// The error, and the expected value.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// What to do.
+    /// The advice.
     #[must_use]
     pub fn help(&self) -> Option<&str> {
         self.0.help.as_deref()
@@ -161,7 +162,7 @@ impl ConfigError {
 }
 
 impl fmt::Display for Origin {
-    /// `server.yaml:3:14`, `ADIT__SERVER__BIND_PORT`, `--bind-port`; nothing for a default.
+    /// Writes `server.yaml:3:14`, `ADIT__SERVER__BIND_PORT` or `--bind-port`; nothing for a default.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { path, line: 0, .. } => write!(f, "{}", path.display()),

@@ -14,7 +14,7 @@ use crate::{
     read::{Item, Section},
 };
 
-/// A path in a file is relative to the directory of the file.
+/// Reads a path. A relative path in a file is relative to the directory of the file.
 pub(crate) fn path(item: &Item<'_>, file: Option<&Path>) -> Result<PathBuf, ConfigError> {
     let text = item.text("a path")?;
     if text.is_empty() {
@@ -67,7 +67,7 @@ pub(crate) fn host(item: &Item<'_>, port_key: &str) -> Result<String, ConfigErro
     }
 }
 
-/// A host name without a wildcard. `rest` is the advice where a path or a port belongs.
+/// A host name without a wildcard. `rest` is the advice for a path or a port in it.
 pub(crate) fn host_name(item: &Item<'_>, rest: &str) -> Result<String, ConfigError> {
     let pattern = host_pattern(item, rest)?;
     if pattern.is_wildcard() {
@@ -78,8 +78,8 @@ pub(crate) fn host_name(item: &Item<'_>, rest: &str) -> Result<String, ConfigErr
     Ok(pattern.name().to_owned())
 }
 
-/// A host or `*.HOST` alone: a scheme, a path or a port would be ignored, and is rejected instead. `rest` is the advice
-/// where they belong.
+/// A host or `*.HOST` alone. A scheme, a path or a port would be ignored, and is rejected instead. `rest` is the advice
+/// for these.
 pub(crate) fn host_pattern(item: &Item<'_>, rest: &str) -> Result<HostPattern, ConfigError> {
     const WHAT: &str = "a host name or *.HOST";
     let text = item.text(WHAT)?;
@@ -122,7 +122,7 @@ pub(crate) fn host_rewrite(section: &mut Section<'_>) -> Result<Option<String>, 
     Ok(Some(text.to_owned()))
 }
 
-/// What `consistent_hash` hashes.
+/// Reads the part of a request that `consistent_hash` hashes.
 pub(crate) fn hash_on(item: &Item<'_>) -> Result<String, ConfigError> {
     const WHAT: &str = "`host`, `header:NAME` or `cookie:NAME`";
     let text = item.text(WHAT)?;

@@ -5,7 +5,7 @@ use crate::environment::Variables;
 /// The longest valid [`adit_auth::ClientId`].
 const LONGEST: usize = 64;
 
-/// `HOSTNAME`, or the name of the system, or `client`.
+/// The value of `HOSTNAME`, or the name of the system, or `client`.
 pub(crate) fn client_id(variables: &Variables) -> String {
     let system = || {
         let names = rustix::system::uname();
@@ -19,7 +19,7 @@ pub(crate) fn client_id(variables: &Variables) -> String {
         .unwrap_or_else(|| "client".to_owned())
 }
 
-/// The name with the characters replaced that a client id must not have; `None` if it is empty then.
+/// The name, in which characters that a client id must not contain are replaced; `None` if it is empty then.
 fn sanitized(name: &str) -> Option<String> {
     let name: String = name
         .trim()

@@ -1,7 +1,7 @@
-//! Keys that this version does not have: those of planned capabilities, and those of frp and ngrok for which adit has
-//! another name.
+//! Keys that this version does not have: keys of planned capabilities, and keys of frp and ngrok that have another name
+//! in adit.
 //!
-//! Keys that differ only in case and underscores (`localPort`) need no entry here.
+//! Keys that differ only in case and underscores (`localPort`) need no entry in these lists.
 
 use crate::spelling::same_letters;
 
@@ -14,7 +14,7 @@ pub(crate) struct KeyNames {
 }
 
 impl KeyNames {
-    /// What to write instead of a key of another program.
+    /// The replacement for a key of another program.
     pub(crate) fn suggestion(&self, key: &str) -> Option<String> {
         self.foreign_keys
             .iter()
@@ -23,7 +23,7 @@ impl KeyNames {
     }
 }
 
-/// For a section without other known keys.
+/// The names for a section without other known keys.
 pub(crate) const NO_OTHER_KEYS: KeyNames = KeyNames {
     unsupported: &[],
     foreign_keys: &[],
@@ -40,7 +40,7 @@ pub(crate) const TELEMETRY: KeyNames = KeyNames {
     ],
 };
 
-/// The top of a file, where frp has no sections.
+/// The top level of a file, where frp has no sections.
 pub(crate) const ROOT: KeyNames = KeyNames {
     unsupported: &[],
     foreign_keys: &[
@@ -341,7 +341,7 @@ pub(crate) const RESPOND: KeyNames = KeyNames {
     ],
 };
 
-/// The keys besides `config`.
+/// The names for the keys beside `config`.
 pub(crate) const NESTED_TUNNEL: KeyNames = KeyNames {
     unsupported: TUNNEL.unsupported,
     foreign_keys: &[

@@ -1,4 +1,4 @@
-//! The layers of a side: its file and the environment.
+//! The sources of a side's settings: its file and the environment.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::{
 /// The file with the values of the environment, and the variables that match no key.
 ///
 /// # Errors
-/// A file that cannot be read.
+/// The file cannot be read.
 pub(crate) fn gather(
     file: Option<&Path>,
     variables: &Variables,
@@ -31,7 +31,7 @@ pub(crate) fn gather(
 /// Adds the file to an error, if the error is about it.
 pub(crate) fn within(error: ConfigError, file: Option<&Path>) -> ConfigError {
     match file {
-        // An error in another file, such as that of a token, names it already.
+        // An error in another file, such as a token file, contains that file already.
         Some(file) if !matches!(error.origin(), Origin::File { path, .. } if !path.as_os_str().is_empty()) => {
             error.in_file(file)
         }
@@ -39,7 +39,7 @@ pub(crate) fn within(error: ConfigError, file: Option<&Path>) -> ConfigError {
     }
 }
 
-/// The section of one side. A file may have both sections, but a file with only the other one was given by mistake.
+/// The section of one side. A file may have both sections, but a file that has only the other one was given by mistake.
 pub(crate) fn side<'n>(
     root: &'n Node,
     side: &'static str,
@@ -62,7 +62,8 @@ pub(crate) fn side<'n>(
     Ok(section)
 }
 
-/// The files that the settings of a side depend on: its own, and each that a key such as `token_file` names.
+/// The files that the settings of a side depend on: the configuration file, and each file that a key such as
+/// `token_file` names.
 pub(crate) fn files(root: &Node, file: Option<&Path>) -> Vec<PathBuf> {
     let mut files: Vec<_> = file.map(Path::to_path_buf).into_iter().collect();
     named_files(root, file.and_then(Path::parent), &mut files);

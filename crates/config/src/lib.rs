@@ -1,20 +1,20 @@
-//! Files, environment and flags to typed settings (F26).
+//! Reads typed settings from files, environment and flags (F26).
 //!
 //! Holds [`load_server`] and [`load_client`], which return [`adit_server::Settings`] and [`adit_client::Settings`], and
 //! [`StateDir`], where a server stores its addresses and token for clients of the same machine.
 //!
 //! Promises:
-//! - layers are read in the order defaults, file, environment (`ADIT__SERVER__BIND_PORT`), flags; the later wins, key by
-//!   key;
-//! - nothing is ignored: an unknown key, a key of a capability that this version lacks, and an unknown `ADIT__` variable
-//!   are errors; a variable whose name resembles ours is a warning;
-//! - an error names the place (file, line and column, or variable, or flag), the key, what was expected and what was
-//!   found; for keys of frp and ngrok it names our key;
+//! - layers are read in the order defaults, file, environment (`ADIT__SERVER__BIND_PORT`), flags; the later one takes
+//!   precedence, for each key;
+//! - nothing is ignored: an unknown key, a key of a capability that this version lacks, and an unknown `ADIT__`
+//!   variable are errors; a variable whose name resembles one of adit is a warning;
+//! - an error names the place (file, line and column, or variable, or flag), the key, the expected and the found value;
+//!   for keys of frp and ngrok it names the key of adit;
 //! - all errors of a file are reported at once, up to a bound;
 //! - the returned settings are valid together, by the rules of the crates that use them;
 //! - no error shows a secret.
 //!
-//! Leaves to the caller: printing the error and exit code 2, making the token of a new server, watching the file.
+//! Leaves to the caller: printing the error and exit code 2, generating the token of a new server, watching the file.
 //!
 //! Cost: each file is read once, whole, up to a bound.
 //!

@@ -1,4 +1,4 @@
-//! The result of loading: settings of a side and what goes with them.
+//! The result of loading: the settings of a side and related values.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
-//! Values of flags. Those that the settings check stay text here, so that the check exists once, for files and flags.
+//! Values of flags. Values that are checked with the settings remain text in this module, so that there is one check
+//! for files and flags.
 
 use std::{
     net::IpAddr,
@@ -14,7 +15,7 @@ use crate::{
     error::{ConfigError, Origin},
 };
 
-/// Flags of `adit-server`, which win over file and environment.
+/// Flags of `adit-server`, which take precedence over file and environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerOverrides {
     /// `--bind-addr`
@@ -33,7 +34,7 @@ pub struct ServerOverrides {
     pub domain: Option<String>,
 }
 
-/// Flags of `adit`, which win over file and environment.
+/// Flags of `adit`, which take precedence over file and environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientOverrides {
     /// `--state-dir`
@@ -48,7 +49,7 @@ pub struct ClientOverrides {
     pub token_file: Option<PathBuf>,
     /// `--lanes`
     pub lanes: Option<u32>,
-    /// The one tunnel to serve, instead of those of the file.
+    /// The only tunnel to serve, instead of those of the file.
     pub tunnel: Option<TunnelOverrides>,
 }
 
@@ -184,7 +185,7 @@ impl ClientOverrides {
 const SERVICE: &str = "<PORT|HOST:PORT>";
 
 impl TunnelOverrides {
-    /// The same tunnel as a node of a file.
+    /// The tunnel as a node of a file.
     fn node(&self) -> Result<Node, ConfigError> {
         let refused = || {
             ConfigError::new(

@@ -1,8 +1,9 @@
 //! Checks the permissions of files that hold secrets.
 //!
-//! A file that every user can write is rejected, as OpenSSH rejects it: its writer decides which clients are accepted. A
-//! file that others can read, or its group can write, is a warning, as in `wg-quick`: the secrets that Docker and Kubernetes mount
-//! are readable for all, and with one group for each user a file that the group can write is still its owner's alone.
+//! A file that every user can write is rejected, as in OpenSSH, because its writer decides which clients are accepted.
+//! For a file that others can read, or its group can write, a warning is logged, as in `wg-quick`: secrets mounted by
+//! Docker and Kubernetes are readable for all users, and if each user has a group, a file that its group can write is
+//! still writable only for its owner.
 
 use std::{fs::Metadata, os::unix::fs::MetadataExt, path::Path};
 
@@ -35,7 +36,7 @@ pub fn owner(metadata: &Metadata) -> Owner {
 /// Checks a file with a secret. Returns a warning, if there is one.
 ///
 /// # Errors
-/// Why it must not be used, and what to do.
+/// The reason why it must not be used, and the advice.
 pub fn check_secret(path: &Path, metadata: &Metadata) -> Result<Option<String>, String> {
     // A pipe or a socket was opened for this process, whatever its mode.
     if !metadata.is_file() {

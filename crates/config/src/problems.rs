@@ -1,14 +1,14 @@
 //! Collects all errors of a configuration, not only the first.
 //!
-//! Reading stops at the first error, which keeps every reader simple. To find the next one, the rejected value is taken
-//! out of the tree and the tree is read again. An error that only follows from the removed value is not reported.
+//! Reading stops at the first error, which keeps every reader simple. To find the next one, the rejected value is
+//! removed from the tree and the tree is read again. An error that is only caused by the removed value is not reported.
 
 use crate::{
     document::Node,
     error::{ConfigError, Kind, Origin},
 };
 
-/// Errors that are reported at a time.
+/// The most errors that are reported at a time.
 const MOST: usize = 20;
 
 /// Each reading costs as much as a start does, so that a file with very many errors is not read to its end.
@@ -59,7 +59,7 @@ struct Refused {
     path: String,
 }
 
-/// Whether the error may only follow from a removed value.
+/// Whether the error may only be caused by a removed value.
 fn follows(kind: Kind, path: &str, refused: &[Refused]) -> bool {
     match kind {
         Kind::Value | Kind::Unknown | Kind::Lacking | Kind::NoServer => false,
@@ -83,7 +83,7 @@ fn section(path: &str) -> &str {
     path.rsplit_once('.').map_or("", |(section, _)| section)
 }
 
-/// Unreachable: reading without an error returns a value.
+/// The error of a case that cannot occur: reading without an error returns a value.
 fn unread() -> ConfigError {
     ConfigError::new(Origin::Default, "", "the configuration cannot be read")
 }

@@ -6,7 +6,7 @@ use crate::{error::ConfigError, key_names, read::Section};
 
 const PORT: std::ops::RangeInclusive<u64> = 1..=65_535;
 
-/// `trusted_proxies` of either side: a list of networks, or one text with commas, as in a variable.
+/// Reads `trusted_proxies` of either side: a list of networks, or one text with commas, as in a variable.
 pub(crate) fn trusted_proxies(section: &mut Section<'_>) -> Result<TrustedProxies, ConfigError> {
     let Some(item) = section.item("trusted_proxies") else {
         return Ok(TrustedProxies::default());
@@ -26,7 +26,7 @@ pub(crate) fn trusted_proxies(section: &mut Section<'_>) -> Result<TrustedProxie
     Ok(networks.into_iter().collect())
 }
 
-/// `public_url: { scheme: https, port: 443 }`.
+/// Reads `public_url: { scheme: https, port: 443 }`.
 pub(crate) fn public_url(mut section: Section<'_>) -> Result<PublicUrl, ConfigError> {
     let mut public = PublicUrl::default();
     if let Some(item) = section.item("scheme") {

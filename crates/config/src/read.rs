@@ -14,7 +14,8 @@ use crate::{
     spelling::{nearest, same_letters},
 };
 
-/// Longer waits are mistakes, and with this bound the sum of a time and a wait always fits into an `Instant`.
+/// The longest wait. A longer one is a mistake, and with this bound the sum of a time and a wait always fits into an
+/// `Instant`.
 const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The values of one section, read by key.
@@ -131,7 +132,7 @@ impl<'n> Section<'n> {
         }
     }
 
-    /// `least` is the lower bound: some waits must not be zero.
+    /// Sets a wait. `least` is the lower bound: some waits must not be zero.
     pub(crate) fn set_wait(
         &mut self,
         key: &'static str,
@@ -209,7 +210,7 @@ impl<'n> Section<'n> {
 }
 
 impl<'n> Item<'n> {
-    /// Where it was written.
+    /// The place where the value was written.
     pub(crate) fn origin(&self) -> &Origin {
         &self.node.origin
     }
@@ -218,7 +219,7 @@ impl<'n> Item<'n> {
         ConfigError::new(self.node.origin.clone(), self.path.clone(), message)
     }
 
-    /// The error that a value conflicts with others.
+    /// The error for a value that conflicts with others.
     pub(crate) fn conflict(&self, message: impl Into<String>) -> ConfigError {
         self.error(message).of_kind(Kind::Together)
     }
@@ -268,7 +269,7 @@ impl<'n> Item<'n> {
         })
     }
 
-    /// Parses the text; the error is that of the type.
+    /// Parses the text; the error is that of the type's parser.
     pub(crate) fn parse<T>(&self, what: &str) -> Result<T, ConfigError>
     where
         T: FromStr,
@@ -279,7 +280,7 @@ impl<'n> Item<'n> {
             .map_err(|error: T::Err| self.error(error.to_string()))
     }
 
-    /// Parses the text; the error names what was expected.
+    /// Parses the text; the error states the expected form, `what`.
     pub(crate) fn parse_as<T: FromStr>(&self, what: &str) -> Result<T, ConfigError> {
         self.text(what)?.parse().map_err(|_| self.expected(what))
     }
@@ -307,7 +308,7 @@ impl<'n> Item<'n> {
 
     pub(crate) fn fraction(&self) -> Result<f64, ConfigError> {
         let number = match &self.node.value {
-            // Every caller rejects whole numbers this large, so that the rounding of some has no effect.
+            // The callers reject whole numbers above this range, so that rounding has no effect.
             Value::Integer(number) => i32::try_from(*number).ok().map(f64::from),
             Value::Float(number) => Some(*number),
             Value::Untyped(text) => text.trim().parse().ok(),
@@ -407,7 +408,8 @@ impl<'n> Item<'n> {
         }])
     }
 
-    /// The keys and values in it. A key without a value is an empty section, as left by commenting out all of its keys.
+    /// The keys and values of the section. A key without a value is an empty section, for example when all of its keys
+    /// are commented out.
     pub(crate) fn section(&self) -> Result<Section<'n>, ConfigError> {
         let entries = match &self.node.value {
             Value::Section(entries) => Some(entries.as_slice()),

@@ -41,7 +41,7 @@ fn record(path: &str, bounds: Option<(String, String)>) {
         rest = after.split_once(']').map_or("", |(_, after)| after);
     }
     plain.push_str(rest);
-    // Lists of layers are the same wherever they stand, and are described once.
+    // Lists of layers have the same keys everywhere, and are described once.
     if let Some(at) = plain.find("layers[]") {
         plain.replace_range(..at, "");
     }
@@ -249,7 +249,7 @@ const HEAD: &str = "# Settings
 Every key of both sides, with its bounds and its default. This page is generated from the code that reads the settings \
 (`UPDATE=1 cargo test -p adit-config reference`); how to use them together is in [configuration.md](configuration.md).
 
-The value of a key is its default, that of the file (`--config`, YAML, TOML or JSON), that of the environment or that of a flag; the last of these that exists wins. The variable of a key is its path in capitals with two underscores between sections: \
+The value of a key is its default, that of the file (`--config`, YAML, TOML or JSON), that of the environment or that of a flag; the last of these that exists is used. The variable of a key is its path in capitals with two underscores between sections: \
 `ADIT__SERVER__HTTP__BIND_PORT=80` is `server.http.bind_port: 80`. An unknown key is an error.
 
 Times have a unit: `100ms`, `5s`, `1m 30s`. Sizes are bytes, or have a unit: `64KiB`, `100MB`. `[]` stands for each item of \

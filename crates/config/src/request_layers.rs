@@ -1,5 +1,5 @@
-//! `layers`: what requests pass, in the order of the list. On a server before routing, on a rule and a tunnel behind it, on
-//! an entry of a client before they cross.
+//! Reads `layers`: the layers that requests pass, in the order of the list. On a server they are before routing, on a
+//! rule and a tunnel after it, and on an entry of a client before requests are sent to the server.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::{
     read::{Item, Section},
 };
 
-/// A page, not a download: each tunnel's is in the memory of the server.
+/// The largest body of a layer: a page, not a download. The server keeps the bodies of all tunnels in memory.
 const LARGEST_BODY_BYTES: u64 = 256 << 10;
 
 /// Reads the list of a section.
@@ -28,7 +28,7 @@ pub(crate) fn read(
     layers.map(|item| read_one(&item, file)).collect()
 }
 
-/// One item of the list has one key, which is the kind of the layer.
+/// Reads an item of the list. It has one key, which is the kind of the layer.
 fn read_one(item: &Item<'_>, file: Option<&Path>) -> Result<LayerConfig, ConfigError> {
     let mut section = item.section()?;
     let mut kinds = Vec::new();
@@ -63,7 +63,7 @@ fn read_one(item: &Item<'_>, file: Option<&Path>) -> Result<LayerConfig, ConfigE
     }
 }
 
-/// `{ remove: [NAME], set: { NAME: value }, add: { NAME: value } }`.
+/// Reads `{ remove: [NAME], set: { NAME: value }, add: { NAME: value } }`.
 fn header_edit(item: &Item<'_>) -> Result<HeaderEdit, ConfigError> {
     let mut section = item.section()?;
     let mut edit = HeaderEdit::default();
@@ -93,7 +93,7 @@ fn header_edit(item: &Item<'_>) -> Result<HeaderEdit, ConfigError> {
     Ok(edit)
 }
 
-/// `{ name: NAME, values: [value], status: 403 }`.
+/// Reads `{ name: NAME, values: [value], status: 403 }`.
 fn required_header(item: &Item<'_>) -> Result<RequiredHeader, ConfigError> {
     let mut section = item.section()?;
     let name = section.item("name");
@@ -126,7 +126,7 @@ fn required_header(item: &Item<'_>) -> Result<RequiredHeader, ConfigError> {
     Ok(header)
 }
 
-/// `{ scheme: https, host: www.example.com, status: 308 }`.
+/// Reads `{ scheme: https, host: www.example.com, status: 308 }`.
 fn redirect(item: &Item<'_>) -> Result<Redirect, ConfigError> {
     let mut section = item.section()?;
     let (scheme, host) = (section.item("scheme"), section.item("host"));
@@ -152,7 +152,7 @@ fn redirect(item: &Item<'_>) -> Result<Redirect, ConfigError> {
     })
 }
 
-/// `{ status: 503, headers: { NAME: value }, body: text }`, or `body_file`.
+/// Reads `{ status: 503, headers: { NAME: value }, body: text }`, or `body_file`.
 fn respond(item: &Item<'_>, file: Option<&Path>) -> Result<Respond, ConfigError> {
     let mut section = item.section()?;
     let status = section.item("status");
@@ -194,7 +194,7 @@ fn read_body(path: &Path) -> Result<Vec<u8>, String> {
     })
 }
 
-/// Header lines; a header may have one value or a list of them.
+/// Reads header lines; a header may have one value or a list of values.
 fn lines<'n>(item: &Item<'n>) -> Result<Vec<(&'n str, Item<'n>)>, ConfigError> {
     let mut lines = Vec::new();
     for (name, item) in item.section()?.pairs() {
@@ -204,7 +204,7 @@ fn lines<'n>(item: &Item<'n>) -> Result<Vec<(&'n str, Item<'n>)>, ConfigError> {
     Ok(lines)
 }
 
-/// A status with its place.
+/// A status, and its place in the file.
 struct Status<'n> {
     number: u32,
     item: Option<Item<'n>>,

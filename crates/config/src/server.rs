@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// Reads the settings of the server from `file`, if there is one, then from `environment`, then from `overrides`; a
-/// later one wins.
+/// later source takes precedence.
 ///
 /// # Errors
 /// [`ConfigError`] with all errors.

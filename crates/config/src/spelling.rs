@@ -1,6 +1,6 @@
 //! Suggestions for misspelt keys.
 
-/// The candidate that differs by a typing error, if there is one.
+/// The candidate that is most similar to the word and differs only by a typing error, if there is one.
 pub(crate) fn nearest<'c>(
     word: &str,
     candidates: impl IntoIterator<Item = &'c str>,

@@ -16,7 +16,7 @@ use crate::{
     token,
 };
 
-/// Where the token and the addresses of a server on this machine are kept.
+/// The directory of the token and the addresses of a server on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateDir(PathBuf);
 
@@ -41,8 +41,8 @@ impl StateDir {
         Self(path.into())
     }
 
-    /// The directory when no file is read: `flag`, else `ADIT__STATE_DIR`, else `$XDG_STATE_HOME/adit`, else
-    /// `$HOME/.local/state/adit`, else `/var/lib/adit`.
+    /// The directory when no file is read: that of `flag`, or else of `ADIT__STATE_DIR`, `$XDG_STATE_HOME/adit`,
+    /// `$HOME/.local/state/adit`, or `/var/lib/adit`.
     #[must_use]
     pub fn find(
         flag: Option<&Path>,
@@ -51,7 +51,7 @@ impl StateDir {
         Self::choose(flag, None, &Variables::new(variables))
     }
 
-    /// The same as [`find`](Self::find), with the value of a file after flag and variable.
+    /// The same as [`find`](Self::find), with the value of a file after those of the flag and the variable.
     pub(crate) fn choose(
         flag: Option<&Path>,
         file: Option<PathBuf>,
@@ -101,7 +101,7 @@ impl StateDir {
     /// The server on this machine, if one has stored its addresses. It may have been killed since.
     ///
     /// # Errors
-    /// A file that cannot be read, or that a server did not write.
+    /// The file cannot be read, or was not written by a server.
     pub fn running_server(&self) -> Result<Option<RunningServer>, ConfigError> {
         let file = self.server_file();
         let text = match fs::read_to_string(&file) {
@@ -129,7 +129,7 @@ impl StateDir {
     }
 
     /// Whether a running server holds the directory: the file of addresses alone may be left from a killed server. The
-    /// lock is tried only if that file exists, because a server that starts at this moment would find it taken.
+    /// lock is tried only if that file exists, because a server that starts at this moment could not take it.
     pub(crate) fn is_held(&self) -> bool {
         if !self.server_file().exists() {
             return false;

@@ -1,4 +1,4 @@
-//! `telemetry` of either side: metrics, logs and traces.
+//! The section `telemetry` of either side: metrics, logs and traces.
 
 use std::{fmt::Display, ops::RangeInclusive, path::Path, time::Duration};
 
@@ -34,7 +34,7 @@ pub struct Telemetry {
 }
 
 impl Default for Telemetry {
-    /// Metrics only: they cost little, and leave the process only on request.
+    /// The default has only metrics: they cost little, and leave the process only on request.
     fn default() -> Self {
         Self {
             metrics: Some(MetricsSettings::default()),
@@ -47,8 +47,8 @@ impl Default for Telemetry {
 
 /// Reads `telemetry` of a side. `service_name` is the default name of the side in traces.
 ///
-/// The standard variables of OpenTelemetry are defaults of `tracing`: a key of the side wins. Without the key, a variable
-/// with an endpoint turns tracing on. A variable that is ignored is a warning.
+/// The standard variables of OpenTelemetry are defaults of `tracing`: a key of the side takes precedence. Without the
+/// key, a variable with an endpoint turns tracing on. A variable that is ignored is a warning.
 pub(crate) fn read(
     side: &mut Section<'_>,
     file: Option<&Path>,
@@ -80,7 +80,7 @@ pub(crate) fn read(
     Ok(telemetry)
 }
 
-/// `true`, `false`, or a section.
+/// Reads `true`, `false`, or a section.
 fn metrics(item: &Item<'_>) -> Result<Option<MetricsSettings>, ConfigError> {
     if let Ok(is_on) = item.boolean() {
         return Ok(is_on.then(MetricsSettings::default));
@@ -93,7 +93,7 @@ fn metrics(item: &Item<'_>) -> Result<Option<MetricsSettings>, ConfigError> {
     checked(item, MetricsSettings::try_new(max_label_sets, keep_idle)).map(Some)
 }
 
-/// A path, or a section with one.
+/// A path, or a section that contains one.
 struct LogFile<'n> {
     path: Item<'n>,
     rotate: Rotate,
@@ -137,7 +137,7 @@ fn error_log(item: &Item<'_>, file: Option<&Path>) -> Result<LogFileSettings, Co
     checked(item, LogFileSettings::try_new(target, log.rotate, log.keep))
 }
 
-/// The path as text. A slash at its end is kept, by which a directory is recognized.
+/// The path as text. A slash at its end is kept, because it marks a directory.
 fn text_of(item: &Item<'_>, file: Option<&Path>) -> Result<String, ConfigError> {
     let path = path(item, file)?;
     match path.into_os_string().into_string() {
@@ -146,7 +146,7 @@ fn text_of(item: &Item<'_>, file: Option<&Path>) -> Result<String, ConfigError> 
     }
 }
 
-/// The address of a collector, or a section with one.
+/// Reads the address of a collector, or a section that contains one.
 fn tracing(
     item: &Item<'_>,
     file: Option<&Path>,
@@ -204,7 +204,8 @@ fn tracing(
     checked(item, settings.check()).map(|()| settings)
 }
 
-/// The settings from the variables alone. Invalid ones are ignored, since they may be meant for other programs.
+/// Reads the settings from the variables alone. Invalid ones are ignored, since they may be intended for other
+/// programs.
 fn of_environment(
     otel: &OtelEnvironment,
     service_name: &str,

@@ -12,10 +12,10 @@ use crate::{
     read::{Item, Section},
 };
 
-/// The trust store of a platform has a tenth of this; a larger file was given by mistake.
+/// The bound of a CA file. The trust store of a platform has a tenth of this size; a larger file was given by mistake.
 const LARGEST_FILE_BYTES: u64 = 4 << 20;
 
-/// `true` for the trust store of the platform, `false` for clear text, or a section.
+/// Reads `true` for the trust store of the platform, `false` for clear text, or a section.
 pub(crate) fn read(item: &Item<'_>, file: Option<&Path>) -> Result<Option<Tls>, ConfigError> {
     match item.boolean() {
         Ok(true) => return Ok(Some(Tls::default())),

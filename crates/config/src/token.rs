@@ -1,4 +1,4 @@
-//! Tokens from any source: white space around one is not part of it, and errors do not show it.
+//! Tokens from any source: white space around a token is not part of it, and errors do not show the token.
 
 use std::{
     fs::File,
@@ -11,13 +11,14 @@ use secrecy::{SecretString, zeroize::Zeroizing};
 
 use crate::permissions::check_secret;
 
-/// Room for a token and the white space around it. A longer file was given by mistake, or never ends.
+/// The bound of a token file: room for a token and the white space around it. A longer file was given by mistake, or is
+/// endless.
 const LARGEST_FILE_BYTES: u64 = 16 * MAX_TOKEN_BYTES as u64;
 
 /// Extracts the token from a text.
 ///
 /// # Errors
-/// The error, and what was expected.
+/// The error, and the expected form.
 pub(crate) fn good(text: &str) -> Result<SecretString, String> {
     let token = text.trim();
     check_token(token)

@@ -22,12 +22,12 @@ use crate::{
     request_layers, tls,
 };
 
-/// A shorter timeout would end a flow between a request and its response.
+/// The shortest session timeout: a shorter one would end a flow between a request and its response.
 const SHORTEST_SESSION: std::time::Duration = std::time::Duration::from_millis(100);
 
 use TunnelKind::{Grpc, Http, Tcp, Udp, WebSocket};
 
-/// Keys that only some types have.
+/// Keys that are valid only for some types.
 const FITS: &[(&str, &[TunnelKind])] = &[
     ("custom_domains", &[Http, Grpc, WebSocket]),
     ("custom_headers", &[Http, Grpc, WebSocket]),
@@ -44,7 +44,7 @@ const FITS: &[(&str, &[TunnelKind])] = &[
     ("session_timeout", &[Udp]),
 ];
 
-/// One message announces the layers of all tunnels, and has room for as much (P-2.1).
+/// The bound of the layers of all tunnels: one message announces them, and has no more room (P-2.1).
 const LARGEST_LAYERS_BYTES: usize = 512 << 10;
 
 /// Reads the list. Names, hosts with their locations, and public ports must be unique.
@@ -64,7 +64,7 @@ pub(crate) fn read_all(
                 format!("there is another tunnel called {}", tunnel.name),
             ));
         }
-        // UDP has port numbers of its own; TCP and HTTP share theirs.
+        // UDP has its own port numbers; TCP and HTTP share theirs.
         let port = (tunnel.kind == Udp, tunnel.remote_port);
         if tunnel.remote_port != 0
             && let Some(other) = ports.insert(port, tunnel.name.clone())
@@ -165,7 +165,7 @@ fn read_kind(item: &Item<'_>) -> Result<TunnelKind, ConfigError> {
     })
 }
 
-/// `http`, `grpc` or `tcp`: a list in words.
+/// A list in words: `http`, `grpc` or `tcp`.
 fn list(kinds: &[TunnelKind]) -> String {
     let names: Vec<_> = kinds
         .iter()
@@ -193,8 +193,9 @@ fn check_keys(section: &Section<'_>, kind: TunnelKind) -> Result<(), ConfigError
                 }
                 ("local_tls", WebSocket) => error
                     .with_help("services of WebSocket over TLS are not supported by this version"),
-                ("local_tls", Tcp) => error
-                    .with_help("bytes cross unchanged, TLS between visitor and service included"),
+                ("local_tls", Tcp) => error.with_help(
+                    "bytes are forwarded unchanged, including TLS between visitor and service",
+                ),
                 ("hash_on", _) => {
                     error.with_help("connections and flows are hashed by the visitor's address")
                 }
@@ -252,7 +253,7 @@ fn read_keys(
             section.set_wait("session_timeout", SHORTEST_SESSION, timeout)?;
         }
     }
-    // Before missing keys are reported: the key may be there under a name of another program.
+    // This is checked before missing keys are reported: the key may be there under a name of another program.
     section.finish(&key_names::TUNNEL)?;
     if port.is_none() {
         return Err(section.missing("local_port", "the port of the service"));
@@ -321,7 +322,7 @@ fn read_http(
     Ok(())
 }
 
-/// A text or a number: `v2`, `2`.
+/// Reads a text or a number: `v2`, `2`.
 fn proxy_protocol(item: &Item<'_>) -> Result<ProxyProtocol, ConfigError> {
     match item.number::<u8>(1..=2) {
         Ok(1) => Ok(ProxyProtocol::V1),
@@ -336,7 +337,7 @@ fn proxy_protocol(item: &Item<'_>) -> Result<ProxyProtocol, ConfigError> {
     }
 }
 
-/// A header may be given one value or a list of them.
+/// Reads `custom_headers`; a header may have one value or a list of values.
 fn custom_headers(section: &Section<'_>) -> Result<Vec<(String, String)>, ConfigError> {
     let mut headers = Vec::new();
     for (name, item) in section.pairs() {
@@ -366,7 +367,7 @@ fn custom_headers(section: &Section<'_>) -> Result<Vec<(String, String)>, Config
     Ok(headers)
 }
 
-/// By any of its three names.
+/// Reads the domains, by any of the three names of the key.
 fn domains(section: &mut Section<'_>) -> Result<Vec<String>, ConfigError> {
     const NAMES: [&str; 3] = ["domain", "domains", "custom_domains"];
     let given: Vec<_> = NAMES

@@ -68,7 +68,7 @@ fn read(section: &mut Section<'_>, file: Option<&Path>) -> Result<UpstreamSettin
         Some(item) => Some(servers(&item)?),
         None => None,
     };
-    // Before missing keys are reported: the key may be there under a name of another program.
+    // This is checked before missing keys are reported: the key may be there under a name of another program.
     section.finish(&key_names::UPSTREAM)?;
     let Some(name) = name else {
         return Err(section.missing("name", "a name such as `erp`"));
@@ -82,7 +82,7 @@ fn read(section: &mut Section<'_>, file: Option<&Path>) -> Result<UpstreamSettin
     if protocol == UpstreamProtocol::Tcp && host_rewrite.is_some() {
         return Err(section.conflict(
             &["host_rewrite", "host_header_rewrite"],
-            "`protocol: tcp` carries bytes, in which no host can be rewritten",
+            "`protocol: tcp` forwards bytes unchanged, so the host cannot be rewritten",
         ));
     }
     if tls.is_some() != is_h2 {
@@ -105,7 +105,7 @@ fn read(section: &mut Section<'_>, file: Option<&Path>) -> Result<UpstreamSettin
     })
 }
 
-/// The protocol, and whether it is HTTP/2 over TLS.
+/// Reads the protocol. Returns also whether it is HTTP/2 over TLS.
 fn protocol(item: &Item<'_>) -> Result<(UpstreamProtocol, bool), ConfigError> {
     match item.text("`http1`, `h2c`, `h2` or `tcp`")? {
         "http1" | "http" => Ok((UpstreamProtocol::Http1, false)),
@@ -151,7 +151,7 @@ fn servers(list: &Item<'_>) -> Result<Vec<UpstreamServer>, ConfigError> {
     Ok(servers)
 }
 
-/// Host and port; an IPv6 address in brackets.
+/// Reads host and port; an IPv6 address has brackets.
 fn address(item: &Item<'_>) -> Result<(String, u16), ConfigError> {
     const WHAT: &str = "host and port such as 127.0.0.1:9001";
     let text = item.text(WHAT)?;

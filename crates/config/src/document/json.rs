@@ -1,5 +1,5 @@
-//! JSON. serde_json validates the text and reports the place of an error, but not the places of values; a second walk over
-//! the valid text finds these.
+//! JSON. serde_json validates the text and reports the place of an error, but not the places of values; a second parser
+//! determines them from the valid text.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use crate::error::{ConfigError, Origin};
 
 /// Reads a document.
 pub(super) fn parse(text: &str) -> Result<Node, ConfigError> {
-    // Validation also bounds the depth of the walk below.
+    // Validation also bounds the depth of the second parser.
     serde_json::from_str::<serde_json::Value>(text).map_err(|error| {
         let message = error.to_string();
         let reason = message.split(" at line ").next().unwrap_or_default();
@@ -61,7 +61,7 @@ impl<'t> Walk<'t> {
             if !seen.insert(key.clone()) {
                 return Err(ConfigError::new(origin, key, "the key is given twice"));
             }
-            // The colon.
+            // Skips the colon.
             self.peek();
             self.at += 1;
             let node = self.node()?;
@@ -109,7 +109,7 @@ impl<'t> Walk<'t> {
             .find(|c: char| c.is_ascii_whitespace() || matches!(c, ',' | ']' | '}'))
             .unwrap_or(rest.len());
         let word = rest.get(..end).unwrap_or_default();
-        // At least one byte further, so that the walk always ends.
+        // The position advances by at least one byte, so that the parser always ends.
         self.at += end.max(1);
         match word {
             "true" => Value::Bool(true),

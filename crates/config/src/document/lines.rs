@@ -44,7 +44,7 @@ mod tests {
         let lines = Lines::new("aé\nbc\n");
         assert_eq!(lines.place(0), (1, 1));
         assert_eq!(lines.place(1), (1, 2));
-        // Inside a character: the column of that character.
+        // An offset inside a character has the column of that character.
         assert_eq!(lines.place(2), (1, 2));
         assert_eq!(lines.place(3), (1, 3));
         assert_eq!(lines.place(4), (2, 1));

@@ -23,7 +23,7 @@ pub(crate) enum Value {
     Untyped(String),
     List(Vec<Node>),
     Section(Vec<Entry>),
-    /// Rejected and reported: treated as missing.
+    /// A value that was rejected and reported; it counts as missing.
     Refused,
 }
 
@@ -51,7 +51,7 @@ impl Node {
         }
     }
 
-    /// The same tree, as if all of it had been written at `origin`.
+    /// The same tree, with `origin` as the place of all its nodes.
     pub(crate) fn moved_to(mut self, origin: &Origin) -> Self {
         self.origin = origin.clone();
         self.value = match self.value {
@@ -78,8 +78,8 @@ impl Node {
 }
 
 impl Node {
-    /// Takes the node at a path such as `client.tunnels[0].name` out of the tree; its neighbours keep their numbers.
-    /// Returns whether there was one.
+    /// Removes the node at a path such as `client.tunnels[0].name` from the tree; the other items of a list keep their
+    /// numbers. Returns whether there was one.
     pub(crate) fn refuse(&mut self, path: &str) -> bool {
         if path.is_empty() {
             let was_there = !matches!(self.value, Value::Refused);
@@ -101,7 +101,7 @@ impl Node {
             }
             Value::Section(entries) => {
                 let path = path.strip_prefix('.').unwrap_or(path);
-                // Keys of users may contain dots and brackets.
+                // Keys that users choose may contain dots and brackets.
                 entries.iter_mut().any(|entry| {
                     let rest = path.strip_prefix(entry.key.as_str());
                     let rest = rest.filter(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
@@ -117,7 +117,7 @@ impl Node {
     }
 }
 
-/// The value as errors show it.
+/// The value in the form in which errors show it.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const LONGEST_QUOTE: usize = 60;

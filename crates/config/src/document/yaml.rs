@@ -24,7 +24,7 @@ pub(crate) fn flow(text: &str, origin: &Origin, key: &str) -> Result<Node, Confi
 }
 
 fn read(text: &str) -> Result<Node, (Origin, String)> {
-    // A document of comments only has no value.
+    // A document that has only comments has no value.
     let blank = |line: &str| line.trim_start().is_empty() || line.trim_start().starts_with('#');
     if text.lines().all(blank) {
         return Ok(Node::empty());
@@ -43,8 +43,8 @@ fn read(text: &str) -> Result<Node, (Origin, String)> {
         })
 }
 
-/// More than twice the depth of our deepest key. Each level costs the parser some 30 KiB of stack in a debug build, and
-/// a thread may have no more than 2 MiB.
+/// More than twice the depth of the deepest key. The parser uses some 30 KiB of stack for each level in a debug build,
+/// and a thread may have no more than 2 MiB.
 const DEEPEST: usize = 16;
 
 const TOO_MUCH: &str =
@@ -65,7 +65,7 @@ fn marks(line: &str) -> usize {
 }
 
 /// The parser's message, without its advice for programmers, without its excerpt of the text, which may contain a
-/// secret, and without the place, which is reported in our own format.
+/// secret, and without the place, which is reported in the format of this crate.
 fn message(error: &serde_saphyr::Error) -> String {
     match error {
         serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {

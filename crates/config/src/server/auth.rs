@@ -1,4 +1,4 @@
-//! `auth` and `shared_groups` of a server.
+//! The sections `auth` and `shared_groups` of a server.
 
 use std::path::Path;
 
@@ -18,8 +18,8 @@ use crate::{
 /// The user of a token without a user.
 const DEFAULT_USER: &str = "default";
 
-/// `auth`: one method or a list of them. `ADIT__TOKEN` is always the token of the user `default`. Without both the list
-/// is empty, and the server generates a token.
+/// Reads `auth`: one method or a list of methods. `ADIT__TOKEN` is always the token of the user `default`. Without both
+/// the list is empty, and the server generates a token.
 pub(super) fn tokens(
     server: &mut Section<'_>,
     file: Option<&Path>,
@@ -120,7 +120,7 @@ fn long_enough(token: SecretString) -> Result<SecretString, String> {
     Ok(token)
 }
 
-/// `shared_groups`: groups that several known users share; each may be listed once.
+/// Reads `shared_groups`: groups that several known users share. Each may be listed once.
 pub(super) fn shared_groups(
     server: &mut Section<'_>,
     tokens: &[NamedToken],
@@ -131,7 +131,7 @@ pub(super) fn shared_groups(
     };
     let is_known = |user: &UserName| {
         let user = user.as_str();
-        // Without tokens the server generates one, for this user.
+        // If there are no tokens, the server generates one for this user.
         (tokens.is_empty() && user == DEFAULT_USER) || tokens.iter().any(|known| known.user == user)
     };
     for item in item.list("groups")? {

@@ -1,4 +1,4 @@
-//! `limits` of a server.
+//! The section `limits` of a server.
 
 use adit_router::HostPattern;
 use adit_server::{HostRules, Limits, PortRanges};
@@ -93,14 +93,14 @@ pub(super) fn read(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
                     bytesize::ByteSize(limits.max_window_bytes)
                 ),
             )
-            .with_help("lower the one or raise the other"));
+            .with_help("lower initial_window or raise max_window"));
     }
     Ok(limits)
 }
 
 const PORTS: &str = "a port such as 2222 or a range such as \"5000-5100\"";
 
-/// `[2222, "5000-5100"]`, or one text: `2222, 5000-5100`. An empty list allows no port.
+/// Reads `[2222, "5000-5100"]`, or one text: `2222, 5000-5100`. An empty list allows no port.
 fn ports(item: &Item<'_>) -> Result<PortRanges, ConfigError> {
     let mut ranges = Vec::new();
     for item in item.one_or_more("ports")? {
@@ -123,7 +123,7 @@ fn ports(item: &Item<'_>) -> Result<PortRanges, ConfigError> {
     Ok(PortRanges::new(ranges))
 }
 
-/// `["*", "*.apps.example.net", shop.example.com]`, or one text. `*` is every exact name.
+/// Reads `["*", "*.apps.example.net", shop.example.com]`, or one text. `*` is every exact name.
 fn hosts(item: &Item<'_>) -> Result<HostRules, ConfigError> {
     let mut rules = HostRules {
         any_name: false,

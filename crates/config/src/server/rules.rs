@@ -1,4 +1,4 @@
-//! `rules` of a server.
+//! The list `rules` of a server.
 
 use std::path::Path;
 
@@ -42,7 +42,7 @@ pub(super) fn read(
         });
         rules.push(rule);
     }
-    // The table checks which rules contradict each other.
+    // The router's table detects rules that contradict each other.
     Table::try_new(rules).map_err(|error| item.conflict(error.to_string()))?;
     Ok(settings)
 }
@@ -98,7 +98,7 @@ fn read_rule(
     Ok((rule, layers))
 }
 
-/// An upstream for a rule: rules match requests of HTTP, so it must not be one of TCP.
+/// Reads the upstream of a rule. Rules match HTTP requests, so it must not be an upstream of TCP.
 fn upstream_of(item: &Item<'_>, upstreams: &[UpstreamSettings]) -> Result<String, ConfigError> {
     let name = name_of(item, "upstream name")?;
     match upstreams.iter().find(|upstream| upstream.name == name) {

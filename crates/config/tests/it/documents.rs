@@ -1,10 +1,10 @@
-//! The files that the documents show load as they stand there.
+//! The example files in the documents can be loaded as they are.
 
 use std::{fs, iter, path::Path};
 
 use adit_config::{ClientOverrides, ServerOverrides, load_client, load_server};
 
-/// The YAML blocks of a document that hold a whole file.
+/// The YAML blocks of a document that are complete files.
 fn files(document: &str) -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../..")

@@ -1,4 +1,4 @@
-//! Upstreams of a server and entries of a client, good and bad. F08.
+//! Upstreams of a server and entries of a client, valid and invalid. F08.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ fn at(host: &str, port: u16, weight: u32) -> UpstreamServer {
     }
 }
 
-/// The example of the documentation, and one with every key.
+/// The example of the documentation, and an upstream with every key.
 #[test]
 fn upstreams_are_read() {
     let settings = server(
@@ -192,7 +192,7 @@ fn a_variable_may_hold_all_of_them() {
     assert_eq!(settings.upstreams.len(), 1);
 }
 
-/// What is printed, without the directory.
+/// The printed error, without the directory.
 fn message(error: &ConfigError) -> String {
     let text = error.to_string();
     let lines = text.lines().map(|line| {
@@ -238,7 +238,7 @@ fn bad_upstreams_are_refused_with_their_place() {
     insta::assert_snapshot!(printed);
 }
 
-/// F09, F08: each side says how what it sends crosses.
+/// F09, F08: each side configures the compression of the payload that it sends.
 #[test]
 fn entries_are_compressed_where_configured() {
     for (written, compression) in [
@@ -280,7 +280,7 @@ fn bad_entries_are_refused_with_their_place() {
     insta::assert_snapshot!(printed);
 }
 
-/// F25: a rule may lead to an upstream that is defined and that HTTP reaches.
+/// F25: the target of a rule may be a defined upstream of HTTP.
 #[test]
 fn rules_lead_to_upstreams() {
     let text = |to: &str| {

@@ -7,7 +7,7 @@ use adit_config::{ClientOverrides, ServerOverrides, TunnelOverrides, load_client
 
 const HOME: (&str, &str) = ("HOME", "/nonexistent");
 
-/// What is printed for a file with this text; `side` says whose.
+/// The printed error for a file with this text; `side` selects the program.
 fn message(side: &str, extension: &str, text: &str, environment: &[(&str, &str)]) -> String {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join(format!("{side}.{extension}"));
@@ -41,13 +41,13 @@ fn yaml_of_a_server() {
         "server",
         "yaml",
         &[
-            // unknown
+            // Unknown keys.
             "server:\n  bind_prot: 7000\n",
             "server:\n  colour: blue\n",
             "server:\n  http: { bind_port: 80, bind_addr: 0.0.0.0 }\n",
             "servers: {}\n",
             "bind_port: 7000\n",
-            // wrong type
+            // Wrong types.
             "server:\n  bind_port: eighty\n",
             "server:\n  bind_port: \"7000\"\n",
             "server:\n  bind_addr: localhost\n",
@@ -63,7 +63,7 @@ fn yaml_of_a_server() {
             "server:\n  limits: { max_window: 4 fathoms }\n",
             "server:\n  rules: { host: a }\n",
             "server:\n  max_clients:\n",
-            // out of range
+            // Values out of range.
             "server:\n  bind_port: 70000\n",
             "server:\n  bind_port: -1\n",
             "server:\n  threads: 0\n",
@@ -76,27 +76,27 @@ fn yaml_of_a_server() {
             "server:\n  limits: { max_udp_flows: 0 }\n",
             "server:\n  allowPorts: []\n",
             "server:\n  timeouts: { session_stall: 0s }\n",
-            // together
+            // Values that exclude each other.
             "server:\n  limits: { initial_window: 64KiB, max_window: 32KiB }\n",
             "server:\n  timeouts:\n    heartbeat: 10s\n",
             "server:\n  bind_port: 7080\n",
             "server:\n  admin: { bind: \"127.0.0.1:7000\" }\n",
             "server:\n  rules:\n    - { host: a.example, to: { tunnel: a } }\n    - { host: A.example., to: { tunnel: b } }\n",
-            // frp and ngrok
+            // Keys of frp and ngrok.
             "server:\n  bindPort: 7000\n",
             "server:\n  vhostHTTPPort: 80\n",
             "server:\n  subDomainHost: example.com\n",
             "server:\n  dashboard_port: 7500\n",
             "server:\n  token: x\n",
             "common:\n  bind_port: 7000\n",
-            // later
+            // Keys of planned capabilities.
             "server:\n  https: { bind_port: 443 }\n",
             "server:\n  tls: { cert_file: server.crt }\n",
             "server:\n  database: { url: \"sqlite://adit.db\" }\n",
             "server:\n  limits: { max_bandwidth: 100MB }\n",
             "server:\n  auth:\n    method: jwt\n",
             "server:\n  auth: [{ method: token, token: not-shown }, { method: mtls }]\n",
-            // rules
+            // Rules.
             "server:\n  rules:\n    - { host: \"a.example:80\", to: { tunnel: web } }\n",
             "server:\n  rules:\n    - { host: \"a.*\", to: { tunnel: web } }\n",
             "server:\n  rules:\n    - { path: api, to: { tunnel: web } }\n",
@@ -104,14 +104,14 @@ fn yaml_of_a_server() {
             "server:\n  rules:\n    - { header: { \"x y\": z }, to: { tunnel: web } }\n",
             "server:\n  rules:\n    - { host: a.example }\n",
             "server:\n  rules:\n    - { host: a.example, to: { tunnel: \"a b\" } }\n",
-            // tokens
+            // Tokens.
             "server:\n  auth: { token: \"not\\tshown\" }\n",
             "server:\n  auth: { token: short }\n",
             "server:\n  auth: { token: \"\" }\n",
             "server:\n  auth: [{ token: the-same, user: a }, { token: the-same, user: b }]\n",
             "server:\n  auth: { token: a, token_file: b }\n",
             "server:\n  auth: { token_file: /nonexistent }\n",
-            // the file itself
+            // Errors of the file itself.
             "server:\n  bind_port: [7000\n",
             "server:\n\tbind_port: 7000\n",
             "server:\n  bind_port: 1\n  bind_port: 2\n",
@@ -470,11 +470,11 @@ fn all_errors_of_a_file_are_shown() {
         "client",
         "yaml",
         &[
-            // One of each kind, in several sections.
+            // One error of each kind, in several sections.
             "client:\n  auth_token: 12345678\n  lanes: many\n  colour: blue\n  timeouts: { drain: 30, dial: soon }\n  \
              tunnels:\n    - { name: web, local_port: 80, domain: a.example, wieght: 2 }\n    - { name: \"-\", type: ftp, local_port: 0 }\n    \
              - { name: last, local_port: 81 }\n    - { name: last, local_port: 82 }\n",
-            // What follows from the first error is not reported.
+            // Errors that are only caused by the first one are not reported.
             "client:\n  auth_token: t\n  tunnels:\n    - { name: web, local_prot: 80 }\n    - { name: dns, type: upd, local_port: 53, session_timeout: 30s }\n",
             "client:\n  auth_token: t\n  reconnect: { initial_delay: soon, max_delay: 1ms }\n",
         ]

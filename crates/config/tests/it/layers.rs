@@ -1,4 +1,4 @@
-//! `layers` in each of its places.
+//! `layers` in each section that allows them.
 
 use adit_client::{EntryKind, Settings as ClientSettings};
 use adit_config::{ClientOverrides, Loaded, ServerOverrides, load_client, load_server};
@@ -101,11 +101,11 @@ fn layers_are_optional_and_may_be_empty() {
     assert_eq!(server("server: {}\n").unwrap().settings.layers, []);
 }
 
-/// What is printed for one list of layers of a server.
+/// The printed error for one list of layers of a server.
 fn message(layers: &str) -> String {
     let text = format!("server:\n  layers:\n    {layers}\n");
     let error = server(&text).expect_err(layers);
-    // Without the directory.
+    // The directory is removed from the text.
     let lines = error.lines().map(|line| match line.find("server.yaml") {
         Some(start) => &line[start..],
         None => line,

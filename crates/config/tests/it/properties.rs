@@ -1,11 +1,11 @@
-//! - Whatever a file, a variable or a flag holds, the result is settings or an error, never a panic.
-//! - What is written with known keys and values in their ranges is read back, in every format.
-//! - An error about a file that was read points into the file.
+//! - Whatever a file, a variable or a flag contains, the result is settings or an error, never a panic.
+//! - Settings that are written with known keys and values in their ranges are read back, in every format.
+//! - The place of an error about a file is within the file.
 
 use adit_config::{ClientOverrides, ServerOverrides, TunnelOverrides, load_client, load_server};
 use proptest::prelude::*;
 
-/// Pieces of which files are made, so that most of them get past the parser.
+/// Pieces of files, most of which the parser accepts.
 fn piece() -> impl Strategy<Value = String> {
     prop_oneof![
         prop::sample::select(vec![
@@ -113,7 +113,7 @@ fn load(extension: &str, content: &[u8], variable: &(String, String), flag: &str
     ];
     for error in errors.into_iter().flatten() {
         assert!(!error.message().is_empty());
-        // One more: what ends too early is missed behind the end.
+        // One more line: the error about a file that ends too early is reported after its end.
         assert!(error.line().is_none_or(|line| line <= lines + 1), "{error}");
         assert_eq!(error.line().is_some(), error.column().is_some(), "{error}");
     }

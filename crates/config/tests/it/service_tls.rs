@@ -29,7 +29,7 @@ fn pem() -> String {
         .pem()
 }
 
-/// The services of the tunnels in a file beside `ca.pem`.
+/// The services of the tunnels in a file that is in one directory with `ca.pem`.
 fn tunnels(dir: &Path, tunnels: &str) -> Result<Vec<ServiceSettings>, ConfigError> {
     let file = dir.join("client.yaml");
     std::fs::write(&file, format!("client:\n  tunnels:\n{tunnels}")).unwrap();

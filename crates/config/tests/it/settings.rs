@@ -1,4 +1,4 @@
-//! Good files, the order of layers, and where a client finds its server and token.
+//! Valid files, the order of layers, and how a client finds its server and token.
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
@@ -107,7 +107,7 @@ fn without_a_file_a_client_needs_only_a_token() {
     assert!(settings.tunnels.is_empty());
 }
 
-/// The example of the documentation, with what this version carries.
+/// The example of the documentation, with the keys that this version supports.
 const SERVER_YAML: &str = r#"
 server:
   bind_addr: 0.0.0.0
@@ -363,7 +363,7 @@ fn shared_groups_list_a_group_once_with_known_users() {
         let error = load(groups).unwrap_err().to_string();
         assert!(error.contains(text), "{error}");
     }
-    // The user of the token that the server makes.
+    // `default` is the user of the token that the server generates.
     let text = "server: { shared_groups: [{ group: web, users: [default] }] }";
     assert!(server("server.yaml", text).is_ok());
 }
@@ -679,7 +679,7 @@ fn a_tunnel_flag_replaces_the_tunnels_of_the_file() {
             ..plain
         }]
     );
-    // A port alone is one of this machine, and a server without a port has that of the file.
+    // A port alone is one of this machine; a server without a port has the port of the file.
     let overrides = ClientOverrides {
         server: Some("[::1]".to_owned()),
         tunnel: Some(TunnelOverrides {
@@ -914,7 +914,7 @@ fn an_unreadable_file_in_the_state_directory_is_reported() {
         ..ClientOverrides::default()
     };
     let load = || load_client(None, variables(&[]), &overrides).unwrap_err();
-    // Directories in their place fail for every user, root too.
+    // A directory in place of a file fails for every user, including root.
     std::fs::create_dir(dir.path().join("token")).unwrap();
     let error = load();
     assert!(error.message().contains("cannot be read: "), "{error}");
@@ -942,7 +942,7 @@ fn trusted_proxies_and_the_public_url_are_read() {
     assert!(!is_trusted("192.0.2.1"));
     assert_eq!(settings.public_url.scheme, Some(Scheme::Https));
     assert_eq!(settings.public_url.port, Some(8443));
-    // One text, as in a variable.
+    // The value may be one text, as in a variable.
     let one = server(
         "server.yaml",
         "server: { trusted_proxies: \"10.0.0.0/8, ::1\" }",

@@ -1,4 +1,4 @@
-//! `telemetry` of a file: what it turns on, and what is refused with its place.
+//! `telemetry` of a file: what it enables, and which values are refused with their place.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Where a token may come from, what is part of it, and which ones are refused. F01.
+//! The sources of tokens, the characters that belong to a token, and the tokens that are refused. F01.
 
 use std::{
     fs,
@@ -131,7 +131,7 @@ fn server_tokens_come_from_lists_files_and_variables() {
         in_file,
         [&ann[..], &[pair("default", "third-token")]].concat()
     );
-    // The variable is the token of the user without a name, and of no other user.
+    // The variable is the token of the default user only.
     assert_eq!(
         place.server(list, env).unwrap(),
         [&ann[..], std::slice::from_ref(&of_env)].concat()
@@ -246,15 +246,15 @@ fn only_a_client_that_names_neither_server_nor_token_waits() {
             assert!(error.help().unwrap().contains(way), "{error}");
         }
     }
-    // Without a tunnel there is nothing to wait for.
+    // Without a tunnel the client does not wait for a server.
     let error = waits("client: {}");
     assert!(
         !error.waits_for_server() && error.message().contains("no tunnel"),
         "{error}"
     );
-    // Nor with a mistake.
+    // It does not wait if the settings have a mistake either.
     assert!(!waits(&format!("client: {{ lanes: many, {TUNNEL} }}")).waits_for_server());
-    // A server runs, and has left no token.
+    // A server runs, and has stored no token.
     let state = StateDir::new(place.0.path());
     let lock = fs::File::create(state.lock_file()).unwrap();
     lock.lock().unwrap();
