@@ -1,5 +1,5 @@
-//! Prints what Prometheus reads of a `server` or a `client`, with a sample of every family and requests of every kind,
-//! for `ci/metrics`.
+//! Prints the page for Prometheus of a `server` or a `client`, with a sample of every family and requests of every
+//! kind, for `ci/metrics`.
 #![allow(clippy::print_stdout)]
 
 use std::time::{Duration, Instant};

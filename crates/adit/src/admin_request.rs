@@ -12,7 +12,7 @@ use serde_json::Value;
 /// Sends one request over a connection of its own, and parses the response, whatever its status.
 ///
 /// # Errors
-/// When there is no response, or it is not JSON.
+/// There is no response, or it is not valid JSON.
 pub(crate) async fn send(
     stream: Stream,
     request: Request<Full<Bytes>>,

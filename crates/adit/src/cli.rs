@@ -1,9 +1,10 @@
 //! The command lines of `adit-server` and `adit`, and the values that they pass to `adit-config`.
 //!
-//! A flag that stands for a key of a file names the variable of that key in its help; the configuration reads it, so
-//! that there is one order of layers and one text for an error. The variables of the other flags are read here, and
-//! follow one rule: `ADIT__` and the flag; for a flag of a tunnel `ADIT__TUNNEL__` and the flag, whatever the command;
-//! for a flag of another command its name in between. No flag takes a secret: every user of the machine can read argv.
+//! The help of a flag that corresponds to a key of the file names the variable of that key; the configuration reads the
+//! variable, so that there is one order of layers and one text for an error. The variables of the other flags are read
+//! here, and are named by one rule: `ADIT__` and the flag; for a flag of a tunnel `ADIT__TUNNEL__` and the flag,
+//! whatever the command; for a flag of another command, the command's name in between. No flag takes a secret, because
+//! every user of the machine can read the command line.
 
 mod client;
 mod grpc;

@@ -30,10 +30,10 @@ use self::{
 };
 use crate::{cli, outln, output, report::Failed, runtime::background, signals::Signals};
 
-/// Everything is on this machine: a longer registration hangs.
+/// The time limit of a registration. All parts are on this machine, so a longer one hangs.
 const REGISTERED_WITHIN: Duration = Duration::from_secs(10);
 
-/// For requests that run at the end of the demonstration.
+/// The time for requests that run at the end of the demonstration.
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// The upstream of the client's entry, for the checks.
@@ -45,7 +45,7 @@ const USER: &str = "demo";
 /// Runs the demonstration: until a signal ends it, or with `--once` until every check has run.
 ///
 /// # Errors
-/// Why it cannot start; with `--once`, that a check failed.
+/// The demonstration cannot start, or with `--once` a check failed.
 pub fn run(command: &cli::Adit, options: &cli::Demo) -> Result<(), Failed> {
     let _logging =
         adit_telemetry::init(command.log_format, log_filter(command)).map_err(Failed::config)?;
@@ -87,7 +87,8 @@ pub fn run(command: &cli::Adit, options: &cli::Demo) -> Result<(), Failed> {
     })
 }
 
-/// Warnings and errors, unless a filter is given: the registration of the demonstration's client is of no interest.
+/// The filter for warnings and errors, unless another one is given: log lines about the registration of the
+/// demonstration's client are not useful.
 fn log_filter(command: &cli::Adit) -> Option<&'static str> {
     let is_given =
         std::env::var_os(adit_telemetry::FILTER_VARIABLE).is_some_and(|value| !value.is_empty());
@@ -96,13 +97,13 @@ fn log_filter(command: &cli::Adit) -> Option<&'static str> {
 
 /// How the demonstration ended.
 enum Shown {
-    /// A signal.
+    /// The demonstration was ended by a signal.
     Ended,
-    /// Every check has run.
+    /// The demonstration ended after every check had run.
     Checked { failed: usize, of: usize },
 }
 
-/// The parts, in the order in which they end.
+/// The parts of the demonstration, in the order in which they end.
 struct Demo {
     client: Client,
     server: Server,
@@ -129,14 +130,14 @@ impl Demo {
                 token: token.clone(),
             }],
             shared_groups: Vec::new(),
-            // There is one user: the owners of names need not be kept.
+            // There is only one user, so the owners of names need not be kept.
             state_dir: std::path::PathBuf::new(),
             trusted_proxies: Default::default(),
             layers: Vec::new(),
             public_url: Default::default(),
             limits: adit_server::Limits::default(),
             timeouts: adit_server::Timeouts {
-                // No client can be reconnecting to a new server.
+                // No client can be reconnecting to this new server.
                 startup_grace: Duration::ZERO,
                 drain: DRAIN,
                 ..adit_server::Timeouts::default()
@@ -263,7 +264,7 @@ fn tunnel(name: &str, kind: TunnelKind, service: SocketAddr) -> TunnelSettings {
     TunnelSettings::new(name, kind, service.ip().to_string(), service.port())
 }
 
-/// The same service, as an upstream of clients' entries.
+/// The same service as an upstream of client entries.
 fn upstream(service: &Service) -> Result<UpstreamSettings, Failed> {
     Ok(UpstreamSettings {
         name: TunnelName::parse(UPSTREAM).map_err(Failed::other)?,

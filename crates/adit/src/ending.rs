@@ -40,7 +40,7 @@ pub async fn finish(
     }
 }
 
-/// `waiting for 3 requests (ssh 1, web 2), for 30 s at most; press Ctrl-C again to end at once`
+/// The text of the line: `waiting for 3 requests (ssh 1, web 2), for 30 s at most; press Ctrl-C again to end at once`
 fn line(running: &[(String, usize)], left: Duration) -> String {
     let count: usize = running.iter().map(|(_, count)| count).sum();
     let requests = if count == 1 { "request" } else { "requests" };

@@ -14,7 +14,8 @@ pub struct FileSource {
 }
 
 impl FileSource {
-    /// The settings of the start as revision 1. `failures` counts what is not published because it is invalid.
+    /// A source with the settings of the start as revision 1. `failures` counts invalid settings, which are not
+    /// published.
     pub fn new(settings: Settings, failures: ReloadFailures) -> Self {
         let first = Configuration {
             revision: 1,
@@ -26,7 +27,8 @@ impl FileSource {
         }
     }
 
-    /// Publishes settings under the next revision, unless they are those of the newest one. The revision, if there is one.
+    /// Publishes settings under the next revision, unless they are equal to the newest ones. Returns the revision, if
+    /// there is a new one.
     pub fn publish(&self, settings: Settings) -> Option<u64> {
         let newest = self.current.borrow().clone();
         if newest.settings == settings {

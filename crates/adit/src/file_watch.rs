@@ -1,8 +1,8 @@
 //! Reports when files have changed on disk.
 //!
-//! The directories of the files are watched, not the files: an editor renames a new file over the old one, and Kubernetes
-//! replaces a symbolic link beside it. A change counts when the content of a file differs, so that `touch` and a second
-//! write of the same text report nothing.
+//! The directories of the files are watched, not the files: an editor renames a new file over the old one, and
+//! Kubernetes replaces a symbolic link beside it. A change counts when the content of a file differs, so that `touch`
+//! and a second write of the same text are not reported.
 
 use std::{
     collections::BTreeSet,
@@ -26,22 +26,22 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// A file that changes without a pause is read after this long.
 const LONGEST_SETTLE: Duration = Duration::from_secs(2);
 
-/// The largest size of a configuration file; of a larger file only the start is compared.
+/// The largest size of a configuration file; of a larger file only the first bytes are compared.
 const MAX_COMPARED_BYTES: u64 = 4 << 20;
 
 /// Watches some files.
 pub struct FileWatch {
     files: Vec<PathBuf>,
     contents: Vec<Option<blake3::Hash>>,
-    /// `None` when the system offers no watch; that was logged.
+    /// `None` when the system does not support watches, which has been logged.
     watcher: Option<RecommendedWatcher>,
     events: Arc<Events>,
     directories: BTreeSet<PathBuf>,
-    /// An event arrived whose files were not compared yet.
+    /// An event has arrived, and the files have not been compared since.
     pending: bool,
 }
 
-/// What the watcher's thread needs.
+/// The state that the watcher's thread uses.
 #[derive(Default)]
 struct Events {
     notify: Notify,
@@ -49,7 +49,7 @@ struct Events {
 }
 
 impl FileWatch {
-    /// Watches no files yet.
+    /// A watch without files.
     pub fn new() -> Self {
         let events = Arc::new(Events::default());
         let on_event = {
@@ -71,16 +71,16 @@ impl FileWatch {
         }
     }
 
-    /// Watches these files from now on. Later content is compared with their current content, unless the same files
+    /// Watches these files after this call. Later content is compared with their current content, unless the same files
     /// were watched before.
     ///
     /// # Cost
-    /// Reads each file, if they are others.
+    /// Reads each file, if the files differ from the previous ones.
     pub fn set_files(&mut self, files: Vec<PathBuf>) {
         if files == self.files {
             return;
         }
-        // First the watch, then the content: no change falls in between.
+        // The watch begins before the content is read, so that no change is missed.
         self.watch_directories(&files);
         *self.events.names.lock() = files.iter().flat_map(|file| names_of(file)).collect();
         self.contents = files.iter().map(|file| hash(file)).collect();
@@ -92,16 +92,16 @@ impl FileWatch {
         &self.files
     }
 
-    /// Completes when the content of a file has changed and the file has been at rest for a moment. Never completes
-    /// without files.
+    /// Completes when the content of a file has changed and then stayed the same for a moment. Never completes without
+    /// files.
     ///
     /// # Cancel safety
-    /// A change that was noticed before is reported by the next call.
+    /// A change that was detected before is reported by the next call.
     pub async fn changed(&mut self) {
         while !self.settle().await {}
     }
 
-    /// Waits for an event and for the rest after it. Returns whether the content of a file differs then.
+    /// Waits for an event, and then until no more events arrive. Returns whether the content of a file differs then.
     async fn settle(&mut self) -> bool {
         if !self.pending {
             self.events.notify.notified().await;
@@ -136,7 +136,7 @@ impl FileWatch {
                 tracing::warn!(
                     directory = %directory.display(),
                     %error,
-                    "changes of the configuration are not noticed here; SIGHUP reloads it"
+                    "changes of the configuration cannot be detected; SIGHUP reloads it"
                 );
             }
         }
@@ -151,7 +151,7 @@ impl Default for FileWatch {
 }
 
 impl Events {
-    /// On the watcher's thread.
+    /// Handles an event on the watcher's thread.
     fn receive(&self, event: notify::Result<notify::Event>) {
         let is_relevant = match event {
             // Reading a file changes nothing.
@@ -173,7 +173,7 @@ impl Events {
     }
 }
 
-/// The names under which a change of the file is reported: its own, and that of the file a link leads to.
+/// The names under which a change of the file is reported: its own name, and that of the file to which a link points.
 fn names_of(file: &Path) -> impl Iterator<Item = OsString> {
     let own = file.file_name().map(ToOwned::to_owned);
     let target = file.canonicalize().ok();
@@ -192,7 +192,7 @@ fn directories_of(file: &Path) -> impl Iterator<Item = PathBuf> {
     parent(file).into_iter().chain(target)
 }
 
-/// `None` when the file cannot be read: its removal is a change as well.
+/// The hash of a file's content; `None` when the file cannot be read: its removal is a change as well.
 fn hash(file: &Path) -> Option<blake3::Hash> {
     let mut content = Vec::new();
     let file = File::open(file).ok()?;
@@ -210,7 +210,7 @@ mod tests {
 
     use super::*;
 
-    /// Longer than anything here takes; a test that waits for this long fails.
+    /// The time is longer than any operation of these tests takes; a test that waits for this long fails.
     const DEADLINE: Duration = Duration::from_secs(20);
 
     fn watch(file: &Path) -> FileWatch {
@@ -288,7 +288,7 @@ mod tests {
         fs::write(&file, "one").unwrap();
         let mut watch = watch(&file);
         fs::write(&file, "two").unwrap();
-        // Into the pause, and out of it.
+        // The future is dropped during the pause after the event.
         while !watch.pending {
             let _ = timeout(Duration::from_millis(10), watch.changed()).await;
         }

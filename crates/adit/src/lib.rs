@@ -1,4 +1,4 @@
-//! The two binaries of adit, thin: parse, build, run, drain.
+//! The two binaries of adit: each parses the command line, builds its side, runs it and drains it.
 //!
 //! The work is done by the other crates. This one has the command lines ([`cli`]), the files through which processes of
 //! one machine find each other ([`state`]), and one module for each command.

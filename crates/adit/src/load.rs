@@ -5,10 +5,10 @@ use adit_server::Settings;
 
 use crate::{cli, report::Failed};
 
-/// The settings of a command line, with file and environment.
+/// Loads the settings of a command line, with file and environment.
 ///
 /// # Errors
-/// Their errors.
+/// A file cannot be read, or a setting is invalid.
 pub fn load(command: &cli::Server) -> Result<Loaded<Settings>, Failed> {
     load_server(
         command.config.as_deref(),
@@ -18,7 +18,7 @@ pub fn load(command: &cli::Server) -> Result<Loaded<Settings>, Failed> {
     .map_err(Failed::config)
 }
 
-/// Logs settings that are valid and probably a mistake.
+/// Logs warnings about settings that are valid but probably a mistake.
 pub fn warn(warnings: &[String]) {
     warnings.iter().for_each(|text| tracing::warn!("{text}"));
 }

@@ -1,8 +1,8 @@
 //! The output of the programs: results on standard output, remarks on standard error.
 //!
-//! A failed print loses its text and nothing else: the disk behind a redirected stream may be full, the reader of a pipe
-//! may have left, and a program that serves goes on serving. `println!` would panic then, so lints forbid it; all output
-//! goes through [`outln!`](crate::outln) and [`errln!`](crate::errln).
+//! A failed print loses only its text: the disk behind a redirected stream may be full, or the reader of a pipe may
+//! have left, and a program that serves requests continues to serve them. `println!` would panic then, so lints forbid
+//! it; all output goes through [`outln!`](crate::outln) and [`errln!`](crate::errln).
 
 use std::{
     fmt,
@@ -12,7 +12,7 @@ use std::{
 
 use crate::report::Failed;
 
-/// Why text of standard output was lost, the first time.
+/// Why text for standard output was lost the first time.
 static LOST: OnceLock<String> = OnceLock::new();
 
 /// Prints a line to standard output, as `println!` does, and never panics.
@@ -27,12 +27,12 @@ macro_rules! errln {
     ($($text:tt)*) => { $crate::output::print_error_line(format_args!($($text)*)) };
 }
 
-/// Prints a line to standard output. [`check_written`] reports what was lost.
+/// Prints a line to standard output. [`check_written`] reports lost text.
 pub fn print_line(text: fmt::Arguments<'_>) {
     lost(write_line(anstream::stdout().lock(), text));
 }
 
-/// Prints text that is complete to standard output. [`check_written`] reports what was lost.
+/// Prints text that is complete to standard output. [`check_written`] reports lost text.
 pub fn write_whole(text: &[u8]) {
     let mut out = io::stdout().lock();
     lost(out.write_all(text).and_then(|()| out.flush()));
@@ -57,7 +57,7 @@ pub fn check_written() -> Result<(), Failed> {
     }
 }
 
-/// In one write, so that lines of several processes on one terminal do not mix.
+/// Writes a line with one call, so that lines of several processes on one terminal do not mix.
 fn write_line(mut out: impl Write, text: fmt::Arguments<'_>) -> io::Result<()> {
     let mut line = text.to_string();
     line.push('\n');

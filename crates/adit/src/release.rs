@@ -25,7 +25,7 @@ const RESPONSE_WITHIN: Duration = Duration::from_secs(10);
 /// Sends the command to the server that runs on the state directory; without one, edits the file of names.
 ///
 /// # Errors
-/// When the name is in use or has no owner, or the server or its file cannot be reached.
+/// The name is in use or has no owner, or the server or its file cannot be reached.
 pub fn run(command: &cli::Server, release: &cli::Release) -> Result<(), Failed> {
     let name = Name::parse(&release.kind, &release.name).map_err(Failed::config)?;
     let state = StateDir::new(load(command)?.settings.state_dir);
@@ -35,7 +35,7 @@ pub fn run(command: &cli::Server, release: &cli::Release) -> Result<(), Failed> 
     let released = match running {
         Ok(Some(released)) => released?,
         Ok(None) => {
-            // Held until the file is written: no server may start in between.
+            // The lock is held until the file is written: no server may start in between.
             let hold = state::hold(&state);
             if let StateDirLock::HeldByOther = hold {
                 return Err(Failed::other(format!(
@@ -59,7 +59,7 @@ pub fn run(command: &cli::Server, release: &cli::Release) -> Result<(), Failed> 
     }
     let with_it = match released {
         1 => String::new(),
-        more => format!(", and {} names of it", more - 1),
+        more => format!(", and {} names that belong to it", more - 1),
     };
     outln!("released {name}{with_it}");
     Ok(())

@@ -12,7 +12,7 @@ use crate::{file_watch::FileWatch, load::warn};
 
 type Load<S> = Box<dyn Fn() -> Result<Loaded<S>, String> + Send>;
 
-/// Loads a configuration again and again.
+/// Loads a configuration repeatedly.
 pub struct Reloader<S> {
     load: Load<S>,
     watch: FileWatch,
@@ -30,7 +30,7 @@ struct Failures {
 }
 
 impl<S> Reloader<S> {
-    /// Loads with `load` from now on, and watches the files of `loaded`.
+    /// A reloader that uses `load`, and watches the files of `loaded`.
     pub fn new<E: Display>(
         load: impl Fn() -> Result<Loaded<S>, E> + Send + 'static,
         loaded: &Loaded<S>,
@@ -52,7 +52,7 @@ impl<S> Reloader<S> {
     /// Completes when a file of the configuration has changed.
     ///
     /// # Cancel safety
-    /// A change that was noticed before is reported by the next call.
+    /// A change that was detected before is reported by the next call.
     pub async fn changed(&mut self) {
         self.watch.changed().await;
     }
@@ -63,7 +63,7 @@ impl<S> Reloader<S> {
     /// Reads all files of the configuration.
     pub fn load(&mut self) -> Option<Loaded<S>> {
         let loaded = match self.watch.files().first() {
-            // Probably a file that is being written, not an intended configuration of defaults.
+            // This is probably a file that is being written, not an intended configuration of defaults.
             Some(file) if is_blank(file) => Err(format!("{}: the file is empty", file.display())),
             _ => (self.load)(),
         };

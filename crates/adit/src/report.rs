@@ -1,4 +1,4 @@
-//! How a command ends: one text on standard error, one exit code.
+//! The end of a command: one text on standard error, one exit code.
 
 use std::{fmt, process::ExitCode, sync::mpsc, thread, time::Duration};
 
@@ -15,7 +15,7 @@ pub struct Failed {
 }
 
 impl Failed {
-    /// The configuration is invalid: exit code 2.
+    /// The error of an invalid configuration, with exit code 2.
     pub fn config(error: impl fmt::Display) -> Self {
         Self {
             code: 2,
@@ -23,7 +23,7 @@ impl Failed {
         }
     }
 
-    /// Any other error: exit code 1.
+    /// Any other error, with exit code 1.
     pub fn other(error: impl fmt::Display) -> Self {
         Self {
             code: 1,
@@ -44,7 +44,8 @@ pub fn exit(result: Result<(), Failed>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
             let code = failed.code;
-            // From a thread of its own: a standard error without a reader must not keep the process alive.
+            // Another thread prints the error, because a standard error without a reader must not keep the process
+            // alive.
             let (done, over) = mpsc::channel();
             let printing = thread::Builder::new().spawn(move || {
                 errln!("error: {failed}");

@@ -1,4 +1,4 @@
-//! `adit route test`: the rule that a URL matches, and why the others do not.
+//! `adit route test`: the rule that a URL matches, and why the others do not match.
 
 use adit_config::{StateDir, environment};
 use serde_json::Value;
@@ -8,7 +8,7 @@ use crate::{cli, outln, output, report::Failed, runtime::background, status::que
 /// Queries the routing of a server.
 ///
 /// # Errors
-/// When no server responds, or no rule takes the URL.
+/// No server responds, or no rule matches the URL.
 pub fn run(command: &cli::Adit, test: &cli::RouteTest) -> Result<(), Failed> {
     let admin = match test.admin {
         Some(admin) => admin,
@@ -42,7 +42,7 @@ pub fn run(command: &cli::Adit, test: &cli::RouteTest) -> Result<(), Failed> {
     output::check_written()?;
     match (&response["tunnel"], &response["upstream"]) {
         (Value::String(_), _) | (_, Value::String(_)) => Ok(()),
-        _ => Err(Failed::other(format!("no tunnel takes {}", test.url))),
+        _ => Err(Failed::other(format!("no tunnel serves {}", test.url))),
     }
 }
 

@@ -2,10 +2,10 @@
 
 use crate::report::Failed;
 
-/// The runtime of the main thread: signals, admin, and nothing that moves data.
+/// The runtime of the main thread: for signals and the admin port, not for data.
 ///
 /// # Errors
-/// When the system cannot create one.
+/// The system cannot create one.
 pub fn background() -> Result<tokio::runtime::Runtime, Failed> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

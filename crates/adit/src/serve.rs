@@ -1,4 +1,4 @@
-//! `adit-server`: parse, build, run, drain.
+//! `adit-server`: parses the command line, builds a server, runs it and drains it.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -30,7 +30,7 @@ const LOCAL_USER: &str = "default";
 /// Runs a server until a signal ends it.
 ///
 /// # Errors
-/// Why the server cannot start.
+/// The reason why the server cannot start.
 pub fn run(command: &cli::Server) -> Result<(), Failed> {
     if let Some(cli::ServerCommand::Release(name)) = &command.command {
         return release::run(command, name);
@@ -78,12 +78,12 @@ pub fn run(command: &cli::Server) -> Result<(), Failed> {
     })
 }
 
-/// A server with everything that belongs to its process.
+/// A running server, with its telemetry, admin port and files.
 struct Running {
     server: Server,
     handle: ServerHandle,
     source: Arc<FileSource>,
-    /// Its telemetry settings at the start.
+    /// The telemetry settings at the start.
     telemetry: adit_config::Telemetry,
     admin_hosts: Vec<String>,
     admin: Option<JoinHandle<()>>,
@@ -98,7 +98,7 @@ impl Running {
     /// Starts a server and its admin port, and writes its addresses to the state directory.
     ///
     /// # Errors
-    /// Why the server cannot start.
+    /// The reason why the server cannot start.
     async fn start(
         loaded: Loaded<Settings>,
         failures: ReloadFailures,
@@ -195,7 +195,7 @@ impl Running {
         self.stop().await;
     }
 
-    /// Ends at once.
+    /// Ends the server at once.
     async fn stop(self) {
         self.server.stop().await;
         for task in self.admin.into_iter().chain(self.control) {
@@ -234,7 +234,7 @@ pub fn serve_admin(admin: Admin, source: Arc<dyn StatusSource>) -> JoinHandle<()
     })
 }
 
-/// Accepts commands over the socket in the state directory. Without a socket the server runs too.
+/// Accepts commands over the socket in the state directory. Without a socket the server runs as well.
 fn serve_control(state: &StateDir, server: &ServerHandle) -> Option<JoinHandle<()>> {
     let path = state.admin_socket();
     match Control::bind(&path) {

@@ -15,15 +15,16 @@ pub struct Signals {
     hangup: Signal,
     user1: Signal,
     user2: Signal,
-    /// Sent when a file has reached its size limit. The write then fails as on a full disk, which is handled there.
+    /// The signal that the system sends when a file has reached its size limit. The write then fails as on a full disk,
+    /// which is handled there.
     _file_size: Signal,
     logs: Vec<LogReopener>,
 }
 
-/// The request of a signal.
+/// An event that a signal requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignalEvent {
-    /// SIGTERM or SIGINT: drain and end; the second time, end at once.
+    /// SIGTERM or SIGINT: drain and end; the second one ends at once.
     Shutdown,
     /// SIGHUP: read the configuration again.
     Reload,
@@ -33,7 +34,7 @@ impl Signals {
     /// Registers for the signals. Needs a runtime.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// The system does not allow it.
     pub fn new() -> Result<Self, Failed> {
         let take = |kind| signal(kind).map_err(|error| Failed::other(format!("signals: {error}")));
         Ok(Self {
@@ -47,7 +48,7 @@ impl Signals {
         })
     }
 
-    /// SIGUSR1 opens the files of these logs again.
+    /// Sets the logs whose files SIGUSR1 opens again.
     pub fn reopen_logs(&mut self, logs: Vec<LogReopener>) {
         self.logs = logs;
     }

@@ -31,7 +31,7 @@ pub struct StateFile {
 
 impl Drop for StateFile {
     fn drop(&mut self) {
-        // A newer process may have replaced it with its own.
+        // A newer process may have replaced the file with its own.
         if let Ok(text) = fs::read_to_string(&self.path)
             && let Ok(Pid { pid }) = serde_json::from_str(&text)
             && pid == std::process::id()
@@ -57,18 +57,18 @@ pub struct RunningClient {
     pub admin_addr: Option<SocketAddr>,
 }
 
-/// The access of a server to the state directory while it runs.
+/// The access of a server to the state directory while the server runs.
 #[derive(Debug)]
 pub enum StateDirLock {
     /// The server keeps its token and its addresses there. Locked where the system can lock.
     Held(Option<File>),
-    /// Read only: another running server holds the directory.
+    /// The access is read-only: another running server holds the directory.
     HeldByOther,
-    /// None: the directory cannot be created or written.
+    /// No access: the directory cannot be created or written.
     Unusable,
 }
 
-/// Takes the state directory for a server, or logs a warning: a server runs without it too.
+/// Takes the state directory for a server, or logs a warning: a server runs without it as well.
 pub fn hold(state: &StateDir) -> StateDirLock {
     let path = state.lock_file();
     let dir = state.path().display();
@@ -101,12 +101,12 @@ pub fn hold(state: &StateDir) -> StateDirLock {
             let first = state.running_server().ok().flatten();
             let pid = first.map_or_else(String::new, |first| format!(" (pid {})", first.pid));
             tracing::warn!(
-                "another adit-server{pid} has the state directory {dir}: clients on this machine and `adit status` find \
-                 that one, not this one; give this one a --state-dir of its own"
+                "another adit-server{pid} uses the state directory {dir}: clients on this machine and `adit status` find \
+                 that server, not this one; start this server with its own --state-dir"
             );
             StateDirLock::HeldByOther
         }
-        // Some network file systems do not support locks. Then the last server is the one that is found.
+        // Some network file systems do not support locks. Then clients use the server that started last.
         Err(TryLockError::Error(error)) => {
             tracing::debug!(%error, "the state directory cannot be locked");
             StateDirLock::Held(None)
@@ -121,10 +121,10 @@ fn open_lock(path: &Path) -> io::Result<File> {
 }
 
 /// The token of this machine: the stored one, or a new one from `random`, readable by its owner only. Without it no
-/// client could register, so that the program ends if the directory cannot store it.
+/// client could register, so the program ends if the directory cannot store it.
 ///
 /// # Errors
-/// When the token can be neither read nor stored, or another user may have chosen it.
+/// The token can be neither read nor stored, or another user may have chosen it.
 pub fn token(
     state: &StateDir,
     hold: &StateDirLock,
@@ -138,8 +138,8 @@ pub fn token(
     }
     if let StateDirLock::HeldByOther = hold {
         return Err(Failed::other(format!(
-            "missing token for clients; another adit-server holds the state directory {}: set ADIT__TOKEN or \
-             server.auth, or give this server a --state-dir of its own",
+            "missing token for clients; another adit-server uses the state directory {}: set ADIT__TOKEN or \
+             server.auth, or start this server with its own --state-dir",
             state.path().display()
         )));
     }
@@ -181,8 +181,8 @@ fn read_token(path: &Path) -> Result<Option<SecretString>, String> {
     Ok(Some(text.trim().to_owned().into()))
 }
 
-/// Writes the addresses of the server, unless another server holds the directory. The file is complete when it appears,
-/// and the server accepts connections. A directory that cannot be written is a warning.
+/// Writes the addresses of the server, unless another server holds the directory. When the file appears, it is complete
+/// and the server accepts connections. If the directory cannot be written, a warning is logged.
 pub fn announce_server(
     state: &StateDir,
     hold: &StateDirLock,
@@ -194,13 +194,13 @@ pub fn announce_server(
     }
 }
 
-/// Writes the address of a client's status. A directory that cannot be written is a warning.
+/// Writes the address of a client's status. If the directory cannot be written, a warning is logged.
 pub fn announce_client(state: &StateDir, client: &RunningClient) -> Option<StateFile> {
     let name = format!("{}.{}.json", client.client_id, client.pid);
     announce(clients_dir(state.path()).join(name), client)
 }
 
-/// The clients of this machine by their files. A killed one may be among them.
+/// The clients of this machine by their files. A client that was killed may be among them.
 #[must_use]
 pub fn running_clients(state: &StateDir) -> Vec<RunningClient> {
     let Ok(entries) = fs::read_dir(clients_dir(state.path())) else {
@@ -324,7 +324,7 @@ mod tests {
         assert!(refused.contains("another adit-server"), "{refused}");
         drop(second);
         assert_eq!(state.running_server().unwrap(), Some(server(us)));
-        // When the first has ended, the next one gets the directory.
+        // When the first server has ended, the next one gets the directory.
         drop((state_file, first));
         let third = hold(&state);
         assert!(announce_server(&state, &third, &server(us)).is_some());

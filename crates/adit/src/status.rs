@@ -17,7 +17,7 @@ const RESPONSE_WITHIN: Duration = Duration::from_secs(2);
 /// Shows the server and the clients of this machine.
 ///
 /// # Errors
-/// When none runs.
+/// No server or client runs.
 pub fn run(command: &cli::Adit) -> Result<(), Failed> {
     background()?.block_on(async {
         let state = StateDir::find(command.state_dir.as_deref(), environment());
@@ -52,7 +52,7 @@ pub fn run(command: &cli::Adit) -> Result<(), Failed> {
 /// Queries an admin port.
 ///
 /// # Errors
-/// When it does not respond, or not with JSON.
+/// The port does not respond, or its response is not valid JSON.
 pub async fn query(addr: SocketAddr, path: &str) -> Result<Value, Failed> {
     let response = timeout(RESPONSE_WITHIN, query_unbounded(addr, path)).await;
     response.unwrap_or_else(|_| Err(Failed::other(format!("no response from {addr}"))))

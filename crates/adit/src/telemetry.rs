@@ -17,9 +17,9 @@ const LONGEST_PATIENCE: Duration = Duration::from_secs(2);
 /// Metrics, logs and traces of a process, until it ends.
 pub struct ObservabilityGuard {
     telemetry: Arc<Telemetry>,
-    /// Time limit for sending waiting spans at the end.
+    /// The time limit for sending the waiting spans at the end.
     patience: Duration,
-    /// Their files are complete when these guards are dropped.
+    /// The guards of the logs: the files are complete when these are dropped.
     logs: Vec<LogGuard>,
 }
 
@@ -27,7 +27,7 @@ impl ObservabilityGuard {
     /// Opens the files and starts the threads.
     ///
     /// # Errors
-    /// A file that cannot be written; a system without threads.
+    /// A file cannot be written, or a thread cannot be started.
     pub fn start(settings: adit_config::Telemetry, logging: &Logging) -> Result<Self, Failed> {
         let mut telemetry = Telemetry::default();
         let mut logs = Vec::new();
@@ -67,16 +67,16 @@ impl ObservabilityGuard {
         &self.telemetry
     }
 
-    /// For the signal that reopens the log files.
+    /// Handles for the signal that reopens the log files.
     pub fn reopeners(&self) -> Vec<LogReopener> {
         self.logs.iter().map(LogGuard::reopener).collect()
     }
 
     /// Sends the waiting spans, for as long as one export may take and at most 2 s, then writes the waiting log lines,
-    /// for at most 2 s; another signal to end cuts both short. The rest is lost.
+    /// for at most 2 s; another signal that ends the process stops both. The rest is lost.
     pub async fn end(self, signals: &mut Signals) {
         let (done, over) = oneshot::channel();
-        // A detached thread: a runtime would wait for its blocking tasks.
+        // A detached thread, because a runtime would wait for its blocking tasks at its end.
         let sending = thread::Builder::new().name("telemetry end".to_owned());
         let sending = sending.spawn(move || {
             self.send();
@@ -105,7 +105,8 @@ impl ObservabilityGuard {
                 );
             }
         }
-        // Last, since they contain the result of sending the spans; all at once, so that none waits for another.
+        // The logs are closed last, since they contain the result of sending the spans, and all at once, so that none
+        // waits for another.
         self.logs.iter().for_each(LogGuard::close);
         drop(self.logs);
     }

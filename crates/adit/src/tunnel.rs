@@ -1,4 +1,5 @@
-//! `adit http`, the other commands for one tunnel, and `adit start`: a client until a signal, or the server, ends it.
+//! `adit http`, the other commands for one tunnel, and `adit start`: a client that runs until a signal or the server
+//! ends it.
 
 mod reload;
 mod status;
@@ -41,7 +42,7 @@ const URL_FIRST: Duration = Duration::from_secs(1);
 /// Runs a client.
 ///
 /// # Errors
-/// Why it cannot start, or why it gave up.
+/// The reason why the client cannot start, or why it has stopped.
 pub fn run(command: &cli::Adit) -> Result<(), Failed> {
     if command.check {
         return check(command);
@@ -105,7 +106,7 @@ fn load(command: &cli::Adit) -> Result<Loaded<Settings>, ConfigError> {
     )
 }
 
-/// Only checks the configuration.
+/// Checks the configuration and prints its errors.
 fn check(command: &cli::Adit) -> Result<(), Failed> {
     match load(command) {
         Ok(loaded) => {
@@ -128,8 +129,8 @@ fn check(command: &cli::Adit) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The settings. Without a server and a token in them, waits for a server on this machine: either program may be started
-/// first.
+/// Loads the settings. If they name no server and no token, waits for a server on this machine: either program may be
+/// started first.
 async fn settings(command: &cli::Adit) -> Result<Loaded<Settings>, Failed> {
     let mut is_printed = false;
     loop {

@@ -2,8 +2,8 @@
 
 use std::sync::LazyLock;
 
-/// The version, and the commit of the variable `ADIT_COMMIT` at build time, else `unknown`. Reports of measurements name
-/// it. A build script would rebuild whenever git changes.
+/// The version, and the commit from the variable `ADIT_COMMIT` at build time, or else `unknown`. Reports of
+/// measurements contain it. A build script would be run again at each change in git.
 pub fn long() -> &'static str {
     static TEXT: LazyLock<String> =
         LazyLock::new(|| text(env!("CARGO_PKG_VERSION"), option_env!("ADIT_COMMIT")));

@@ -1,4 +1,4 @@
-//! The command lines: help, accepted arguments, and the values that they give to the configuration.
+//! The command lines: help, accepted arguments, and the values that they pass to the configuration.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::fmt::Write as _;
@@ -29,7 +29,7 @@ fn helps(command: Clap) -> String {
     let mut command = command.term_width(120);
     command.build();
     write(&mut command, &name, &mut out);
-    // A snapshot outlives a version.
+    // The version is replaced, so that a snapshot is valid for later versions.
     out.replace(env!("CARGO_PKG_VERSION"), "VERSION")
 }
 
@@ -49,7 +49,7 @@ fn definitions_are_consistent() {
     Adit::command().debug_assert();
 }
 
-/// Every flag with the names of the commands that lead to it.
+/// Every flag, with the names of the commands before it.
 fn flags(command: &Clap, path: &[&str]) -> Vec<(Vec<String>, clap::Arg)> {
     let own = command
         .get_arguments()
@@ -63,7 +63,7 @@ fn flags(command: &Clap, path: &[&str]) -> Vec<(Vec<String>, clap::Arg)> {
     all
 }
 
-/// The rule of `adit::cli`.
+/// The variable of a flag by the rule of `adit::cli`.
 fn variable(commands: &[String], long: &str) -> String {
     let owner = match commands.first().map(String::as_str) {
         None => String::new(),
@@ -282,7 +282,7 @@ fn invalid_command_lines_are_rejected() {
     assert!(Server::try_parse_from(["adit-server", "--log-format", "xml"]).is_err());
 }
 
-/// The flags list the values themselves; the configuration must accept all of them.
+/// The help lists the values of these flags; the configuration must accept all of them.
 #[test]
 fn every_value_in_the_help_is_accepted() {
     let command = Adit::command();

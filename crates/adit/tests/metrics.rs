@@ -1,4 +1,4 @@
-//! The names that `docs/metrics.md` lists for each program are those that it has.
+//! `docs/metrics.md` lists exactly the names of each program.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use adit_testkit::documented_metrics;
@@ -30,7 +30,7 @@ fn the_clients_metrics_are_the_documented_ones() {
     );
 }
 
-/// What `ci/metrics` gives to promtool passes our own rules, which are stricter.
+/// The page that `ci/metrics` passes to promtool also fulfils the stricter rules of the parser here.
 #[test]
 fn what_prometheus_reads_keeps_the_rules() {
     for families in [

@@ -3,7 +3,8 @@
 use adit_telemetry::Format;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-/// The filter of `-v`: first more of adit's own, then more of every library's. Without it the environment decides.
+/// The filter of `-v`: once, more of adit's own lines; twice, more of every library's. Without `-v` the environment
+/// decides.
 pub(super) fn filter(verbose: u8) -> Option<&'static str> {
     match verbose {
         0 => None,

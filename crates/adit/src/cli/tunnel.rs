@@ -102,7 +102,7 @@ pub struct HostArgs {
 }
 
 impl TunnelArgs {
-    /// The tunnel with nothing but these flags.
+    /// The overrides of a tunnel that these flags set.
     pub(super) fn overrides(&self, kind: TunnelKind) -> TunnelOverrides {
         TunnelOverrides {
             kind,

@@ -16,7 +16,7 @@ use super::pattern::Pattern;
 /// A body of one of three kinds.
 #[derive(Debug)]
 pub(super) enum Body {
-    /// Whole, from the start.
+    /// Complete from the start.
     Whole(Option<Bytes>),
     /// The requested number of bytes of the pattern.
     Pattern(Pattern),
@@ -28,7 +28,7 @@ pub(super) enum Body {
 #[derive(Debug, Clone)]
 pub(super) struct Sender(mpsc::Sender<Result<Frame<Bytes>, io::Error>>);
 
-/// The reader of the body is gone.
+/// The reader of the body has been dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Gone;
 
@@ -41,8 +41,8 @@ impl Body {
         Self::Whole(Some(Bytes::from(text.into())))
     }
 
-    /// A body whose frames come from the sender; it ends when the sender is dropped. At most one frame is
-    /// buffered, so that a frame that was not read was not sent.
+    /// A body whose frames come from the sender; it ends when the sender is dropped. At most one frame is buffered, so
+    /// that frames that are not read are not sent.
     pub(super) fn frames() -> (Sender, Self) {
         let (sender, receiver) = mpsc::channel(1);
         (Sender(sender), Self::Frames(receiver))
@@ -64,7 +64,7 @@ impl Sender {
         self.send(Err(io::Error::other("aborted on purpose"))).await
     }
 
-    /// Waits until the reader of the body is gone.
+    /// Waits until the reader of the body has been dropped.
     pub(super) async fn closed(&self) {
         self.0.closed().await;
     }

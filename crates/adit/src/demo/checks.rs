@@ -24,16 +24,16 @@ use super::{
 };
 use crate::errln;
 
-/// For checks that move little: longer ones hang.
+/// The time limit of checks that transfer few bytes: a longer one hangs.
 const SOON: Duration = Duration::from_secs(20);
 
-/// For checks that move much, on a slow machine and without optimization.
+/// The time limit of checks that transfer many bytes, on a slow machine and without optimization.
 const LONG: Duration = Duration::from_secs(120);
 
-/// Addresses of visitors that name no host.
+/// Addresses for visitors that name no host.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ports {
-    /// The client's entry, which leads to the server's side.
+    /// The client's entry, whose upstream is on the server's side.
     pub(super) entry: SocketAddr,
     pub(super) tcp: SocketAddr,
     pub(super) udp: SocketAddr,
@@ -154,7 +154,7 @@ mod tests {
         );
     }
 
-    /// Checks of the tunnel's own work fail when the visitor connects to the service; the others pass.
+    /// When the visitor connects to the service directly, the checks of the tunnel's own work fail and the others pass.
     #[tokio::test]
     async fn without_a_tunnel_the_checks_of_the_tunnel_fail() {
         let service = Service::start().expect("a free port");

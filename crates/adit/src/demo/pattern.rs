@@ -1,8 +1,8 @@
 //! Bytes that both ends can compute.
 //!
-//! The byte at an offset depends on the offset alone, with a period that is prime: lost, doubled or swapped bytes
-//! change the checksum or the length. All pieces are slices of one table, so that generating them costs nothing
-//! compared to sending them.
+//! The byte at an offset depends only on the offset, with a prime period: lost, repeated or swapped bytes change the
+//! checksum or the length. All pieces are slices of one table, so that generating them costs nothing compared to
+//! sending them.
 
 use std::sync::LazyLock;
 
@@ -52,7 +52,7 @@ impl Pattern {
         }
     }
 
-    /// Bytes still to come.
+    /// Bytes that have not been returned yet.
     pub(super) const fn left(&self) -> u64 {
         self.left
     }
@@ -103,7 +103,7 @@ impl Digest {
         self.hasher.finalize()
     }
 
-    /// Whether it equals the expected one.
+    /// Checks that this body equals the expected one.
     pub(super) fn same_as(&self, expected: &Self) -> Result<(), String> {
         if self.length != expected.length {
             return Err(format!(

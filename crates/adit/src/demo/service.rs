@@ -33,7 +33,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
-/// A pause after `accept` failed, usually for want of file descriptors.
+/// The pause after `accept` failed, usually because no file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The running service.
@@ -48,7 +48,7 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// Starts it on a free port of the loopback.
+    /// Starts the service on a free port of the loopback interface.
     pub(super) fn start() -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
@@ -76,7 +76,7 @@ impl Service {
                     tokio::select! {
                         () = accept(&listener, &shared) => {}
                         () = sockets.serve() => {}
-                        // Also when the sender is dropped.
+                        // The wait also ends when the sender is dropped.
                         _ = stopped.wait_for(|stop| *stop) => {}
                     }
                 });
@@ -110,7 +110,7 @@ impl Service {
         self.events.send_replace(false);
     }
 
-    /// Ends everything at once and waits for the thread.
+    /// Ends all connections at once and waits for the thread.
     pub(super) fn stop(self) {
         self.stop.send_replace(true);
         if self.thread.join().is_err() {
@@ -122,9 +122,9 @@ impl Service {
 /// Responses that other requests control.
 #[derive(Debug)]
 struct Responses {
-    /// By name; each message releases the next step of a response.
+    /// The senders by name; each message releases the next step of a response.
     steps: Mutex<HashMap<String, mpsc::UnboundedSender<()>>>,
-    /// Whether endless responses go on.
+    /// Whether endless responses continue.
     events: watch::Receiver<bool>,
 }
 
@@ -159,7 +159,7 @@ impl Steps {
         }
     }
 
-    /// Waits for the next step; `false` when there will be none.
+    /// Waits for the next step; `false` when there are no more.
     async fn next(&mut self) -> bool {
         self.released.recv().await.is_some()
     }
@@ -189,7 +189,7 @@ fn serve(stream: TcpStream, shared: Arc<Responses>) -> impl Future<Output = ()> 
         async move { Ok::<_, Infallible>(pages::response(request, shared).await) }
     });
     async move {
-        // Without it, a small response waits for the acknowledgement of the one before.
+        // Without this option, a small response waits for the acknowledgement of the previous one.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "demo service: no TCP_NODELAY");
         }

@@ -11,7 +11,7 @@ const MIB: f64 = (1 << 20) as f64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) name: &'static str,
-    /// From its start to its end.
+    /// The duration of the check.
     pub(super) took: Duration,
     /// The measurement, or the failure.
     pub(super) outcome: Result<Measured, String>,
@@ -20,9 +20,9 @@ pub(super) struct Row {
 /// The measurement of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Measured {
-    /// As text.
+    /// A description for the table.
     pub(super) what: String,
-    /// Bytes that crossed, and their time, where a check measures that.
+    /// The bytes that crossed and the time that they took, if the check measures that.
     pub(super) moved: Option<(u64, Duration)>,
 }
 
@@ -91,7 +91,7 @@ pub(super) fn as_text(rows: &[Row]) -> String {
     table.to_string()
 }
 
-/// The same as JSON.
+/// The table as JSON.
 pub(super) fn as_json(public_url: &str, rows: &[Row]) -> Value {
     let checks: Vec<_> = rows
         .iter()

@@ -21,7 +21,7 @@ use super::{
     tunnels::{TUNNEL, TUNNEL_H2C},
 };
 
-/// Carries the reason code of a failure.
+/// The header with the reason code of a failure.
 const REASON: HeaderName = HeaderName::from_static("adit-reason");
 
 /// The bound of a small response, in bytes.
@@ -102,7 +102,7 @@ impl Site {
     }
 }
 
-/// One connection. Responses whose body has not been read end with it.
+/// One connection. It also ends the responses whose bodies have not been read.
 #[derive(Debug)]
 pub(super) struct Visitor {
     site: Site,
@@ -153,7 +153,7 @@ impl Visitor {
     }
 }
 
-/// A request; the host comes from the visitor.
+/// A request without a host, which the visitor adds.
 pub(super) fn request(method: Method, path: &str, body: Body) -> Result<Request<Body>, String> {
     let request = Request::builder().method(method).uri(path).body(body);
     request.map_err(|error| format!("`{path}`: {error}"))

@@ -150,7 +150,7 @@ fn render_upstreams(out: &mut String, server: &Value) {
     }
 }
 
-/// TCP and UDP, once there was any.
+/// TCP connections and UDP flows, if there were any.
 fn render_sessions(out: &mut String, server: &Value) {
     let (tcp, udp) = (&server["tcp"], &server["udp"]);
     if number(tcp, "total") > 0 {

@@ -1,4 +1,4 @@
-//! A changed configuration of a running client.
+//! Applies a changed configuration to a running client.
 
 use adit_client::{Applied, Changes, Client, Settings};
 use adit_config::{NO_WORK, Telemetry};
@@ -6,7 +6,7 @@ use adit_config::{NO_WORK, Telemetry};
 use super::{has_no_work, urls::Urls};
 use crate::reload::Reloader;
 
-/// Settings outside of the client's that need a restart.
+/// Settings of the process, not of the client, that need a restart.
 pub(super) struct Fixed {
     pub(super) telemetry: Telemetry,
     pub(super) admin_hosts: Vec<String>,
@@ -63,7 +63,7 @@ fn log(applied: &Applied) {
     }
 }
 
-/// `added web, api; removed old`
+/// The changes as text: `added web, api; removed old`
 fn text(changes: &Changes) -> String {
     let kinds = [
         ("added", &changes.added),

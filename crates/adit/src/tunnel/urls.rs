@@ -12,7 +12,7 @@ pub(super) struct Urls {
     json: bool,
 }
 
-/// Printed for a tunnel beside its URL.
+/// The service of a tunnel, which is printed beside its URL.
 struct Service {
     tunnel: String,
     addr: String,
@@ -52,7 +52,7 @@ impl Urls {
         !self.services.is_empty()
     }
 
-    /// Prints each public URL on a line of its own with nothing else on it: the first line of the output is a URL.
+    /// Prints each public URL alone on a line, so that the first line of the output is a URL.
     pub(super) fn print(&mut self, registration: &Registration) {
         if self.printed.as_ref() == Some(&registration.tunnels) {
             return;

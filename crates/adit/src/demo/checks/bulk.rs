@@ -1,4 +1,4 @@
-//! Bulk, in both directions.
+//! Large transfers, in both directions.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::demo::table::Measured;
 
 const LENGTH: u64 = 256 << 20;
 
-/// A large response arrives whole and unchanged.
+/// A large response arrives completely and unchanged.
 pub(super) async fn download(site: &Site) -> Result<Measured, String> {
     let expected = pattern::digest(LENGTH);
     let mut visitor = site.http1().await?;
@@ -28,7 +28,7 @@ pub(super) async fn download(site: &Site) -> Result<Measured, String> {
     Ok(Measured::moved(LENGTH, within))
 }
 
-/// A large upload arrives whole and unchanged.
+/// A large upload arrives completely and unchanged.
 pub(super) async fn upload(site: &Site) -> Result<Measured, String> {
     let expected = pattern::digest(LENGTH);
     let mut visitor = site.http1().await?;

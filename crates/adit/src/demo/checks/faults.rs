@@ -1,4 +1,4 @@
-//! Failures reach the visitor that they concern, and no other.
+//! A failure affects only its own visitor.
 
 use std::time::Instant;
 
@@ -18,16 +18,16 @@ use super::{
 };
 use crate::demo::table::{Measured, duration, size};
 
-/// Bytes for the stalled reader: more than all windows and buffers on the way can hold.
+/// Bytes for the stalled reader: more than all windows and buffers on the path can hold.
 const UNREAD: u64 = 64 << 20;
 
-/// The least that a kernel gives.
+/// The smallest receive buffer that a kernel allows.
 const RECEIVE_BUFFER: u32 = 4096;
 
 /// A visitor that reads nothing of a large response does not delay the others.
 pub(super) async fn stalled_reader(site: &Site) -> Result<Measured, String> {
     let socket = TcpSocket::new_v4().map_err(|error| error.to_string())?;
-    // Before connecting: the window that is announced with the handshake depends on it.
+    // The buffer is set before connecting, because the window that is announced with the handshake depends on it.
     socket
         .set_recv_buffer_size(RECEIVE_BUFFER)
         .map_err(|error| format!("SO_RCVBUF: {error}"))?;
@@ -43,7 +43,7 @@ pub(super) async fn stalled_reader(site: &Site) -> Result<Measured, String> {
         .write_all(request.as_bytes())
         .await
         .map_err(|error| error.to_string())?;
-    // The response is on its way. Nothing of it is read, now or later.
+    // The response is being sent. No byte of it is read, now or later.
     stalled
         .readable()
         .await
@@ -51,11 +51,11 @@ pub(super) async fn stalled_reader(site: &Site) -> Result<Measured, String> {
     let started = Instant::now();
     small::fetch(site)
         .await
-        .map_err(|error| format!("beside a stalled reader: {error}"))?;
+        .map_err(|error| format!("with a stalled reader: {error}"))?;
     let within = started.elapsed();
     drop(stalled);
     Ok(Measured::words(format!(
-        "200 requests in {} beside {} unread",
+        "200 requests in {} while {} were unread",
         duration(within),
         size(UNREAD)
     )))
@@ -71,7 +71,7 @@ pub(super) async fn abort(site: &Site) -> Result<Measured, String> {
     let http2 = broken(site, site.http2().await?, "?chunked").await;
     http2.map_err(named("HTTP/2"))?;
     Ok(Measured::words(
-        "seen with a length, in chunks, and in HTTP/2",
+        "detected with a length, in chunks, and over HTTP/2",
     ))
 }
 
@@ -81,7 +81,7 @@ async fn broken(site: &Site, mut visitor: Visitor, query: &str) -> Result<(), St
     let response = visitor.visit(&format!("/abort/{name}{query}")).await?;
     let mut body = visitor::found(response)?.into_body();
     let mut arrived = Digest::default();
-    // The service aborts when a part of its response has arrived: a failure before that would be another one.
+    // The service aborts when a part of its response has arrived: an earlier failure would be a different failure.
     let first = body.frame().await.ok_or("the response was empty")?;
     let first =
         first.map_err(|error| format!("aborted too early: {}", visitor::with_causes(&error)))?;
@@ -108,7 +108,7 @@ fn begins_like_the_pattern(arrived: &Digest) -> Result<(), String> {
     arrived.same_as(&expected)
 }
 
-/// An unknown host gets 404 with its reason.
+/// A request for an unknown host gets 404 with its reason.
 pub(super) async fn unknown_host(site: &Site) -> Result<Measured, String> {
     let mut visitor = site.under("unknown.localhost").http1().await?;
     let response = visitor.visit("/").await?;

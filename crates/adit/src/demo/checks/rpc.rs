@@ -1,4 +1,4 @@
-//! A gRPC call, by hand: length-prefixed messages over HTTP/2.
+//! A gRPC call without a library: length-prefixed messages over HTTP/2.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use super::super::{
 use super::same::same;
 use crate::demo::table::{Measured, duration};
 
-/// Messages in turns: each is sent when the one before has been echoed.
+/// The number of messages: each is sent when the previous one has been echoed.
 const TURNS: u32 = 100;
 
 fn message(payload: &[u8]) -> Bytes {
@@ -37,7 +37,8 @@ fn call(body: Body) -> Result<http::Request<Body>, String> {
     Ok(call)
 }
 
-/// A bidirectional stream in turns, then the trailers with repeated binary metadata.
+/// A bidirectional stream in which each message waits for the echo of the previous one, then the trailers with repeated
+/// binary metadata.
 pub(in crate::demo) async fn chat(site: &Site) -> Result<Measured, String> {
     let mut visitor = site.http2().await?;
     let (sender, body) = Body::frames();
@@ -52,7 +53,7 @@ pub(in crate::demo) async fn chat(site: &Site) -> Result<Measured, String> {
             back.extend_from_slice(&data(&mut response).await?.ok_or_else(gone)?);
         }
         if back != sent {
-            return Err(format!("turn {turn} came back as something else"));
+            return Err(format!("turn {turn}: the received message differs"));
         }
     }
     let each = started.elapsed() / TURNS;
@@ -61,10 +62,10 @@ pub(in crate::demo) async fn chat(site: &Site) -> Result<Measured, String> {
     same("status", &text(&trailers, "grpc-status"), "0")?;
     let back: Vec<_> = trailers.get_all(METADATA).iter().collect();
     if back != ["AAEC", "//79"] {
-        return Err(format!("metadata came back as {back:?}"));
+        return Err(format!("the echoed metadata is {back:?}"));
     }
     Ok(Measured::words(format!(
-        "{TURNS} turns on one stream, one each {}",
+        "{TURNS} turns on one stream, {} each",
         duration(each)
     )))
 }

@@ -1,6 +1,6 @@
 //! Compares a result with the expected one.
 
-/// Fails with a text that names the difference.
+/// Returns an error that states the difference.
 pub(super) fn same(what: &str, found: &str, expected: &str) -> Result<(), String> {
     if found == expected {
         return Ok(());

@@ -19,7 +19,7 @@ const STREAMED: u64 = 64 << 20;
 /// Sizes of datagrams: empty, small, near and above the MTU of Ethernet, the largest.
 const DATAGRAMS: [usize; 5] = [0, 1, 1400, 9000, 65_507];
 
-/// The service sends first; then both directions carry bulk at once, and the end of one leaves the other open.
+/// The service sends first; then both directions carry many bytes at once, and the end of one leaves the other open.
 pub(in crate::demo) async fn tcp(addr: SocketAddr) -> Result<Measured, String> {
     let failed = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     let mut stream = TcpStream::connect(addr).await.map_err(failed("connect"))?;
@@ -52,7 +52,7 @@ pub(in crate::demo) async fn tcp(addr: SocketAddr) -> Result<Measured, String> {
     Ok(Measured::moved(2 * STREAMED, started.elapsed()))
 }
 
-/// Each datagram comes back whole.
+/// Each datagram is echoed completely.
 pub(in crate::demo) async fn udp(addr: SocketAddr) -> Result<Measured, String> {
     let text = |error: std::io::Error| error.to_string();
     let socket = UdpSocket::bind(("127.0.0.1", 0)).await.map_err(text)?;
@@ -64,7 +64,9 @@ pub(in crate::demo) async fn udp(addr: SocketAddr) -> Result<Measured, String> {
         socket.send(&datagram).await.map_err(text)?;
         let received = socket.recv(&mut buffer).await.map_err(text)?;
         if buffer.get(..received) != Some(&datagram[..]) {
-            return Err(format!("{length} bytes went, {received} others came back"));
+            return Err(format!(
+                "{length} bytes were sent, {received} other bytes were received"
+            ));
         }
     }
     let [.., largest] = DATAGRAMS;

@@ -1,4 +1,4 @@
-//! Requests that are all head.
+//! Requests without bodies.
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use crate::demo::table::{Measured, duration};
 const CONNECTIONS: u32 = 8;
 const EACH: u32 = 25;
 
-/// Large enough to need a window more than once.
+/// Large enough to use a window more than once.
 const SOME_BYTES: u64 = 1 << 20;
 
 /// Many small requests: each gets its own response.
@@ -29,7 +29,7 @@ pub(super) async fn requests(site: &Site) -> Result<Measured, String> {
     let count = CONNECTIONS * EACH;
     let each = started.elapsed() / count;
     Ok(Measured::words(format!(
-        "{count} requests on {CONNECTIONS} connections, one each {}",
+        "{count} requests on {CONNECTIONS} connections, {} each",
         duration(each)
     )))
 }
@@ -76,7 +76,7 @@ pub(super) async fn http2(site: &Site) -> Result<Measured, String> {
         visitor::digest(response).await?.same_as(&expected)?;
     }
     Ok(Measured::words(format!(
-        "{streams} streams of 1 MiB beside each other in {}",
+        "{streams} concurrent streams of 1 MiB in {}",
         duration(started.elapsed())
     )))
 }

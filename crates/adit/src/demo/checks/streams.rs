@@ -22,16 +22,16 @@ use super::{
 };
 use crate::demo::table::{Measured, duration, size};
 
-/// Bytes that are sent at once arrive within this.
+/// The time within which bytes that are sent at once must arrive.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
-/// An upload that runs while its response has begun.
+/// The size of an upload that continues after its response has begun.
 const UPLOAD: u64 = 4 << 20;
 
-/// An upload that is not read: more than all windows and buffers on the way can hold.
+/// The size of an upload that is not read: more than all windows and buffers on the path can hold.
 const UNREAD: u64 = 64 << 20;
 
-/// Compares the service's report of an upload with what was sent.
+/// Compares the service's report of an upload with the sent bytes.
 pub(super) fn reported(report: &str, sent: &Digest) -> Result<(), String> {
     let found: Value = serde_json::from_str(report)
         .map_err(|error| format!("the service's report {report:?}: {error}"))?;
@@ -62,7 +62,7 @@ pub(super) fn name() -> String {
     format!("{:016x}", rand::random::<u64>())
 }
 
-/// Each event arrives before the next one is sent: nothing on the way waits for more.
+/// Each event arrives before the next one is sent: no part of the path waits for more.
 pub(super) async fn events(site: &Site) -> Result<Measured, String> {
     let name = name();
     let mut visitor = site.http1().await?;
@@ -221,7 +221,7 @@ pub(super) async fn early_response(site: &Site) -> Result<Measured, String> {
     )))
 }
 
-/// The response of a service that does not read the upload reaches the visitor whole.
+/// The complete response of a service that does not read the upload reaches the visitor.
 pub(super) async fn unread_upload(site: &Site) -> Result<Measured, String> {
     let mut visitor = site.http1().await?;
     let body = Body::Pattern(Pattern::new(UNREAD));

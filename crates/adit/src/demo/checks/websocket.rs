@@ -15,10 +15,10 @@ use tokio_tungstenite::{
 use super::super::visitor::Site;
 use crate::demo::table::Measured;
 
-/// More than a window.
+/// The size of a message that is longer than a window.
 const LARGE: usize = 8 << 20;
 
-/// Messages of all sizes are echoed, a ping gets its pong, and the close code comes back.
+/// Messages of all sizes are echoed, a ping gets its pong, and the close code is returned.
 pub(in crate::demo) async fn echo(site: &Site) -> Result<Measured, String> {
     let stream = TcpStream::connect(site.addr)
         .await
@@ -32,12 +32,12 @@ pub(in crate::demo) async fn echo(site: &Site) -> Result<Measured, String> {
     let sizes = [0, 1, 125, 126, 65_535, 65_536, LARGE];
     for size in sizes {
         let message = Message::binary(vec![b'x'; size]);
-        // The echo begins before the message has ended: to send without reading would block for ever.
+        // The echo begins before the message has ended: to send without reading would block forever.
         let (sent, received) = tokio::join!(sink.send(message.clone()), stream.next());
         sent.map_err(|error| format!("{size} bytes: {error}"))?;
         match received {
             Some(Ok(back)) if back == message => {}
-            Some(Ok(_)) => return Err(format!("{size} bytes came back as something else")),
+            Some(Ok(_)) => return Err(format!("{size} bytes: the received message differs")),
             Some(Err(error)) => return Err(format!("{size} bytes: {error}")),
             None => return Err(format!("{size} bytes: the connection ended")),
         }
@@ -57,7 +57,7 @@ pub(in crate::demo) async fn echo(site: &Site) -> Result<Measured, String> {
     closed.map_err(|error| error.to_string())?;
     match stream.next().await {
         Some(Ok(Message::Close(Some(back)))) if back.code == close.code => {}
-        other => return Err(format!("the close came back as {other:?}")),
+        other => return Err(format!("unexpected response to a close: {other:?}")),
     }
     Ok(Measured::moved(
         2 * sizes.iter().sum::<usize>() as u64,

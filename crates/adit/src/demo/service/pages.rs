@@ -17,21 +17,21 @@ use crate::demo::{
     pattern::{Digest, Pattern},
 };
 
-/// Between two events of `/events`.
+/// The time between two events of `/events`.
 const EVENT_EVERY: Duration = Duration::from_secs(1);
 
 /// Events of `/steps`, each sent on request.
 pub(in crate::demo) const STEPS: u32 = 5;
 
-/// The length that the aborting page announces, and what it sends of that.
+/// The length that the aborting page announces.
 pub(in crate::demo) const PROMISED: u64 = 1 << 20;
 const SENT_BEFORE_ABORT: u64 = 64 * 1024;
 
 /// The trailer that the service sends.
 pub(in crate::demo) const DOWN: &str = "x-demo-down";
-/// Its value.
+/// The value of `DOWN`.
 pub(in crate::demo) const DOWN_VALUE: &str = "after the body";
-/// The trailer that a visitor may send; the service sends it back.
+/// The trailer that a visitor may send; the service returns it.
 pub(in crate::demo) const UP: &str = "x-demo-up";
 
 /// The list of pages.
@@ -68,7 +68,7 @@ pub(super) async fn response(request: Request<Incoming>, shared: Arc<Responses>)
             if shared.release(name) {
                 text("released\n".into())
             } else {
-                nothing("no response of that name waits\n")
+                nothing("no response with this name waits\n")
             }
         }
         (&Method::GET, ["bytes", length]) => match length.parse() {
@@ -95,12 +95,12 @@ fn text(text: String) -> Response<Body> {
 }
 
 fn nothing(help: &str) -> Response<Body> {
-    let mut response = text(format!("there is nothing here. There is:\n\n{help}"));
+    let mut response = text(format!("unknown page; these pages exist:\n\n{help}"));
     *response.status_mut() = StatusCode::NOT_FOUND;
     response
 }
 
-/// A page for browsers, with the request as it arrived.
+/// A page for browsers, which shows the request as it arrived.
 fn front(request: &Request<Incoming>) -> String {
     let mut page = format!(
         "It works: you went through an adit to get here.\n\n{} {} {:?}\n",
@@ -116,7 +116,7 @@ fn front(request: &Request<Incoming>) -> String {
             String::from_utf8_lossy(value.as_bytes())
         );
     }
-    page.push_str("\nMore of it:\n\n");
+    page.push_str("\nOther pages:\n\n");
     page.push_str(HELP);
     page
 }
@@ -148,7 +148,7 @@ fn events(shared: &Responses) -> Response<Body> {
     event_stream(body)
 }
 
-/// The first event at once, each further one when another request releases it.
+/// Sends the first event at once, and each further one when another request releases it.
 fn steps(mut steps: Steps) -> Response<Body> {
     let (sender, body) = Body::frames();
     tokio::spawn(async move {
@@ -255,7 +255,7 @@ fn trailers(body: Incoming) -> Response<Body> {
     response
 }
 
-/// A line at once, and the report when the upload is over.
+/// Sends a line at once, and the report when the upload is over.
 fn at_once(body: Incoming) -> Response<Body> {
     let (sender, frames) = Body::frames();
     tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! The demo service's gRPC: an echo of messages, with a status in the trailers.
+//! The gRPC of the demo service: an echo of messages, with a status in the trailers.
 
 use http::{
     HeaderMap, HeaderValue, Request, Response,
@@ -21,7 +21,7 @@ pub(super) fn is_call(request: &Request<Incoming>) -> bool {
     value.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// Responds to a call: messages are framed alike in both directions, so bytes are echoed as they arrive.
+/// Responds to a call: messages have the same framing in both directions, so bytes are echoed as they arrive.
 pub(super) fn response(request: Request<Incoming>) -> Response<Body> {
     let (sender, body) = Body::frames();
     let mut response = Response::new(body);

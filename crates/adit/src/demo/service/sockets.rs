@@ -1,4 +1,4 @@
-//! The demo service besides HTTP: echoes of TCP and UDP.
+//! The protocols of the demo service other than HTTP: echoes of TCP and UDP.
 
 use std::{io, net::SocketAddr};
 
@@ -8,10 +8,10 @@ use tokio::{
     runtime::Runtime,
 };
 
-/// Sent first on each connection, as by a mail or shell server.
+/// The text that is sent first on each connection, as by a mail or shell server.
 pub(crate) const GREETING: &[u8] = b"220 demo\r\n";
 
-/// The largest datagram there is (RFC 768: 65,535 less the headers).
+/// The largest datagram (RFC 768: 65,535 less the headers).
 const LARGEST_DATAGRAM: usize = 65_507;
 
 /// The two sockets.
@@ -22,7 +22,7 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// On free ports of the loopback.
+    /// Binds both on free ports of the loopback interface.
     pub(super) fn bind(runtime: &Runtime) -> io::Result<Self> {
         let tcp = std::net::TcpListener::bind(("127.0.0.1", 0))?;
         tcp.set_nonblocking(true)?;
