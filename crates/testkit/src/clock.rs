@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Virtual time. The machines under test take an [`Instant`]; this clock starts at the real one and moves by calls only.
+/// Virtual time. The machines under test take an [`Instant`]; this clock starts at the real time and changes only by
+/// calls.
 #[derive(Debug, Clone)]
 pub struct Clock {
     start: Instant,
@@ -16,7 +17,7 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// At zero.
+    /// Creates a clock at zero.
     pub fn new() -> Self {
         Self {
             start: Instant::now(),

@@ -9,18 +9,18 @@ pub struct MetricFamily {
     pub kind: String,
     /// Its help, as written.
     pub help: String,
-    /// Name of the sample, labels with their values unescaped, and the number as written.
+    /// The samples: name, labels with their values unescaped, and the number as written.
     pub samples: Vec<MetricSample>,
 }
 
 /// A line with a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetricSample {
-    /// With the suffix of a histogram.
+    /// The name, with the suffix of a histogram.
     pub name: String,
-    /// In their order.
+    /// The labels in their order.
     pub labels: Vec<(String, String)>,
-    /// As written.
+    /// The text of the value.
     pub value: String,
 }
 
@@ -37,10 +37,10 @@ impl MetricSample {
 /// Reads the text: families by name.
 ///
 /// # Errors
-/// All faults, each with its line: no `HELP` or `TYPE`, or two; a family that comes twice; a sample outside
-/// of its family; a name, label, escape or number that the format does not have; labels that differ within a family; the
-/// same sample twice; a counter that does not end in `_total`, or something else that does; a name without its unit at
-/// its end; a histogram that is not whole or does not grow.
+/// All faults, each with its line: no `HELP` or `TYPE`, or two; a family that occurs twice; a sample outside of its
+/// family; a name, label, escape or number that is invalid in the format; labels that differ within a family; the same
+/// sample twice; a counter that does not end in `_total`, or something else that does; a name without its unit at its
+/// end; a histogram that is incomplete or decreases.
 pub fn parse_exposition(text: &str) -> Result<BTreeMap<String, MetricFamily>, Vec<String>> {
     let mut reader = Reader::default();
     if !text.is_empty() && !text.ends_with('\n') {

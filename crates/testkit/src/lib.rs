@@ -4,8 +4,8 @@
 //! carries bytes from one end to the other with delay, bandwidth, random fragmentation and a cut at any byte, and the
 //! [`Rng`] that all of it is seeded from.
 //!
-//! Promises: nothing here reads a clock or draws random numbers of its own, so a run depends on its seed alone; bytes arrive in
-//! order and whole up to the cut, and never before their time.
+//! Promises: this crate reads no clock and draws random numbers only from [`Rng`], so a run depends on its seed alone;
+//! bytes arrive in order and complete up to the cut, and never before their time.
 //!
 //! Also here: [`parse_exposition`], a strict parser of the Prometheus text format, and [`documented_metrics`], the
 //! documented names of metrics.

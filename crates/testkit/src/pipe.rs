@@ -9,13 +9,14 @@ use crate::Rng;
 /// How one direction behaves.
 #[derive(Debug, Clone)]
 pub struct PipeConfig {
-    /// From the last byte's leaving to its arrival.
+    /// Time from sending the last byte to its arrival.
     pub latency: Duration,
     /// Bytes per second; `None` for no bound.
     pub bandwidth: Option<u64>,
-    /// Bytes that may be under way or wait to be; more is not taken in, as a socket's buffer would not.
+    /// Bytes that may be in transit or wait to be sent; more are not accepted, as a socket's buffer would not accept
+    /// them.
     pub capacity: usize,
-    /// What arrives is cut into frames of 1 to this many bytes, whatever was written in one go.
+    /// Arriving bytes are cut into frames of 1 to this many bytes, however they were written.
     pub max_frame: usize,
     /// The stream is lost after this many bytes: nothing further arrives, and both ends notice it.
     pub cut_at: Option<u64>,
@@ -33,7 +34,7 @@ impl Default for PipeConfig {
     }
 }
 
-/// What came out of a pipe.
+/// The result of a read.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received {
     /// Some bytes, one frame.
@@ -49,12 +50,12 @@ pub enum Received {
 pub struct Pipe {
     config: PipeConfig,
     rng: Rng,
-    /// What is under way, with the time of its arrival.
+    /// Bytes in transit, with the time of their arrival.
     under_way: VecDeque<(Duration, BytesMut)>,
     bytes_under_way: usize,
     /// When the line is free for the next byte.
     free_at: Duration,
-    /// Bytes taken in since the start.
+    /// Bytes accepted since the start.
     written: u64,
     lost: bool,
 }
@@ -73,13 +74,13 @@ impl Pipe {
         }
     }
 
-    /// How many bytes [`Pipe::write`] would take.
+    /// How many bytes [`Pipe::write`] would accept.
     pub fn room(&self) -> usize {
         self.config.capacity.saturating_sub(self.bytes_under_way)
     }
 
-    /// Takes in as much of `bytes` as there is room for and returns how much that was. After a loss everything is taken in
-    /// and nothing arrives.
+    /// Accepts as much of `bytes` as there is room for and returns how much that was. After a loss everything is
+    /// accepted and nothing arrives.
     pub fn write(&mut self, now: Duration, bytes: &[u8]) -> usize {
         if self.lost {
             return bytes.len();
@@ -125,7 +126,7 @@ impl Pipe {
         Received::Frame(frame)
     }
 
-    /// Loses the stream now: what has not arrived never will.
+    /// Loses the stream now: bytes that have not arrived never will.
     pub fn cut(&mut self) {
         self.lost = true;
         self.under_way.clear();
@@ -137,12 +138,12 @@ impl Pipe {
         self.lost
     }
 
-    /// Bytes that were taken in and arrive or have arrived.
+    /// Bytes that were accepted and arrive or have arrived.
     pub const fn written(&self) -> u64 {
         self.written
     }
 
-    /// Whether nothing is under way.
+    /// Whether no bytes are in transit.
     pub fn is_empty(&self) -> bool {
         self.under_way.is_empty()
     }

@@ -6,7 +6,7 @@
 pub struct Rng(u64);
 
 impl Rng {
-    /// From a seed; a run can be repeated from it.
+    /// Creates a generator from a seed, by which a run can be repeated.
     pub const fn from_seed(seed: u64) -> Self {
         Self(seed)
     }
@@ -37,12 +37,12 @@ impl Rng {
         self.below(n) == 0
     }
 
-    /// One of several.
+    /// Returns one of several values.
     pub fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
         of.get(self.below(of.len()))
     }
 
-    /// A stream of its own, so that what one part of a test draws does not change what another one gets.
+    /// Another generator, so that the numbers that one part of a test draws do not affect those of another part.
     pub fn split(&mut self) -> Self {
         Self(self.next_u64())
     }

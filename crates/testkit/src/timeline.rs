@@ -19,7 +19,7 @@ impl<T> Default for Timeline<T> {
 }
 
 impl<T> Timeline<T> {
-    /// With nothing on it.
+    /// An empty timeline.
     pub fn new() -> Self {
         Self::default()
     }
@@ -43,12 +43,12 @@ impl<T> Timeline<T> {
         self.entries.pop_first().map(|(_, entry)| entry)
     }
 
-    /// How many entries are to come.
+    /// Number of entries that are not due yet or have not been taken.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether nothing is to come.
+    /// Whether it has no entries.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
