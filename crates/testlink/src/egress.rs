@@ -40,7 +40,7 @@ impl EgressLink {
         Self { link, egress }
     }
 
-    /// To one service.
+    /// A link to an egress with one service.
     pub fn to(service: ServiceConfig, config: Config) -> Self {
         let link = Self::new(config);
         link.serve(service);
@@ -76,7 +76,7 @@ pub struct ObservedEgress {
 }
 
 impl ObservedEgress {
-    /// The egress begins no traces.
+    /// A link to an egress with one service and an observer that begins no traces.
     pub fn to(service: ServiceConfig, config: Config) -> Self {
         Self::with_ratio(service, config, 0.0)
     }

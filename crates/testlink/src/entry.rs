@@ -160,7 +160,7 @@ fn listen() -> (TcpListener, SocketAddr) {
 }
 
 impl HttpEntry {
-    /// Before one client, which serves requests with a function.
+    /// An entry with one client, which serves requests with a function.
     pub fn serving<F, R>(config: HttpConfig, serve: F) -> Self
     where
         F: Fn(HttpRequest, Exchange) -> R + Send + Sync + 'static,
@@ -206,13 +206,13 @@ impl HttpEntry {
         visitor
     }
 
-    /// Before one client that the test plays.
+    /// An entry with one client, whose part the test takes.
     pub fn scripted(config: HttpConfig) -> (Self, Incoming) {
         let (link, incoming) = Link::scripted();
         (Route::to(&link).http(config), incoming)
     }
 
-    /// A visitor's WebSocket, and its other end at the client that the test plays.
+    /// A visitor's WebSocket, and its other end at the client whose part the test takes.
     pub async fn open_websocket(&self, incoming: &mut Incoming) -> (Visitor<Stream>, Exchange) {
         let mut stream = self.connect().await;
         http1::send(&mut stream, websocket::UPGRADE).await;
@@ -230,7 +230,7 @@ impl HttpEntry {
         http1::read_to_end(&mut stream).await
     }
 
-    /// Waits until a client has a request.
+    /// Waits until a client has received a request.
     pub async fn opened(&self) {
         let open = || self.links.iter().any(|link| link.far.open_requests() > 0);
         until("a request reaches the far end", open).await;

@@ -28,7 +28,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// Of the trailers, or of the headers when the response has nothing else.
+    /// The value in the trailers, or in the headers when the response has no other part.
     pub fn trailer(&self, name: &str) -> Option<&str> {
         let trailers = self.trailers.as_ref().unwrap_or(&self.headers);
         trailers.get(name).map(|value| value.to_str().unwrap())

@@ -1,4 +1,4 @@
-//! The requests that reach the far end of a link, for a test that plays it.
+//! The requests that reach the far end of a link, for a test that takes its part.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ macro_rules! next_of {
 }
 
 impl Incoming {
-    /// Far ends with this dispatch share the requests.
+    /// A dispatch, and the requests that it receives; several far ends may share it.
     pub fn channel() -> (Arc<dyn Dispatch>, Self) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (Arc::new(Forward(sender)), Self(receiver))

@@ -1,16 +1,16 @@
 //! Both ends of a link in one process, for tests only.
 //!
-//! A test of one end plays the other one. [`Link`] is a lane with both its ends, joined in memory. A request of its
-//! near end reaches a service in the test ([`Link::serving`]), the test itself ([`Link::scripted`], which gives
-//! [`Incoming`]), or an egress with real services (`EgressLink`). [`TunnelRequest`] and [`TunnelResponse`] are what a
-//! test opens and reads on a lane; the modules [`exchanges`] and [`websocket`] play the other side of it.
+//! A test of one end takes the part of the other one. [`Link`] is a lane with both its ends, joined in memory. A
+//! request of its near end reaches a service in the test ([`Link::serving`]), the test itself ([`Link::scripted`],
+//! which gives [`Incoming`]), or an egress with real services (`EgressLink`). [`TunnelRequest`] and [`TunnelResponse`]
+//! are what a test opens and reads on a lane; the modules [`exchanges`] and [`websocket`] have the other side.
 //!
 //! Entries for visitors are in front of the near end: `Route` has the destination of requests and builds an
 //! `HttpEntry`, a `TcpEntry` or a `UdpEntry`. [`streams`] has streams in memory and over TLS. Visitors are small
 //! drivers over any stream: [`http1`], [`http2`], [`grpc`], [`websocket`], [`tcp`], [`udp`]. [`Recorder`] keeps the
 //! records of finished requests.
 //!
-//! [`MemoryTransport`] joins a whole client and a whole server by the traits of `adit_link::control`.
+//! [`MemoryTransport`] connects a complete client and a complete server by the traits of `adit_link::control`.
 //!
 //! Every wait has a bound ([`within`], [`until`]), so that a hanging test fails with the name of the condition.
 //!

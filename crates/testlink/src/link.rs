@@ -171,7 +171,7 @@ impl Link {
         Self::to(Arc::new(Serve(serve)))
     }
 
-    /// A link whose far end the test plays.
+    /// A link whose far end is the test.
     pub fn scripted() -> (Self, Incoming) {
         Self::scripted_with(&LinkOptions::default())
     }

@@ -1,4 +1,4 @@
-//! A transport without a network: a client and a server in one process, joined by calls and queues.
+//! A transport without a network: a client and a server in one process, connected by calls and queues.
 
 use std::{future::pending, sync::Arc};
 

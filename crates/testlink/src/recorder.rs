@@ -183,7 +183,7 @@ impl Recorder {
         (Arc::new(recorder), Records(receiver))
     }
 
-    /// From now on requests only the fields that counters need.
+    /// After this call the observer needs only the fields for counters.
     pub fn counts_only(&self) {
         self.detailed.store(false, Ordering::Relaxed);
     }

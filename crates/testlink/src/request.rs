@@ -70,7 +70,7 @@ impl<'a> TunnelRequest<'a> {
         self.offer("", body)
     }
 
-    /// Also offers to change to the protocol `upgrade`.
+    /// Encodes a request that also offers to change to the protocol `upgrade`.
     pub fn offer(&self, upgrade: &str, body: &[u8]) -> EncodedHead {
         let head = HttpRequestHead {
             open: &self.open,
@@ -131,7 +131,7 @@ impl TunnelResponse {
         find(&self.headers, name)
     }
 
-    /// Of the trailers, or of the headers of a gRPC response that has nothing else.
+    /// The value in the trailers, or in the headers of a gRPC response that has no other part.
     pub fn trailer(&self, name: &str) -> Option<&str> {
         let lines = [&self.trailers, &self.headers];
         find(lines[usize::from(self.trailers.is_empty())], name)

@@ -14,7 +14,7 @@ use adit_trace::{NoObserver, Observer};
 use crate::{Link, TUNNEL, link_grant};
 
 impl Link {
-    /// The tunnel of the tests, through this link with a number.
+    /// The destination of the tests' tunnel, through this link; `number` identifies it.
     pub fn destination(&self, number: u64) -> Destination {
         Destination {
             lane: self.near.clone(),
@@ -139,14 +139,14 @@ pub struct Route {
 }
 
 impl Route {
-    /// Everything to one link, with the number 1.
+    /// A route with one link for everything, with the number 1.
     pub fn to(link: &Link) -> Self {
         let there = link.clone();
         let director = ScriptedDirector::new(move |_, _| there.direction(1));
         Self::director(director).links(std::slice::from_ref(link))
     }
 
-    /// The first attempt to the first link, with the number 0, each next one to the next.
+    /// A route in which the first attempt uses the first link, with the number 0, and each further one the next link.
     pub fn through(links: &[Link]) -> Self {
         let there = links.to_vec();
         let director = ScriptedDirector::new(move |_, avoid| match there.get(avoid.len()) {
@@ -156,7 +156,7 @@ impl Route {
         Self::director(director).links(links)
     }
 
-    /// The decision of the director.
+    /// A route whose director is this one.
     pub fn director(director: Arc<ScriptedDirector>) -> Self {
         Self {
             links: Vec::new(),
@@ -173,14 +173,14 @@ impl Route {
         self
     }
 
-    /// These layers instead of the standard ones.
+    /// Replaces the standard layers with these.
     #[must_use]
     pub fn layers(mut self, layers: Vec<Box<dyn Layer>>) -> Self {
         self.layers = layers;
         self
     }
 
-    /// Only this layer.
+    /// Replaces the standard layers with this one.
     #[must_use]
     pub fn layer(self, layer: impl Layer) -> Self {
         self.layers(vec![Box::new(layer)])

@@ -1,4 +1,4 @@
-//! Services on real sockets, and byte patterns whose neighbouring places differ.
+//! Services on real sockets, and byte patterns that differ at neighbouring offsets.
 
 use std::{future::Future, io, sync::LazyLock};
 
@@ -92,7 +92,7 @@ pub fn reset(stream: impl Into<Stream>) {
     stream.into().reset_on_drop();
 }
 
-/// Bytes without a period that fits into the tunnel's buffers.
+/// A pattern of bytes whose period is not a multiple of the sizes of the tunnel's buffers.
 #[derive(Clone)]
 pub struct Pattern {
     block: Bytes,

@@ -4,7 +4,7 @@ use std::{future::Future, time::Duration};
 
 use adit_link::{Failure, Part, RecvHalf};
 
-/// Longer than every wait of a passing test, on the clock of the test.
+/// The time limit of a wait: longer than every wait of a passing test, on the clock of the test.
 const BOUND: Duration = Duration::from_secs(120);
 
 /// The output of `work`. Panics if it takes too long.

@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::{exchanges::websocket_head, http1, next_part, within};
 
-/// RFC 6455, 1.3.
+/// The key in the example of RFC 6455, 1.3.
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
@@ -60,7 +60,7 @@ impl Frame {
         }
     }
 
-    /// In the form on the wire, written in the simplest way.
+    /// The frame as it is sent, written in the simplest way.
     pub fn bytes(&self, key: Option<[u8; 4]>) -> Vec<u8> {
         let mut out = vec![u8::from(self.fin) << 7 | self.rsv << 4 | self.opcode];
         let masked = if key.is_some() { 0x80 } else { 0 };
@@ -81,7 +81,7 @@ impl Frame {
         out
     }
 
-    /// As a visitor sends it.
+    /// The frame as a visitor sends it.
     pub fn masked(&self) -> Vec<u8> {
         self.bytes(Some(MASK))
     }
