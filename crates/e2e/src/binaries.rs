@@ -1,11 +1,11 @@
-//! Locates the binaries.
+//! Finds the binaries of the workspace.
 
 use std::path::PathBuf;
 
 /// The path of a binary of this workspace, built with the profile of the running test.
 ///
 /// # Panics
-/// When it has not been built.
+/// Panics when the binary has not been built.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the path of the running test");

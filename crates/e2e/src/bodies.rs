@@ -1,4 +1,4 @@
-//! Bodies whose every byte can be checked, and bodies that are sent on request.
+//! Bodies of which every byte can be checked, and bodies that are sent on request.
 
 use std::{
     io,
@@ -39,7 +39,7 @@ fn block() -> &'static Bytes {
     })
 }
 
-/// The pattern's bytes from `offset` on, at most `longest` and at most 32 KiB.
+/// The bytes of the pattern that begin at `offset`, at most `longest` and at most 32 KiB.
 #[must_use]
 pub fn piece(offset: u64, longest: u64) -> Bytes {
     let start = usize::try_from(offset % PERIOD as u64).unwrap_or_default();
@@ -119,7 +119,7 @@ pub fn pattern(length: u64, sized: bool) -> Body {
     })
 }
 
-/// These bytes.
+/// A body with these bytes.
 #[must_use]
 pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into())
@@ -127,13 +127,13 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
         .boxed()
 }
 
-/// Nothing.
+/// An empty body.
 #[must_use]
 pub fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed()
 }
 
-/// Any other body, with its errors converted to those of [`Body`].
+/// Any other body as a [`Body`], with its errors converted.
 #[must_use]
 pub fn body_of<B>(body: B) -> Body
 where

@@ -14,14 +14,14 @@ use crate::{Process, Server, binary, eventually, query};
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
-/// How to start a client.
+/// The options with which a client is started.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
     /// Its name.
     pub id: String,
     /// The command line after `adit`.
     pub args: Vec<String>,
-    /// Variables.
+    /// Environment variables.
     pub env: Vec<(String, String)>,
     /// Its state directory.
     pub state: PathBuf,
@@ -74,7 +74,8 @@ impl ClientOptions {
         self
     }
 
-    /// As if on another machine: with its own state directory, and with server and token given.
+    /// Sets the options of a client on another machine: its own state directory, and the address and token of the
+    /// server.
     #[must_use]
     pub fn elsewhere(mut self, server: &Server, state: &Path) -> Self {
         state.clone_into(&mut self.state);
@@ -95,7 +96,7 @@ impl Client {
     /// Starts `adit http`, and waits until it is connected.
     ///
     /// # Panics
-    /// When it does not connect.
+    /// Panics when the client does not connect.
     pub async fn http(server: &Server, id: &str, name: &str, service: SocketAddr) -> Self {
         Self::start(ClientOptions::http(server, id, name, service)).await
     }
@@ -103,7 +104,7 @@ impl Client {
     /// Starts a client and waits until it is connected.
     ///
     /// # Panics
-    /// When it does not connect.
+    /// Panics when the client does not connect.
     pub async fn start(options: ClientOptions) -> Self {
         let mut client = Self::spawn(options);
         client.connected().await;
@@ -120,7 +121,7 @@ impl Client {
     /// Waits until it is connected.
     ///
     /// # Panics
-    /// When it does not connect, or ends.
+    /// Panics when the client does not connect, or ends.
     pub async fn connected(&mut self) {
         eventually("a connected client", READY_WITHIN, async || {
             self.process.assert_running();
@@ -162,12 +163,12 @@ impl Client {
         query(self.admin().expect("an admin address"), "/api/status").await
     }
 
-    /// Ends it as a crash would.
+    /// Kills it, as a crash would.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Requests its end by SIGTERM.
+    /// Sends it SIGTERM.
     pub fn terminate(&self) {
         self.process.terminate();
     }
@@ -180,7 +181,7 @@ impl Client {
     /// Starts it again as the same installation, and waits until it is connected.
     ///
     /// # Panics
-    /// When it does not connect.
+    /// Panics when the client does not connect.
     pub async fn restart(&mut self) {
         self.process.kill();
         self.process = spawn(&self.options);

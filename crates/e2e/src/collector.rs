@@ -1,4 +1,4 @@
-//! A collector of traces, as both binaries export to it: OTLP over gRPC.
+//! A collector of traces for both binaries: OTLP over gRPC.
 
 use std::{
     collections::BTreeMap,
@@ -81,10 +81,10 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// On a free port of loopback.
+    /// Starts a collector on a free port of loopback.
     ///
     /// # Panics
-    /// When it is missing.
+    /// When no port is free.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("an address");
@@ -105,7 +105,7 @@ impl Collector {
         }
     }
 
-    /// The section of a configuration file that exports everything here, for `server:` or `client:`.
+    /// The section of a configuration file, for `server:` or `client:`, that exports all spans to this collector.
     pub fn section(&self, sample_ratio: f64) -> String {
         format!(
             "  telemetry: {{ tracing: {{ endpoint: \"http://{}\", sample_ratio: {sample_ratio}, interval: 20ms }} }}\n",
@@ -128,7 +128,7 @@ impl Collector {
     /// The spans of a trace received so far.
     ///
     /// # Panics
-    /// Never.
+    /// Never panics.
     pub fn so_far(&self, id: &str) -> Trace {
         let taken = self.taken.0.lock().expect("an intact lock");
         let of_it = |collected: &&Collected| hex(&collected.span.trace_id) == id;
@@ -138,7 +138,7 @@ impl Collector {
     /// The ids of the traces received so far, each once, in order of arrival.
     ///
     /// # Panics
-    /// Never.
+    /// Never panics.
     pub fn ids(&self) -> Vec<String> {
         let taken = self.taken.0.lock().expect("an intact lock");
         let mut ids: Vec<String> = Vec::new();
@@ -169,11 +169,11 @@ impl Trace {
         self.0.iter().filter(named).collect()
     }
 
-    /// Each span as the path of names from its root, `service:name` each. Spans below `above`, the id of a span that
-    /// was not exported here, begin with `visitor`.
+    /// Each span as the path of names from its root, `service:name` each. The paths of spans below `above`, the id of a
+    /// span that was not exported to this collector, begin with `visitor`.
     ///
     /// # Panics
-    /// When a span has no parent here, or two have the same id.
+    /// When the parent of a span is missing, or two spans have the same id.
     pub fn paths(&self, above: &str) -> Vec<String> {
         let mut by_id = BTreeMap::new();
         for one in &self.0 {

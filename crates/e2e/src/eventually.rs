@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Between two checks. Short compared with every deadline, long compared with a check.
+/// The pause between two checks: short compared with every deadline, long compared with a check.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// Repeats `look` until it returns a value.
@@ -38,7 +38,7 @@ pub async fn within<T>(what: &str, limit: Duration, future: impl Future<Output =
 /// Checks repeatedly for `length` that `holds` stays true.
 ///
 /// # Panics
-/// When `holds` returns false; `what` names the condition.
+/// Panics when `holds` returns false; `what` names the condition.
 pub async fn stays(what: &str, length: Duration, mut holds: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while begun.elapsed() < length {

@@ -1,15 +1,15 @@
-//! Drives the shipped binaries `adit-server` and `adit` as a user does: as processes, through their command lines,
-//! files, ports and signals.
+//! Runs the shipped binaries `adit-server` and `adit` as a user does: as processes, with their command lines, files,
+//! ports and signals.
 //!
 //! Holds: processes that end with the test that started them ([`Server`], [`Client`]), services that misbehave on
-//! request ([`Service`], [`Scripted`]), visitors ([`Visitor`], [`Raw`]), and readers of what a process holds
-//! ([`procfs`]).
+//! request ([`Service`], [`Scripted`]), visitors ([`Visitor`], [`Raw`]), and functions that read the resources of a
+//! process ([`procfs`]).
 //!
-//! Promises: there are no fixed sleeps; every wait checks a condition and has a deadline ([`eventually`]). Every port
-//! is 0, and every server has its own loopback address, so that a restarted server finds its ports free. No failure is
-//! hidden by a retry.
+//! Promises: there are no fixed sleeps; every wait checks a condition and has a deadline ([`eventually`]). Every
+//! configured port is 0, and every server has its own loopback address, so that the ports of a restarted server are
+//! free. No failure is hidden by a retry.
 //!
-//! Leaves to the caller: building the binaries first. They are expected beside the running test.
+//! Leaves to the caller: building the binaries first. They must be in the directory above that of the running test.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

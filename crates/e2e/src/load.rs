@@ -1,4 +1,4 @@
-//! A visitor that never pauses.
+//! A visitor that sends requests without a pause.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::{Visitor, within};
 
 const LAST_RESPONSE: Duration = Duration::from_secs(60);
 
-/// Requests `/who` over and over on one connection. Every response must have status 200 and the expected body.
+/// Requests `/who` repeatedly on one connection. Every response must have status 200 and the expected body.
 #[derive(Debug)]
 pub struct Load {
     stop: watch::Sender<bool>,
@@ -18,10 +18,10 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts with a first response.
+    /// Starts, and waits for the first response.
     ///
     /// # Panics
-    /// When it is missing.
+    /// Panics when no response arrives.
     pub async fn start(addr: SocketAddr, host: &str, body: &'static str) -> Self {
         let mut visitor = Visitor::http1(addr, host).await;
         let (stop, stopped) = watch::channel(false);
@@ -48,7 +48,7 @@ impl Load {
         load
     }
 
-    /// Waits for two more responses: the second is that of a request that began after the call.
+    /// Waits for two more responses: the second one is to a request that began after the call.
     ///
     /// # Panics
     /// When a response was not the expected one, or there are no more.
@@ -60,7 +60,7 @@ impl Load {
         assert!(more.is_ok(), "the visitor has failed");
     }
 
-    /// Ends with the response of the running request.
+    /// Ends after the response to the running request.
     ///
     /// # Panics
     /// When a response was not the expected one.

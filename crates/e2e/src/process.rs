@@ -11,8 +11,8 @@ use std::{
 
 use crate::eventually;
 
-/// Raises the limit of descriptors to the maximum, or sets it to `TEST_DESCRIPTORS`, the soft one to
-/// `TEST_SOFT_DESCRIPTORS`; then becomes the program, so that the pid is the program's.
+/// A script that raises the limit of descriptors to the maximum, or sets it to `TEST_DESCRIPTORS`, and the soft limit
+/// to `TEST_SOFT_DESCRIPTORS`. It then executes the program, so that the program has the pid of the script.
 const WITH_DESCRIPTORS: &str = r#"ulimit -n "${TEST_DESCRIPTORS:-65536}" 2>/dev/null || ulimit -n "$(ulimit -H -n)"
 [ -z "$TEST_SOFT_DESCRIPTORS" ] || ulimit -S -n "$TEST_SOFT_DESCRIPTORS"
 exec "$0" "$@""#;
@@ -20,7 +20,7 @@ exec "$0" "$@""#;
 /// Lines of standard error that a failed test shows.
 const SHOWN_LINES: usize = 60;
 
-/// How long a process may take to print or do something on a busy machine.
+/// The time that a process may need for a step on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running child. Killed when dropped; then, if the test has failed, the end of its output is printed.
@@ -33,10 +33,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program` with exactly the environment `env`; output goes to files in `logs`.
+    /// Starts `program` with exactly the environment `env`; its output is written to files in `logs`.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// Panics when the program cannot be started.
     #[must_use]
     pub fn spawn<A: AsRef<OsStr>>(
         name: &str,
@@ -91,7 +91,7 @@ impl Process {
     /// The first complete line of its output.
     ///
     /// # Panics
-    /// When it ends without one, or stays silent.
+    /// Panics when the process ends without a line, or prints nothing.
     pub async fn first_line(&mut self) -> String {
         eventually("a first line of output", PATIENCE, async || {
             let text = self.stdout();
@@ -114,21 +114,21 @@ impl Process {
         }
     }
 
-    /// Whether it has ended.
+    /// Whether the process has ended.
     ///
     /// # Panics
-    /// Never, on a child of ours.
+    /// Never panics for a process that was started here.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("a child").is_some()
     }
 
-    /// Ends it at once, as a crash would.
+    /// Kills it, as a crash would.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Requests its end by SIGTERM.
+    /// Sends it SIGTERM.
     ///
     /// # Panics
     /// When the signal cannot be sent.
@@ -139,7 +139,7 @@ impl Process {
     /// Sends a signal by its name.
     ///
     /// # Panics
-    /// When it cannot be sent.
+    /// Panics when the signal cannot be sent.
     pub fn signal(&self, signal: &str) {
         let sent = Command::new("sh")
             .args(["-c", &format!("kill -{signal} {}", self.pid())])
@@ -150,7 +150,7 @@ impl Process {
     /// Waits for its end.
     ///
     /// # Panics
-    /// When it does not end within `within`.
+    /// Panics when the process does not end within `within`.
     pub async fn exit(&mut self, within: Duration) -> ExitStatus {
         let what = format!("the end of {}", self.name);
         eventually(&what, within, async || {
@@ -179,7 +179,7 @@ impl Drop for Process {
 /// The result of a command that ended by itself.
 #[derive(Debug)]
 pub struct Run {
-    /// Its exit code; none when a signal ended it.
+    /// Its exit code; `None` if a signal ended it.
     pub code: Option<i32>,
     /// Standard output.
     pub stdout: String,
@@ -190,7 +190,7 @@ pub struct Run {
 /// Runs a binary to its end.
 ///
 /// # Panics
-/// When it does not end in time.
+/// Panics when the binary does not end in time.
 pub async fn run(name: &str, args: &[&str], env: &[(&str, &str)], dir: &Path) -> Run {
     run_program(&crate::binary(name), args, env, dir, PATIENCE).await
 }
@@ -198,7 +198,7 @@ pub async fn run(name: &str, args: &[&str], env: &[(&str, &str)], dir: &Path) ->
 /// Runs a program to its end.
 ///
 /// # Panics
-/// When it does not end within `within`.
+/// Panics when the program does not end within `within`.
 pub async fn run_program(
     program: &Path,
     args: &[&str],

@@ -1,4 +1,4 @@
-//! Resources of a process, as the kernel counts them.
+//! Resources of a process, as the kernel reports them.
 
 use procfs::process::{LimitValue, Process};
 

@@ -16,13 +16,13 @@ use tokio::net::TcpStream;
 
 use crate::{Process, Run, eventually, own_address, run_program};
 
-/// How long a database may take to start on a busy machine, and a benchmark to run.
+/// The time that a database may take to start, and a benchmark to run, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The path of a program.
 ///
 /// # Panics
-/// When it is not installed.
+/// Panics when the program is not installed.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -52,7 +52,7 @@ fn newest_postgres() -> Vec<PathBuf> {
 /// Runs an installed program to its end.
 ///
 /// # Panics
-/// When it is missing, fails, or does not end in time.
+/// Panics when the program is missing, fails, or does not end in time.
 pub async fn ran(name: &str, args: &[&str], env: &[(&str, &str)], dir: &Path) -> Run {
     let run = run_program(&program(name), args, env, dir, PATIENCE).await;
     assert_eq!(
@@ -65,7 +65,7 @@ pub async fn ran(name: &str, args: &[&str], env: &[(&str, &str)], dir: &Path) ->
     run
 }
 
-/// A third-party service. Ended when dropped.
+/// A third-party service. Killed when dropped.
 #[derive(Debug)]
 pub struct Program {
     process: Process,
@@ -115,7 +115,7 @@ impl Program {
         .await
     }
 
-    /// The other end of a throughput measurement.
+    /// A server for throughput measurements.
     pub async fn iperf3() -> Self {
         Self::start("iperf3", 5201, |ip, _| {
             ["-s", "-B", &ip.to_string(), "-p", "5201"]
@@ -150,7 +150,7 @@ impl Program {
     /// A database of the user `postgres` without a password.
     ///
     /// # Panics
-    /// When it cannot be made.
+    /// Panics when the database cannot be created.
     pub async fn postgres() -> Self {
         let dir = open_dir();
         let data = dir.path().join("data");
@@ -158,7 +158,7 @@ impl Program {
         let ip = own_address();
         let is_root = fs::metadata("/proc/self").is_ok_and(|this| this.uid() == 0);
         if is_root {
-            // It refuses to run as root.
+            // PostgreSQL refuses to run as root.
             fs::create_dir(&data).expect("a directory");
             let owned = Command::new("chown").args(["postgres", &data]).status();
             assert!(owned.is_ok_and(|status| status.success()), "chown postgres");
@@ -227,7 +227,7 @@ impl Program {
             path("key.pub"),
         );
         fs::write(path("sshd_config"), config).expect("a config file");
-        // The directory in which it drops its privileges; the package's service creates it at its start.
+        // The directory that sshd needs to drop its privileges; the service of the package creates it at its start.
         if fs::metadata("/proc/self").is_ok_and(|this| this.uid() == 0) {
             fs::create_dir_all("/run/sshd").expect("a directory");
         }

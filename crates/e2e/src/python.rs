@@ -10,13 +10,13 @@ use tempfile::TempDir;
 
 use crate::{Process, run_program};
 
-/// Time limit: the scripts import a gRPC library, which takes a while on a busy machine.
+/// Time limit: the scripts import a gRPC library, which takes some time on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The workspace's directory.
 ///
 /// # Panics
-/// When it is not there.
+/// Panics when the directory does not exist.
 #[must_use]
 pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -28,7 +28,7 @@ pub fn workspace() -> PathBuf {
 /// The interpreter in `ADIT_PYTHON`, or `target/python/bin/python`, which `ci/test` creates.
 ///
 /// # Panics
-/// When it does not exist.
+/// Panics when the interpreter does not exist.
 #[must_use]
 pub fn interpreter() -> PathBuf {
     let python = match std::env::var_os("ADIT_PYTHON") {
@@ -53,7 +53,7 @@ pub fn script(name: &str) -> String {
     place.display().to_string()
 }
 
-/// A service in Python. Ended when dropped.
+/// A service in Python. Killed when dropped.
 #[derive(Debug)]
 pub struct PythonService {
     process: Process,
@@ -66,7 +66,7 @@ impl PythonService {
     /// Starts a script that prints its port on the first line.
     ///
     /// # Panics
-    /// When it does not.
+    /// Panics when the script prints no port.
     pub async fn start(name: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let mut process = Process::spawn(name, &interpreter(), &[script(name)], &[], dir.path());
@@ -90,10 +90,10 @@ impl PythonService {
     }
 }
 
-/// Runs a script that visits `addr` with the host `host` and prints a line for each check that held.
+/// Runs a script that visits `addr` with the host `host` and prints a line for each check that succeeded.
 ///
 /// # Panics
-/// When a check does not hold.
+/// When a check fails.
 pub async fn visit(name: &str, addr: SocketAddr, host: &str, checks: &[&str]) -> Vec<String> {
     let dir = tempfile::tempdir().expect("a directory");
     let (script, addr) = (script(name), addr.to_string());

@@ -13,11 +13,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// In order: everything that was sent has arrived.
+    /// The connection ended in order: everything that was sent has arrived.
     Closed,
-    /// With a reset.
+    /// The connection ended with a reset.
     Reset,
-    /// It has not ended.
+    /// The connection has not ended.
     Open,
 }
 
@@ -31,16 +31,16 @@ pub struct Read {
 }
 
 impl Read {
-    /// As text.
+    /// The bytes as text.
     #[must_use]
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.bytes).into_owned()
     }
 
-    /// The status of the first response in it.
+    /// The status of the first response.
     ///
     /// # Panics
-    /// When it does not begin with one.
+    /// When the bytes do not begin with a response.
     #[must_use]
     pub fn status(&self) -> u16 {
         let text = self.text();
@@ -96,7 +96,7 @@ impl Raw {
         Self { stream }
     }
 
-    /// Sends.
+    /// Sends bytes.
     ///
     /// # Panics
     /// When the other side is gone.
@@ -107,14 +107,14 @@ impl Raw {
     /// Reads to the end of the connection.
     ///
     /// # Panics
-    /// When it does not end in time.
+    /// Panics when the connection does not end in time.
     pub async fn read_to_end(&mut self) -> Read {
         let read = self.read_until(|_| false).await;
         assert_ne!(read.end, End::Open, "it stays open: {:?}", read.text());
         read
     }
 
-    /// Reads until `enough` returns true, the connection ends, or nothing arrives for long.
+    /// Reads until `enough` returns true, the connection ends, or nothing arrives for a long time.
     pub async fn read_until(&mut self, enough: impl Fn(&[u8]) -> bool) -> Read {
         let mut bytes = Vec::new();
         let mut piece = vec![0; 64 * 1024];
@@ -138,7 +138,7 @@ impl Raw {
     /// Reads until a text has arrived.
     ///
     /// # Panics
-    /// When it does not arrive.
+    /// Panics when the text does not arrive.
     pub async fn read_text(&mut self, text: &str) -> Read {
         let wanted = text.as_bytes();
         let has = |bytes: &[u8]| bytes.windows(wanted.len()).any(|window| window == wanted);
@@ -147,7 +147,7 @@ impl Raw {
         read
     }
 
-    /// Ends it with a reset.
+    /// Ends the connection with a reset.
     ///
     /// # Panics
     /// When the socket does not allow it.

@@ -1,4 +1,4 @@
-//! A relay between a client and its server that breaks connections, and streams on them.
+//! A relay between a client and its server that can break connections, and streams on them.
 
 use std::{
     io,
@@ -27,9 +27,9 @@ const CANCEL: u32 = 8;
 /// The faults of a connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Fault {
-    /// Reset, in both directions.
+    /// Whether it is reset, in both directions.
     is_cut: bool,
-    /// The HTTP/2 stream that both ends see reset by the other one.
+    /// The HTTP/2 stream that both ends receive a reset for.
     reset: Option<u32>,
 }
 
@@ -132,7 +132,7 @@ async fn relay(client: TcpStream, server: SocketAddr, mut faults: watch::Receive
     }
 }
 
-/// Forwards complete frames, so that a frame of the relay can be inserted between two of them.
+/// Forwards complete frames, so that a frame of the relay can be inserted between two frames.
 async fn forward(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -146,7 +146,7 @@ async fn forward(
     loop {
         let mut head = [0; HEAD_BYTES];
         tokio::select! {
-            // The first byte alone: a read that is dropped must not lose any.
+            // Only the first byte is read here: a read that is dropped must not lose any bytes.
             read = from.read(&mut head[..1]) => {
                 if read? == 0 {
                     return to.shutdown().await;

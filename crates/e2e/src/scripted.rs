@@ -7,7 +7,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-/// Listens on loopback and runs a script for each connection. Ends with everything when dropped.
+/// Listens on loopback and runs a script for each connection. Dropping it ends the listener and all connections.
 #[derive(Debug)]
 pub struct Scripted {
     /// Its address.
@@ -16,7 +16,7 @@ pub struct Scripted {
 }
 
 impl Scripted {
-    /// Starts one.
+    /// Starts a service with this script.
     ///
     /// # Panics
     /// When all ports are in use.

@@ -19,12 +19,12 @@ use crate::{Process, binary, eventually, query};
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
-/// How to start a server.
+/// The options with which a server is started.
 #[derive(Debug, Clone, Default)]
 pub struct ServerOptions {
     /// The content of a YAML file; no file if it is empty.
     pub config: String,
-    /// Environment variables beside the addresses and the state directory.
+    /// Environment variables in addition to the addresses and the state directory.
     pub env: Vec<(String, String)>,
     /// Its state directory, if it must exist before the server.
     pub state: Option<Arc<TempDir>>,
@@ -56,7 +56,7 @@ pub fn own_address() -> Ipv4Addr {
 }
 
 impl Server {
-    /// Starts a server with nothing but its addresses set.
+    /// Starts a server in which only its addresses are set.
     pub async fn plain() -> Self {
         Self::start(ServerOptions::default()).await
     }
@@ -73,7 +73,7 @@ impl Server {
     /// Starts a server and waits until it has announced its addresses.
     ///
     /// # Panics
-    /// When it does not start.
+    /// Panics when the server does not start.
     pub async fn start(options: ServerOptions) -> Self {
         let made = || Arc::new(tempfile::tempdir().expect("a directory"));
         let state = options.state.clone().unwrap_or_else(made);
@@ -113,7 +113,7 @@ impl Server {
     /// The token that it generated.
     ///
     /// # Panics
-    /// When it has generated none.
+    /// Panics when the server has generated no token.
     #[must_use]
     pub fn token(&self) -> String {
         fs::read_to_string(self.token_file())
@@ -143,10 +143,10 @@ impl Server {
         fs::rename(&aside, self.state().join("server.yaml")).expect("a config file");
     }
 
-    /// Replaces its file, and waits until the server follows `revision`.
+    /// Replaces its file, and waits until the server has applied `revision`.
     ///
     /// # Panics
-    /// When the server does not follow it.
+    /// When the server does not apply it.
     pub async fn follows(&self, config: &str, revision: u64) {
         self.replace_config(config);
         let what = format!("revision {revision} in force");
@@ -162,12 +162,12 @@ impl Server {
         query(self.admin, "/api/status").await
     }
 
-    /// Ends it as a crash would.
+    /// Kills it, as a crash would.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Requests its end by SIGTERM.
+    /// Sends it SIGTERM.
     pub fn terminate(&self) {
         self.process.terminate();
     }
@@ -177,10 +177,10 @@ impl Server {
         self.process.exit(within).await
     }
 
-    /// Starts it again where it was, with the same state directory.
+    /// Starts it again on the same addresses, with the same state directory.
     ///
     /// # Panics
-    /// When it does not start.
+    /// Panics when the server does not start.
     pub async fn restart(&mut self) {
         self.process.kill();
         self.process = spawn(
@@ -210,7 +210,7 @@ impl Server {
             let routable = listed.filter(|client| {
                 client["lanes"].as_u64() > Some(0)
                     && client["draining"] == Value::Bool(false)
-                    // They are announced after the registration.
+                    // Tunnels are announced after the registration.
                     && serving.contains(&&client["client_id"])
             });
             (routable.count() == clients).then_some(())
@@ -253,7 +253,7 @@ fn spawn(
     Process::spawn("adit-server", &binary("adit-server"), &args, &env, state)
 }
 
-/// Waits for the file with the addresses of this very process.
+/// Waits for the file with the addresses of this process.
 async fn running(process: &mut Process, state: &Path) -> Value {
     let pid = u64::from(process.pid());
     eventually("the addresses of the server", READY_WITHIN, async || {

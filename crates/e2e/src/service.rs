@@ -27,7 +27,7 @@ use crate::{Body, body_of, checked, empty, feed, full, pattern};
 /// The result of a handler.
 pub type Handled = Result<Response<Body>, io::Error>;
 
-/// What a service has received.
+/// The counters of a service.
 #[derive(Debug, Default)]
 pub struct ServiceStats {
     /// Requests whose head has arrived.
@@ -66,12 +66,12 @@ impl ServiceStats {
     }
 }
 
-/// A service on a port of its own. Ends with everything when dropped.
+/// A service on a port of its own. Dropping it ends all of its connections.
 #[derive(Debug)]
 pub struct Service {
     /// Its address.
     pub addr: SocketAddr,
-    /// What it has received.
+    /// Its counters.
     pub stats: Arc<ServiceStats>,
     /// Held responses continue when this is true.
     pub release: watch::Sender<bool>,
@@ -88,7 +88,7 @@ impl Service {
     /// A service with these paths:
     ///
     /// - `/who`: its name;
-    /// - `/echo`: the request's body, as it comes, with its trailers;
+    /// - `/echo`: the request's body, as it arrives, with its trailers;
     /// - `/request`: method, target and header lines as JSON;
     /// - `/bytes/N`, `/chunked/N`: N bytes of the pattern, with and without a length;
     /// - `/sum`: reads the body, compares it with the pattern, returns its length;

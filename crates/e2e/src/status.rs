@@ -11,7 +11,7 @@ const RESPONSE_WITHIN: Duration = Duration::from_secs(20);
 /// Requests JSON from an admin port.
 ///
 /// # Panics
-/// When it does not respond, or not with JSON.
+/// Panics when the port does not respond, or when the response is not valid JSON.
 pub async fn query(admin: SocketAddr, path: &str) -> Value {
     let response = within("a response of the admin port", RESPONSE_WITHIN, async {
         get(admin, &admin.to_string(), path).await
@@ -23,7 +23,7 @@ pub async fn query(admin: SocketAddr, path: &str) -> Value {
 /// The number at a JSON pointer such as `/process/tasks`.
 ///
 /// # Panics
-/// When it is missing.
+/// Panics when the number is missing.
 #[must_use]
 pub fn count(status: &Value, pointer: &str) -> u64 {
     status

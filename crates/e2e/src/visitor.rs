@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{Body, empty, full, within};
 
-/// No response that a test waits for takes longer, even on a busy machine.
+/// The time limit of a response: none that a test waits for takes longer, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A complete response.
@@ -86,7 +86,7 @@ impl Drop for Visitor {
 }
 
 impl Visitor {
-    /// Over HTTP/1.1.
+    /// Connects over HTTP/1.1.
     ///
     /// # Panics
     /// When the connection is refused.
@@ -95,7 +95,7 @@ impl Visitor {
         Self::http1_on(stream, host).await
     }
 
-    /// Over HTTP/1.1, from an address of this machine.
+    /// Connects over HTTP/1.1, from an address of this machine.
     ///
     /// # Panics
     /// When the connection is refused, or the address does not belong to this machine.
@@ -121,7 +121,8 @@ impl Visitor {
         }
     }
 
-    /// Over HTTP/2 in clear text, with windows of 64 KiB for each stream, and a sufficient one for the connection.
+    /// Connects over HTTP/2 in clear text, with windows of 64 KiB for each stream, and a sufficient window for the
+    /// connection.
     ///
     /// # Panics
     /// When the connection is refused.
@@ -161,7 +162,7 @@ impl Visitor {
     /// Sends a request and waits for the head of its response.
     ///
     /// # Errors
-    /// When the connection ends before.
+    /// The connection has ended before the head arrived.
     pub async fn send(&mut self, request: Request<Body>) -> hyper::Result<Response<Incoming>> {
         match &mut self.sender {
             Sender::Http1(sender) => {
@@ -194,12 +195,12 @@ impl Visitor {
     /// Sends a request and reads the complete response.
     ///
     /// # Errors
-    /// When the connection ends before.
+    /// The connection has ended before the response was complete.
     pub async fn whole(&mut self, request: Request<Body>) -> hyper::Result<FullResponse> {
         full_response(self.send(request).await?).await
     }
 
-    /// GET.
+    /// Sends a GET request and reads the response.
     ///
     /// # Panics
     /// When the connection ends before the response does, or the response does not arrive.
@@ -209,7 +210,7 @@ impl Visitor {
         response.expect("a response")
     }
 
-    /// POST.
+    /// Sends a POST request and reads the response.
     ///
     /// # Panics
     /// When the connection ends before the response does, or the response does not arrive.
@@ -223,7 +224,7 @@ impl Visitor {
 /// Reads a response to its end.
 ///
 /// # Errors
-/// When it is aborted.
+/// The response was aborted.
 pub async fn full_response(response: Response<Incoming>) -> hyper::Result<FullResponse> {
     let (parts, body) = response.into_parts();
     let collected = body.collect().await?;
@@ -237,7 +238,7 @@ pub async fn full_response(response: Response<Incoming>) -> hyper::Result<FullRe
     })
 }
 
-/// GET on a connection of its own.
+/// Sends a GET request on a connection of its own.
 ///
 /// # Panics
 /// When the connection ends before the response does.
@@ -245,7 +246,7 @@ pub async fn get(addr: SocketAddr, host: &str, path: &str) -> FullResponse {
     Visitor::http1(addr, host).await.get(path).await
 }
 
-/// POST on a connection of its own.
+/// Sends a POST request on a connection of its own.
 ///
 /// # Panics
 /// When the connection ends before the response does.

@@ -1,4 +1,4 @@
-//! One server, one client, and one service behind them.
+//! One server, one client, and one service.
 
 use std::net::SocketAddr;
 
@@ -7,31 +7,31 @@ use crate::{Body, Client, ClientOptions, FullResponse, Raw, Server, Service, Vis
 /// The host of a world's tunnel.
 pub const HOST: &str = "web.localhost";
 
-/// One server, one client, and one service behind them.
+/// One server, one client, and one service.
 #[derive(Debug)]
 pub struct World {
-    /// Dropped first: otherwise it would log the absence of the others at the end.
+    /// The client, which is dropped first: otherwise it would log that the others are gone.
     pub client: Client,
     /// The server.
     pub server: Server,
-    /// The service, unless the caller has its own.
+    /// The service, unless the caller has another one.
     pub service: Option<Service>,
 }
 
 impl World {
-    /// In front of [`Service::site`].
+    /// A world with [`Service::site`].
     pub async fn site() -> Self {
         Self::of(Service::site("site").await).await
     }
 
-    /// In front of a service.
+    /// A world with this service.
     pub async fn of(service: Service) -> Self {
         let mut world = Self::before(service.addr).await;
         world.service = Some(service);
         world
     }
 
-    /// In front of [`Service::site`] by h2c.
+    /// A world with [`Service::site`] over h2c.
     pub async fn h2c() -> Self {
         let service = Service::site("site").await;
         let server = Server::plain().await;
@@ -45,12 +45,12 @@ impl World {
         }
     }
 
-    /// In front of whatever listens on `addr`.
+    /// A world whose service listens on `addr`.
     pub async fn before(addr: SocketAddr) -> Self {
         Self::configured("", addr).await
     }
 
-    /// In front of whatever listens on `addr`, with a file for the server.
+    /// A world whose service listens on `addr`, with a file for the server.
     pub async fn configured(config: &str, addr: SocketAddr) -> Self {
         let server = Server::with(config).await;
         let client = Client::http(&server, "client-1", "web", addr).await;
@@ -64,7 +64,7 @@ impl World {
     /// The service.
     ///
     /// # Panics
-    /// When the caller has its own.
+    /// When the caller has another one.
     #[must_use]
     pub fn service(&self) -> &Service {
         self.service.as_ref().expect("a service of this world")
@@ -85,12 +85,12 @@ impl World {
         Raw::connect(self.server.http).await
     }
 
-    /// GET on a connection of its own.
+    /// Sends a GET request on a connection of its own.
     pub async fn get(&self, path: &str) -> FullResponse {
         get(self.server.http, HOST, path).await
     }
 
-    /// POST on a connection of its own.
+    /// Sends a POST request on a connection of its own.
     pub async fn post(&self, path: &str, body: Body) -> FullResponse {
         self.http1().await.post(path, body).await
     }

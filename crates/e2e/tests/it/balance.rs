@@ -1,4 +1,4 @@
-//! Three real clients in one group share the load as their tunnel says. F23, F12.
+//! Three real clients in one group share the load by the policy of their tunnel. F23, F12.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_secs(20);
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const REQUESTS: usize = 3_000;
 
-/// A server and three clients of one group, each with a service that says its name.
+/// A server and three clients of one group, each with a service that responds with its name.
 struct Group {
     clients: Vec<Client>,
     server: Server,
@@ -100,7 +100,7 @@ async fn weighted_round_robin_follows_the_weights() {
     }
 }
 
-/// The clients that are busy get nothing while another is free.
+/// Busy clients receive no requests while another one is idle.
 #[tokio::test]
 async fn least_connections_goes_to_the_free_one() {
     let group = group("least_connections", "host", [1, 1, 1]).await;
@@ -145,8 +145,9 @@ async fn power_of_two_is_roughly_even() {
     let group = group("power_of_two", "host", [1, 1, 1]).await;
     let spread = group.spread(REQUESTS).await;
     for count in counts(&spread) {
-        // By dice alone the standard deviation is below 30; but it goes by load, and a busy machine lets one of the
-        // clients wait longer than the others. Each gets between half and twice of its even share.
+        // With random choices alone the standard deviation would be below 30. The choice also depends on the load, and
+        // on a busy machine one client may wait longer than the others. Each client gets between half and twice its
+        // even share.
         assert!(
             (REQUESTS / 6..=2 * REQUESTS / 3).contains(&count),
             "{spread:?}"
@@ -154,7 +155,7 @@ async fn power_of_two_is_roughly_even() {
     }
 }
 
-/// Where each key leads.
+/// The client that serves each key.
 async fn by_key(server: &Server, keys: usize) -> HashMap<usize, String> {
     let mut visitor = Visitor::http1(server.http, HOST).await;
     let mut map = HashMap::new();
@@ -178,7 +179,7 @@ async fn by_address(server: &Server, keys: usize) -> HashMap<usize, String> {
     map
 }
 
-/// Each client has a share of the keys; when one leaves, its keys alone move; when it returns, they are back.
+/// Each client has a share of the keys. When one leaves, only its keys move; when it returns, they return.
 async fn only_its_keys_move(
     mut group: Group,
     keys: usize,

@@ -1,4 +1,4 @@
-//! Compression on the hop, from the file to the visitor and back. F09, section 13 of the protocol.
+//! Compression on the tunnel hop, from the configuration file to the visitor. F09, section 13 of the protocol.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -33,7 +33,7 @@ async fn echo() -> Service {
     .await
 }
 
-/// A server and one client with these tunnels, as YAML writes them on one line each.
+/// A server and a client with these tunnels; each is written as YAML on one line.
 async fn world(tunnels: &[String]) -> (Server, Client) {
     let server = Server::plain().await;
     let lines: String = tunnels
@@ -45,7 +45,7 @@ async fn world(tunnels: &[String]) -> (Server, Client) {
     (server, client)
 }
 
-/// Messages, bytes before and bytes on the hop, of the one client.
+/// Messages, bytes before compression and bytes on the hop, of the client.
 async fn crossed(server: &Server) -> (u64, u64, u64) {
     let status = server.status().await;
     let of = |what: &str| count(&status, &format!("/clients/0/compression/{what}"));
@@ -129,7 +129,7 @@ async fn p_13_6_compressed_content_is_left_alone() {
     )
     .await;
     assert_eq!(crossed(&server).await, (0, 0, 0));
-    // Each direction is looked at for itself.
+    // Each direction is checked separately.
     say(&server, encoded, "content-type: text/plain", body()).await;
     let (_, plain, packed) = crossed(&server).await;
     assert!((90_000..=100_000).contains(&plain), "{plain}");
@@ -139,7 +139,7 @@ async fn p_13_6_compressed_content_is_left_alone() {
     assert!(packed * 3 < plain);
 }
 
-/// A service that says every byte back.
+/// A service that returns every byte.
 async fn parrot() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -164,7 +164,7 @@ async fn f09_a_tcp_connection_crosses_compressed_message_by_message() {
     let (server, _client) = world(&[tunnel]).await;
     let addr = SocketAddr::new(server.tunnel.ip(), 4100);
     let mut stream = TcpStream::connect(addr).await.unwrap();
-    // Each text is received before the next is sent.
+    // Each text is received before the next one is sent.
     for n in 0..20 {
         let sent = json(400 + n);
         stream.write_all(&sent).await.unwrap();

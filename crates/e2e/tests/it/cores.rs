@@ -1,5 +1,4 @@
-//! The binaries are composed of the cores: a core that traffic passes by stands out.
-//! F01, F11, F15, F18, F23, F25, F33.
+//! The binaries use the cores: the counter of an unused core would stay 0. F01, F11, F15, F18, F23, F25, F33.
 
 use std::time::Duration;
 
@@ -7,7 +6,7 @@ use adit_e2e::{World, count, eventually, pattern};
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// Every counter moves, and by what the traffic says it must.
+/// Every counter changes by the number that the requests require.
 #[tokio::test]
 async fn traffic_passes_through_every_core() {
     const REQUESTS: u64 = 50;
@@ -34,7 +33,7 @@ async fn traffic_passes_through_every_core() {
     assert_eq!(count(&settled, "/cores/pending_settled"), REQUESTS);
     assert_eq!(count(&settled, "/clients/0/opened"), REQUESTS);
     assert_eq!(count(&settled, "/visitors/requests"), REQUESTS);
-    // A request and a response at least.
+    // At least one message for the request and one for the response.
     let messages =
         count(&settled, "/cores/codec_messages") - count(&before, "/cores/codec_messages");
     assert!(messages >= 2 * REQUESTS, "{messages}");
@@ -51,7 +50,7 @@ async fn traffic_passes_through_every_core() {
     assert!(count(&client, "/cores/mux_batches") > count(&client_before, "/cores/mux_batches"));
     assert_eq!(count(&client, "/cores/reconnect_dials"), 1);
 
-    // P-4.6: bodies longer than a window make both sides grant.
+    // P-4.6: for bodies longer than a window, both sides grant credit.
     let granted = count(&settled, "/cores/flow_windows");
     let client_granted = count(&client, "/cores/flow_windows");
     assert_eq!(visitor.get("/bytes/1000000").await.body.len(), 1_000_000);

@@ -1,10 +1,10 @@
-//! F43: `adit demo`, the shortest way to see it work.
+//! F43: `adit demo`, the shortest way to try adit.
 
 use std::{net::SocketAddr, time::Duration};
 
 use adit_e2e::{Process, binary, get, run};
 
-/// Checks everything that this version carries, and says so with its exit code.
+/// Checks everything that this version supports, and reports the result with its exit code.
 #[tokio::test]
 async fn demo_once_checks_itself() {
     let dir = tempfile::tempdir().unwrap();
@@ -19,7 +19,7 @@ async fn demo_once_checks_itself() {
     assert_eq!(once.code, Some(0), "{}\n{}", once.stdout, once.stderr);
 }
 
-/// Prints the URL first, serves it, and ends on a signal.
+/// Prints the URL first, serves it, and ends after a signal.
 #[tokio::test]
 async fn demo_serves_until_it_is_ended() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Peers without a token, and visitors who take every descriptor: what the process holds, and who is still served.
+//! Peers without a token, and visitors that use every descriptor: the resources of the process, and which visitors are
+//! still served.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -15,10 +16,10 @@ use tokio::{
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What all connections without a session may take together: `docs/architecture.md`, "Bounded memory".
+/// The memory that all connections without a session may use together: `docs/architecture.md`, "Bounded memory".
 const UNAUTHENTICATED_CEILING_BYTES: u64 = 32 << 20;
 
-/// A `Register` call with the beginning of a message of 3.9 MB, in frames that every server of HTTP/2 takes.
+/// A `Register` call with the beginning of a message of 3.9 MB, in frames that every HTTP/2 server accepts.
 fn half_registration() -> Vec<u8> {
     const MESSAGE_BYTES: usize = 3_900_000;
     let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
@@ -29,7 +30,7 @@ fn half_registration() -> Vec<u8> {
         frame.extend(payload);
         frame
     };
-    // HPACK: POST, http, and literals under names of the static table (RFC 7541, appendix A).
+    // HPACK: POST, http, and literals with names of the static table (RFC 7541, appendix A).
     let mut headers = vec![0x83, 0x86];
     let mut literal = |name: &[u8], value: &str| {
         headers.extend(name);
@@ -52,8 +53,8 @@ fn half_registration() -> Vec<u8> {
     bytes
 }
 
-/// 400 connections that send the bytes, each for at most `patience`: not all of them can be written, and what is not read
-/// stays on this side. `look` is called after each connection.
+/// 400 connections that send the bytes, each for at most `patience`: not all of them can be written, and unread bytes
+/// stay on this side. `look` is called after each connection.
 async fn attack(
     server: &Server,
     bytes: &'static [u8],
@@ -89,10 +90,10 @@ async fn no_connection_without_a_session(server: &Server) {
 #[tokio::test]
 async fn p_1_12_half_registrations_stay_below_the_ceiling() {
     procfs::allow_descriptors(2_000);
-    // All of them come from one address here: it may have as many as there are in all.
+    // All connections have one address here, so the bound for one address is that for all.
     let config = "server: { limits: { max_unauthenticated_per_address: 256 } }";
     let server = Server::with(config).await;
-    // What the first connection brings along is not the attack's.
+    // The memory that the first connection causes does not count as that of the attack.
     drop(get(server.http, HOST, "/who").await);
     let before = procfs::resident_bytes(server.pid());
     let mut peak = 0;
@@ -109,7 +110,7 @@ async fn p_1_12_half_registrations_stay_below_the_ceiling() {
         grown <= UNAUTHENTICATED_CEILING_BYTES,
         "{grown} bytes during"
     );
-    // The oldest of them make room for a client with a token.
+    // The oldest connections are closed to make room for a client with a token.
     let service = Service::site("site").await;
     let client = Client::http(&server, "client-1", "web", service.addr).await;
     assert_eq!(get(server.http, HOST, "/who").await.status, 200);
@@ -129,7 +130,7 @@ fn lines(server: &mut Server, text: &str) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-/// Regression: its departure was logged as a lost connection.
+/// Regression: the departure of the client was logged as a lost connection.
 #[tokio::test]
 async fn a_client_that_has_drained_is_logged_as_left() {
     let mut world = World::site().await;
@@ -148,8 +149,8 @@ async fn a_client_that_has_drained_is_logged_as_left() {
     assert!(lost.is_empty(), "{lost:?}");
 }
 
-/// P-1.12: the allocator keeps memory of an attack and uses it again for the next one. It fills up over the first three
-/// attacks (6, 12 and 16 MB in a debug build) and stays there (17.5 MB after the fifth).
+/// P-1.12: the allocator keeps memory of an attack and uses it again for the next one. It grows during the first three
+/// attacks (6, 12 and 16 MB in a debug build) and then stays nearly the same (17.5 MB after the fifth).
 #[tokio::test]
 async fn p_1_12_repeated_attacks_do_not_climb_over_the_ceiling() {
     procfs::allow_descriptors(2_000);
@@ -177,7 +178,7 @@ async fn p_1_12_repeated_attacks_do_not_climb_over_the_ceiling() {
     assert!(climbed <= UNAUTHENTICATED_CEILING_BYTES / 8, "{kept:?}");
 }
 
-/// A client that is killed, and a wrong token, are in the server's log with their address.
+/// The server's log contains a client that was killed, and a wrong token, with their addresses.
 #[tokio::test]
 async fn a_killed_client_and_a_wrong_token_are_logged_once() {
     let mut world = World::site().await;
@@ -204,11 +205,11 @@ async fn a_killed_client_and_a_wrong_token_are_logged_once() {
     );
 }
 
-/// Sockets that say nothing, on one listener.
+/// Opens connections to one listener that send nothing.
 async fn silent(addr: SocketAddr, number: usize) -> Vec<TcpStream> {
     let mut held = Vec::new();
     for _ in 0..number {
-        // Beyond what is accepted they wait in the backlog.
+        // Connections that are not accepted wait in the backlog.
         if let Ok(Ok(stream)) = timeout(Duration::from_secs(1), TcpStream::connect(addr)).await {
             held.push(stream);
         }
@@ -216,8 +217,8 @@ async fn silent(addr: SocketAddr, number: usize) -> Vec<TcpStream> {
     held
 }
 
-/// The soft limit is the hard one. At 128 descriptors 300 silent visitors leave room for links, the admin page, and the
-/// visitors of other ports.
+/// The server raises the soft limit to the hard limit. With 128 descriptors, 300 silent visitors leave room for links,
+/// the admin page, and the visitors of other ports.
 #[tokio::test]
 async fn silent_visitors_at_128_descriptors_do_not_exclude_others() {
     procfs::allow_descriptors(2_000);
@@ -256,13 +257,13 @@ async fn silent_visitors_at_128_descriptors_do_not_exclude_others() {
         },
     )
     .await;
-    // The admin page, another port's visitors, and a client that comes now.
+    // The admin page, a visitor of another port, and a client that connects now are served.
     let visitor = get(raw, "any", "/who").await;
     assert_eq!(visitor.status, 200);
     let second = Client::http(&server, "client-2", "second", service.addr).await;
     let open = procfs::descriptors(server.pid());
     assert!(open < 128, "{open}");
-    // The silent ones are closed after a while, and the visitors behind them are served.
+    // The silent visitors are closed after some time, and the visitors behind them are served.
     let web = eventually("a visitor of the flooded port", PATIENCE, async || {
         let mut visitor = Raw::connect(server.http).await;
         visitor

@@ -1,4 +1,4 @@
-//! Client entries: listeners on the client that lead to upstreams of the server. F08, section 12 of the protocol.
+//! Client entries: listeners of the client for upstreams of the server. F08, section 12 of the protocol.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -23,11 +23,11 @@ const MIB: u64 = 1 << 20;
 struct Office {
     client: Client,
     server: Server,
-    /// Where the entries listen, in the order of the file.
+    /// The addresses of the entries, in the order of the file.
     entries: Vec<SocketAddr>,
 }
 
-/// What the files say beside upstreams and entries.
+/// Settings of the files in addition to upstreams and entries.
 #[derive(Default)]
 struct Also<'a> {
     server: &'a str,
@@ -35,7 +35,7 @@ struct Also<'a> {
     log: bool,
 }
 
-/// `upstreams` and `entries` are lists as YAML writes them on one line.
+/// `upstreams` and `entries` are lists, written as YAML on one line.
 async fn office(upstreams: &str, entries: &str, also: Also<'_>) -> Office {
     let telling = if also.log {
         "  telemetry: { access_log: stderr }\n"
@@ -64,7 +64,7 @@ async fn listening(client: &Client) -> Vec<SocketAddr> {
     entries.iter().map(addr).collect()
 }
 
-/// One upstream of HTTP servers, and one entry that leads to it.
+/// One upstream of HTTP servers, and one entry for it.
 async fn erp(services: &[&Service], also: Also<'_>) -> Office {
     office(
         &format!("[{}]", upstream("erp", "http1", services)),
@@ -118,7 +118,7 @@ fn seen<'v>(echoed: &'v Value, name: &str) -> Vec<&'v str> {
         .collect()
 }
 
-/// Nothing is open any more on the server.
+/// Waits until nothing is open on the server.
 async fn at_rest(server: &Server) {
     eventually("a server at rest", SOON, async || {
         let status = server.status().await;
@@ -144,7 +144,7 @@ impl Office {
     }
 }
 
-/// F08: what a server entry does for visitors of the server, an entry does for visitors of the client.
+/// F08: an entry of the client does for its visitors what an entry of the server does.
 #[tokio::test]
 async fn an_http_entry_leads_to_its_upstream() {
     let service = Service::site("erp").await;
@@ -164,7 +164,7 @@ async fn an_http_entry_leads_to_its_upstream() {
             let response = visitor.send(request).await.unwrap();
             assert_eq!(checked(response.into_body()).await, Ok(3_000_000));
         }
-        // P-3.4, and the host as the visitor sent it.
+        // P-3.4: the headers about the visitor, and the host as the visitor sent it.
         let echoed = visitor.get("/request?a=b").await;
         let echoed: Value = serde_json::from_slice(&echoed.body).unwrap();
         assert_eq!(echoed["target"], "/request?a=b");
@@ -175,7 +175,7 @@ async fn an_http_entry_leads_to_its_upstream() {
         assert_eq!(seen(&echoed, "x-request-id").len(), 1);
     }
     at_rest(&office.server).await;
-    // P-12.3: which side opened requests stands in the status of both.
+    // P-12.3: the status of both sides contains which side opened requests.
     let (server, client) = (office.server.status().await, office.client.status().await);
     let at_server = &server["clients"][0];
     assert_eq!(
@@ -214,7 +214,7 @@ async fn trailers_cross_an_entry() {
     assert_eq!(response.trailers.unwrap()["x-sum"], "42");
 }
 
-/// P-10.1, P-10.2: bytes both ways, and each direction ends on its own.
+/// P-10.1, P-10.2: bytes cross in both directions, and each direction ends independently.
 #[tokio::test]
 async fn a_tcp_entry_leads_to_its_upstream() {
     let echo = echo().await;
@@ -251,7 +251,7 @@ async fn a_tcp_entry_leads_to_its_upstream() {
     assert_eq!(count(&status, "/opened"), 8);
 }
 
-/// F23: requests of entries are shared among the servers of an upstream as its policy says.
+/// F23: requests of entries are shared among the servers of an upstream by its policy.
 #[tokio::test]
 async fn three_thousand_requests_are_shared_evenly() {
     const REQUESTS: usize = 3_000;
@@ -285,7 +285,7 @@ async fn three_thousand_requests_are_shared_evenly() {
     assert_eq!(count(&status, "/cores/balance_choices"), REQUESTS as u64);
 }
 
-/// P-12.1: an entry to what the server does not define leads nowhere, whatever host its visitors name.
+/// P-12.1: an entry for an unknown upstream reaches no server, whatever host its visitors name.
 #[tokio::test]
 async fn p_12_1_nothing_else_of_the_server_can_be_reached() {
     let (service, secret) = (Service::site("erp").await, Service::site("secret").await);
@@ -296,7 +296,7 @@ async fn p_12_1_nothing_else_of_the_server_can_be_reached() {
             {{ name: address, listen: 0, upstream: "{}" }},
             {{ name: bytes, type: tcp, listen: 0, upstream: nope }},
             {{ name: other-kind, type: tcp, listen: 0, upstream: erp }}]"#,
-        // What a name may look like: digits and dots.
+        // The forms that a name may have: digits and dots.
         secret.addr.ip(),
     );
     let office = office(&upstreams, &entries, Also::default()).await;
@@ -315,7 +315,7 @@ async fn p_12_1_nothing_else_of_the_server_can_be_reached() {
         let mut raw = Raw::connect(*entry).await;
         assert_eq!(raw.read_to_end().await.end, End::Reset, "P-10.4");
     }
-    // RFC 9112, 3.2.2: an absolute target is another way to say a host.
+    // RFC 9112, 3.2.2: an absolute target is another way to name a host.
     let mut raw = Raw::connect(office.entries[0]).await;
     raw.send(format!(
         "GET http://{host}/who HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
@@ -324,7 +324,7 @@ async fn p_12_1_nothing_else_of_the_server_can_be_reached() {
     assert!(raw.read_to_end().await.text().ends_with("erp"));
     assert_eq!(secret.stats.connections(), 0);
     assert_eq!(secret.stats.begun(), 0);
-    // The client finds out by itself, and says so.
+    // The client detects the unknown upstreams, and reports them.
     let status = eventually("what leads nowhere", SOON, async || {
         let status = office.client.status().await;
         status["entries"][1]["error"].is_string().then_some(status)
@@ -363,7 +363,7 @@ async fn entries_and_tunnels_share_one_data_stream() {
         (office.server.http, HOST, "inner"),
         (office.entries[0], "erp.internal", "outer"),
     ];
-    // One visitor on each way reads nothing of what it asked for.
+    // One visitor in each direction does not read its response.
     let mut stalled = Vec::new();
     for (addr, host, _) in ways {
         let mut raw = Raw::narrow(addr, 4096).await;
@@ -418,7 +418,7 @@ async fn entries_and_tunnels_share_one_data_stream() {
     at_rest(&office.server).await;
 }
 
-/// F04, F08: what rides on HTTP crosses an entry as it crosses a tunnel. Needs Python, as `tests/grpc.rs` does.
+/// F04, F08: protocols over HTTP cross an entry as they cross a tunnel. Needs Python, as `tests/grpc.rs` does.
 #[tokio::test]
 async fn grpc_crosses_an_entry() {
     let service = PythonService::start("grpc_service.py").await;
@@ -438,7 +438,7 @@ async fn websocket_crosses_an_entry() {
     assert_eq!(held.len(), 12, "{held:?}");
 }
 
-/// P-12.3: both sides' logs name a request by its UUID and say who opened it, and both count it so.
+/// P-12.3: the logs of both sides contain the UUID of a request and its opener, and the metrics of both count it so.
 #[tokio::test]
 async fn p_12_3_the_opener_stands_in_logs_and_metrics_of_both_sides() {
     let (inner, outer) = (Service::site("inner").await, Service::site("outer").await);
@@ -486,7 +486,7 @@ async fn p_12_3_the_opener_stands_in_logs_and_metrics_of_both_sides() {
     }
 }
 
-/// P-6.4: a link that is lost fails what rode on it, once each; what can be repeated is, on the next link.
+/// P-6.4: a lost link fails its requests once each; requests that are safe to repeat are repeated on the next link.
 #[tokio::test]
 async fn p_6_4_a_link_lost_in_the_middle() {
     let service = Service::site("erp").await;
@@ -580,7 +580,7 @@ async fn visitors_of_an_entry_wait_for_the_link() {
     }
 }
 
-/// The wait is bounded: then HTTP gets a response, and TCP is reset (P-10.4).
+/// The wait is bounded: after it, HTTP visitors get a response, and TCP connections are reset (P-10.4).
 #[tokio::test]
 async fn without_a_link_visitors_get_the_reason() {
     let service = Service::site("erp").await;
@@ -613,7 +613,7 @@ async fn without_a_link_visitors_get_the_reason() {
     .await;
 }
 
-/// The reasons are those of section 7, wherever the request was opened (P-12.2).
+/// The reasons are those of section 7, whichever side opened the request (P-12.2).
 #[tokio::test]
 async fn p_12_2_failures_have_their_reasons() {
     let down = closed_address().await;
@@ -668,7 +668,7 @@ async fn p_12_2_failures_have_their_reasons() {
     }
 }
 
-/// F12: what visitors of the server and of entries have open counts against the same permits.
+/// F12: open requests of visitors of the server and of entries count against the same permits.
 #[tokio::test]
 async fn p_12_2_permits_are_shared_with_visitors_of_the_server() {
     let (inner, outer) = (Service::site("inner").await, Service::site("outer").await);
@@ -712,7 +712,7 @@ async fn p_12_2_permits_are_shared_with_visitors_of_the_server() {
     }
 }
 
-/// What a killed client had open is given back on the server, down to the connections to the upstream.
+/// The requests of a killed client are released on the server, and so are the connections to the upstream.
 #[tokio::test]
 async fn a_killed_client_leaves_nothing_behind() {
     let service = Service::site("erp").await;
@@ -745,7 +745,7 @@ async fn a_killed_client_leaves_nothing_behind() {
     }
 }
 
-/// A visitor who leaves gives up its request at the upstream.
+/// A visitor that leaves cancels its request at the upstream.
 #[tokio::test]
 async fn a_visitor_that_leaves_cancels_its_request() {
     let service = Service::site("erp").await;
@@ -764,7 +764,7 @@ async fn a_visitor_that_leaves_cancels_its_request() {
     at_rest(&office.server).await;
 }
 
-/// F21: a client that drains takes no new visitors, and those that are here get their responses.
+/// F21: a client that drains accepts no new visitors, and the current ones get their responses.
 #[tokio::test]
 async fn a_client_that_drains_finishes_what_its_entries_began() {
     let service = Service::site("erp").await;
@@ -790,7 +790,7 @@ async fn a_client_that_drains_finishes_what_its_entries_began() {
     assert!(office.client.exit(SOON).await.success());
 }
 
-/// F21: a server that drains finishes what clients have opened.
+/// F21: a server that drains completes requests that clients have opened.
 #[tokio::test]
 async fn a_server_that_drains_finishes_what_entries_began() {
     let service = Service::site("erp").await;
@@ -839,7 +839,7 @@ async fn an_entry_that_cannot_listen_names_its_key() {
     assert!(run.stderr.contains(&expected), "{}", run.stderr);
 }
 
-/// F25: a rule may lead visitors of the server to an upstream, with no client at all.
+/// F25: the target of a rule may be an upstream, without any client.
 #[tokio::test]
 async fn a_rule_leads_visitors_to_an_upstream() {
     let services = [Service::site("a").await, Service::site("b").await];
@@ -850,7 +850,7 @@ async fn a_rule_leads_visitors_to_an_upstream() {
         upstream("erp", "http1", &services.each_ref()),
         upstream_at("down", "http1", &[closed_address().await]),
     );
-    // One permit is enough for one visitor: it is not asked for again on the way.
+    // One permit is enough for one visitor: the request takes no second one on its path.
     let server = Server::with(&config).await;
     let mut visitor = Visitor::http1(server.http, "erp.internal").await;
     let names = [
@@ -884,7 +884,7 @@ async fn a_rule_leads_visitors_to_an_upstream() {
     );
 }
 
-/// Of ten permits one address takes seven at most while others come, whatever host it asks for.
+/// Of ten permits, one address gets seven at most while others wait, whatever host it names.
 #[tokio::test]
 async fn one_address_at_an_entry_leaves_permits_to_others() {
     let service = Service::site("site").await;

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// Traces that visitors began, and the span in them that asks.
+/// Traces that visitors began, and the spans that send the requests.
 const TRACES: [&str; 2] = [
     "0af7651916cd43dd8448eb211c80319c",
     "1af7651916cd43dd8448eb211c80319c",
@@ -22,13 +22,13 @@ const SPAN: &str = "b7ad6b7169203331";
 /// The code of a span that failed.
 const ERROR: i32 = 2;
 
-/// A server with the upstream `erp`, and a client with entries that lead there, both telling everything.
+/// A server with the upstream `erp`, and a client with entries for it, both with logs, metrics and traces.
 struct Office {
     collector: Collector,
     server: Server,
     client: Client,
     service: Service,
-    /// Where the entries listen, in the order of the file.
+    /// The addresses of the entries, in the order of the file.
     entries: Vec<SocketAddr>,
 }
 
@@ -37,7 +37,7 @@ const ENTRIES: &str = "[{ name: erp, type: http, listen: \"127.0.0.1:0\", upstre
      { name: bytes, type: tcp, listen: \"127.0.0.1:0\", upstream: erp }]";
 
 impl Office {
-    /// `limits` is what the server's file says beside.
+    /// `limits` are further settings in the server's file.
     async fn start(limits: &str) -> Self {
         let (collector, service) = (Collector::start().await, Service::site("erp").await);
         let telling = format!(
@@ -65,7 +65,7 @@ impl Office {
         }
     }
 
-    /// Asks for a path, as part of a trace.
+    /// Requests a path, as part of a trace.
     async fn traced(&self, trace: &str, path: &str) -> FullResponse {
         let mut visitor = Visitor::http1(self.entries[0], "erp.internal").await;
         let mut request = visitor.request(&Method::GET, path, empty());
@@ -74,7 +74,7 @@ impl Office {
         visitor.whole(request).await.unwrap()
     }
 
-    /// Waits until so many requests of the client have come to the server.
+    /// Waits until this many requests of the client have reached the server.
     async fn came(&self, requests: u64) {
         eventually("requests at the server", SOON, async || {
             let status = self.server.status().await;
@@ -83,7 +83,7 @@ impl Office {
         .await;
     }
 
-    /// What the server counts as failed, by this reason.
+    /// The failures with this reason that the server counts.
     async fn failures(&self, reason: &str) -> Vec<String> {
         let admin = self.server.admin;
         let metrics = get(admin, &admin.to_string(), "/metrics").await.text();
@@ -107,7 +107,7 @@ impl Office {
     }
 }
 
-/// The line of the access log that `is_it`.
+/// The line of the access log for which `is_it` holds.
 async fn line(process: &Process, is_it: impl Fn(&Value) -> bool) -> Value {
     eventually("a line about the request", SOON, async || {
         let log = process.stderr();
@@ -127,7 +127,7 @@ async fn line_at(process: &Process, path: &str) -> Value {
     line(process, |line| line["path"] == path).await
 }
 
-/// Whose a request is, as the server knows it.
+/// The owner of a request, as the server recorded it.
 fn assert_owner(line: &Value) {
     assert_eq!(line["edge"], "egress", "{line}");
     assert_eq!(line["opener"], "client", "{line}");
@@ -135,7 +135,7 @@ fn assert_owner(line: &Value) {
     assert_eq!(line["user"], "default", "{line}");
 }
 
-/// Begin and end.
+/// The start and the end of a span.
 fn times(one: &Collected) -> (u64, u64) {
     (one.span.start_time_unix_nano, one.span.end_time_unix_nano)
 }
@@ -160,7 +160,7 @@ async fn requests_of_a_client_entry_are_recorded_with_their_owner() {
     assert_eq!(record["span_id"].as_str().unwrap().len(), 16);
 }
 
-/// At the other end too: a client knows its own name.
+/// Requests that the server opens at a client: the client records its own name.
 #[tokio::test]
 async fn requests_that_a_client_serves_are_recorded_with_its_name() {
     let service = Service::site("web").await;
@@ -199,14 +199,14 @@ async fn a_wait_for_a_permit_is_a_phase() {
     assert_eq!((first.text(), second.text()), ("erp".into(), "erp".into()));
     let (held, waited) = (office.trace(TRACES[0]).await, office.trace(TRACES[1]).await);
     let hop = waited.named("adit-server", "GET")[0];
-    // What comes after it is the wait for a connection of the pool.
+    // The second queue phase is the wait for a connection of the pool.
     let queue = waited.named("adit-server", "queue");
     let queue = queue.iter().min_by_key(|one| times(one).0).unwrap();
     assert_eq!(queue.span.parent_span_id, hop.span.span_id);
     assert_eq!(times(queue).0, times(hop).0, "it counts from when it came");
     let first_byte = waited.named("adit-server", "first byte")[0];
     assert!(times(queue).1 <= times(first_byte).0);
-    // The permit was given back when the one before was over.
+    // The permit was returned when the previous request was over.
     let before = times(held.named("adit-server", "first byte")[0]).1;
     assert!(times(queue).0 < before && before <= times(queue).1);
     assert_owner(&line_at(office.server.process(), "/who").await);
@@ -250,7 +250,7 @@ async fn a_request_without_a_permit_is_recorded() {
     assert_eq!(hop.span.parent_span_id, transit.span.span_id);
 }
 
-/// Who leaves while it waits for a permit has been here too.
+/// A visitor that leaves while it waits for a permit is recorded too.
 #[tokio::test]
 async fn a_visitor_that_leaves_the_queue_is_recorded() {
     let limits = "  limits: { max_requests: 1 }\n  timeouts: { permit_wait: 20s }\n";
@@ -279,7 +279,7 @@ async fn a_visitor_that_leaves_the_queue_is_recorded() {
     assert_eq!(record["tunnel"], "erp");
 }
 
-/// Names that clients make up are not counted apart.
+/// Names that clients invent are not counted separately.
 #[tokio::test]
 async fn a_missing_upstream_is_recorded() {
     let mut office = Office::start("").await;
@@ -293,7 +293,7 @@ async fn a_missing_upstream_is_recorded() {
     assert_owner(&record);
     assert_eq!(record["reason"], "no_tunnel");
     assert_eq!(record["tunnel"], Value::Null, "{record}");
-    // The client knows what it asked for.
+    // The client's record has the name that it requested.
     let asked = line_of(office.client.process(), &id).await;
     assert_eq!(asked["tunnel"], "nowhere");
     let failures = office.failures("no_tunnel").await;

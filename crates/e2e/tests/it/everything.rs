@@ -1,5 +1,5 @@
-//! Every protocol at once over one data stream, with stalled peers in each: none delays another, and every byte is
-//! the right one. F04 to F07, F11, P-4.1, P-5.1, P-9.5, P-11.2.
+//! All protocols at once over one data stream, with stalled peers in each: none delays another, and every byte is
+//! correct. F04 to F07, F11, P-4.1, P-5.1, P-9.5, P-11.2.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -29,7 +29,7 @@ const WORKERS: u64 = 6;
 const ROUNDS: u64 = 30;
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A datagram that has not come back by then is sent again.
+/// A datagram that has not returned by then is sent again.
 const LOST_AFTER: Duration = Duration::from_millis(500);
 
 /// `length` bytes of the pattern.
@@ -42,7 +42,7 @@ fn bytes(length: u64) -> Vec<u8> {
     all
 }
 
-/// What this worker says in this round: unlike what anybody else says at any time.
+/// The payload of this worker in this round, which differs from all other payloads.
 fn payload(protocol: &str, worker: u64, round: u64) -> Vec<u8> {
     let name = format!("{protocol} {worker} {round} ");
     // Sizes around the boundaries of messages and windows.
@@ -54,7 +54,7 @@ async fn local<T>(bound: std::io::Result<T>) -> T {
     bound.expect("a port")
 }
 
-/// A service that reads a length and sends as many bytes of the pattern, or for 0 echoes everything.
+/// A service that reads a length and sends as many bytes of the pattern; for 0 it echoes everything.
 async fn tcp_service() -> SocketAddr {
     let listener = local(TcpListener::bind("127.0.0.1:0").await).await;
     let addr = listener.local_addr().unwrap();
@@ -79,7 +79,7 @@ async fn tcp_service() -> SocketAddr {
     addr
 }
 
-/// A service that says every datagram back.
+/// A service that echoes every datagram.
 async fn udp_service() -> SocketAddr {
     let socket = local(UdpSocket::bind("127.0.0.1:0").await).await;
     let addr = socket.local_addr().unwrap();
@@ -155,7 +155,7 @@ impl World {
         SocketAddr::new(self.server.tunnel.ip(), port)
     }
 
-    /// A connection that takes little at a time.
+    /// A connection with a small receive buffer.
     async fn narrow(&self, addr: SocketAddr) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
@@ -170,7 +170,7 @@ fn grpc(request: &mut Request<adit_e2e::Body>) {
     request.headers_mut().insert("te", trailers);
 }
 
-/// What a stalled peer reads when it goes on at last: how many bytes of the pattern.
+/// The task in which a stalled peer continues to read: returns the number of bytes of the pattern.
 type Rest = std::pin::Pin<Box<dyn Future<Output = u64> + Send>>;
 
 async fn stalled(world: &World) -> Vec<(&'static str, Rest)> {
@@ -303,7 +303,8 @@ async fn udp(addr: SocketAddr, worker: u64) {
     };
     for round in 0..ROUNDS {
         let expected = payload_of(round);
-        // The kernel may lose one that meets a full buffer; what comes is whole and ours, if perhaps asked for twice.
+        // The kernel may drop a datagram when a buffer is full. A datagram that arrives is complete and from this
+        // worker, but may have been requested twice.
         'asked: loop {
             socket.send(&expected).await.unwrap();
             while let Ok(length) = timeout(LOST_AFTER, socket.recv(&mut back)).await {
@@ -355,11 +356,11 @@ async fn all_protocols_at_once_beside_stalled_peers_of_each() {
     .await;
     assert!(waiting().await > 0, "they are stalled still");
 
-    // All of it went over one data stream.
+    // All protocols used one data stream.
     let status = world.server.status().await;
     assert_eq!(count(&status, "/clients/0/lanes"), 1, "{status}");
 
-    // Those that go on at last get everything.
+    // Peers that continue to read receive everything.
     let mut going_on = JoinSet::new();
     for (protocol, rest) in stalled {
         going_on.spawn(async move { (protocol, rest.await) });

@@ -1,7 +1,7 @@
-//! What a killed client, server, service or visitor leaves of a WebSocket, a gRPC call and a UDP flow. F04, F05, F07,
+//! How a WebSocket, a gRPC call and a UDP flow end when client, server, service or visitor is killed. F04, F05, F07,
 //! P-8.4, P-9.6, P-11.4; TCP is in `sessions.rs`, HTTP in `recovery.rs`.
 //!
-//! Needs the interpreter that `ADIT_PYTHON` names, or `target/python/bin/python` as `ci/test` makes it.
+//! Needs the interpreter that `ADIT_PYTHON` names, or `target/python/bin/python`, which `ci/test` creates.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -20,7 +20,7 @@ use tokio_tungstenite::{
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Who is killed.
+/// The process that is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Killed {
     Client,
@@ -58,7 +58,7 @@ impl World {
         }
     }
 
-    /// Brings the killed one back, and waits for the client to be connected.
+    /// Starts the killed process again, and waits for the client to be connected.
     async fn restore(&mut self, side: Killed) {
         match side {
             Killed::Client => self.client.restart().await,
@@ -99,7 +99,7 @@ async fn open(server: &Server) -> WebSocketStream<TcpStream> {
     socket
 }
 
-/// The connection ends without a close frame.
+/// Expects the end of the connection without a close frame.
 async fn is_cut(socket: &mut WebSocketStream<TcpStream>) {
     match within("the end", PATIENCE, socket.next()).await {
         Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_))) => {}
@@ -127,7 +127,7 @@ async fn p_9_6_a_lost_visitor_is_lost_for_the_service() {
     let world = World::start("websocket", "ws_service.py").await;
     let socket = open(&world.server).await;
     assert_eq!(count(&world.server.status().await, "/process/pending"), 1);
-    // As a killed process leaves it: a reset.
+    // The visitor's connection ends with a reset, as that of a killed process.
     let stream = socket.into_inner();
     socket2::SockRef::from(&stream)
         .set_linger(Some(Duration::ZERO))
@@ -141,7 +141,7 @@ async fn p_9_6_a_lost_visitor_is_lost_for_the_service() {
     .await;
 }
 
-/// Begins the call that hangs; the first message has come.
+/// Begins the call that hangs; its first message has arrived.
 async fn hang(server: &Server) -> (Visitor, Response<Incoming>) {
     let mut visitor = Visitor::http2(server.http, "it.localhost").await;
     let path = "/adit.e2e.v1.Echo/Hang";
@@ -184,7 +184,7 @@ async fn a_killed_server_aborts_a_call_and_the_next_succeeds() {
     assert!(ended.is_err(), "a call that broke off must not look whole");
     world.restore(Killed::Server).await;
     let (visitor, response) = hang(&world.server).await;
-    // A visitor who is gone cancels the call (P-8.3).
+    // A visitor that leaves cancels the call (P-8.3).
     drop(response);
     drop(visitor);
     world.nothing_is_left().await;
@@ -195,7 +195,7 @@ async fn echo_on(addr: SocketAddr) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         let mut datagram = vec![0; 2048];
         loop {
-            // A refusal of the other side is an error here; the next datagram may succeed.
+            // An ICMP error is reported here; the next datagram may succeed.
             if let Ok((length, from)) = socket.recv_from(&mut datagram).await {
                 let _ = socket.send_to(&datagram[..length], from).await;
             }
@@ -203,7 +203,7 @@ async fn echo_on(addr: SocketAddr) -> tokio::task::JoinHandle<()> {
     })
 }
 
-/// Sends until it comes back: datagrams may be lost while somebody is gone.
+/// Sends a datagram until it is echoed: datagrams may be lost while a process is down.
 async fn until_echoed(visitor: &UdpSocket, what: &str) {
     let mut back = vec![0; 2048];
     eventually(what, PATIENCE, async || {
@@ -246,7 +246,7 @@ async fn p_11_4_a_flow_comes_back_whichever_side_was_killed() {
     let service = echo_on(service_addr).await;
     until_echoed(&visitor, "after the service").await;
 
-    // The visitor falls silent, and its flow ends by itself.
+    // The visitor sends nothing more, and its flow ends by itself.
     drop(visitor);
     eventually("no flow left", PATIENCE, async || {
         let server = server.status().await;

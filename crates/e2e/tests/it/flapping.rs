@@ -1,6 +1,7 @@
-//! Links over interfaces that flap, and over paths that are dead in one direction: in network namespaces of their own.
+//! Links over interfaces that go down and up, and over paths that are dead in one direction, in network namespaces of
+//! their own.
 //!
-//! Needs root and `ip`; without the permission the tests say so and pass.
+//! Needs root and `ip`; without the permission the tests print that and pass.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -22,14 +23,14 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(30);
 const TOKEN: &str = "a-token-of-some-length-0123456789";
 
-/// Two namespaces with a cable between them: the server in the one, client and service in the other.
+/// Two connected network namespaces: the server is in one, client and service are in the other.
 struct Cable {
     server: String,
     client: String,
 }
 
 impl Cable {
-    /// Nothing when the system does not allow it.
+    /// Creates the namespaces; `None` when the system does not allow it.
     fn new(name: &str) -> Option<Self> {
         let id = std::process::id();
         let cable = Self {
@@ -115,12 +116,12 @@ fn ran(line: &str) -> bool {
     done.is_ok_and(|done| done.status.success())
 }
 
-/// Registrations so far.
+/// Number of registrations so far.
 fn epochs(server: &Process) -> usize {
     server.stderr().matches("client registered").count()
 }
 
-/// A link whose interface is down for 0.5 s of every 2 s lives on: liveness is the business of the heartbeat.
+/// A link whose interface is down for 0.5 s of every 2 s stays up: only the heartbeat decides whether it is alive.
 #[tokio::test]
 async fn a_link_lives_on_an_interface_that_flaps() {
     let Some(cable) = Cable::new("flap") else {
@@ -140,7 +141,7 @@ async fn a_link_lives_on_an_interface_that_flaps() {
     assert!(!log.contains("client disconnected"), "{log}");
 }
 
-/// What one direction of the connection swallows is noticed by the heartbeat, whichever direction it is.
+/// The heartbeat detects that one direction of the connection drops everything, whichever direction it is.
 #[tokio::test]
 async fn a_half_dead_connection_is_replaced_within_15_s() {
     for (name, from_server) in [("deafs", false), ("deafc", true)] {
@@ -149,7 +150,7 @@ async fn a_half_dead_connection_is_replaced_within_15_s() {
         };
         let dir = tempfile::tempdir().unwrap();
         let (server, client) = cable.connected(&dir).await;
-        // The connection of now alone: a new one has another port.
+        // Only the current connection is blocked: a new one has another port.
         let shown = Command::new("ip")
             .args([
                 "netns",
@@ -185,7 +186,7 @@ async fn a_half_dead_connection_is_replaced_within_15_s() {
             return;
         }
         let begun = Instant::now();
-        // Under the same session, or a new one when the server was the first to notice.
+        // The client reconnects under the same session, or under a new one if the server detected the loss first.
         eventually("another connection", Duration::from_secs(20), async || {
             let reopened = client.stderr().contains("control stream opened again");
             (reopened || epochs(&server) == 2).then_some(())

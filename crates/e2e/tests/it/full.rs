@@ -1,4 +1,4 @@
-//! What does not fit into every run: `ci/full` runs them with `cargo nextest run --run-ignored only`. F13, F21.
+//! Tests that take too long for every run: `ci/full` runs them with `cargo nextest run --run-ignored only`. F13, F21.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 
-/// Watches what both processes hold while `work` runs; gives the most, above what they held before.
+/// Watches the memory of both processes while `work` runs; returns the maximum above their memory before.
 async fn most_resident(world: &World, work: impl Future<Output = ()>) -> [u64; 2] {
     let pids = [world.server.pid(), world.client.pid()];
     let idle = pids.map(procfs::resident_bytes);
@@ -43,7 +43,7 @@ async fn ten_gigabytes_each_way_in_bounded_memory() {
         };
         let up = async {
             let mut visitor = world.http1().await;
-            // Not `post`, whose patience is that of a small request.
+            // `post` is not used, because its time limit is that of a small request.
             let request = visitor.request(&Method::POST, "/sum", pattern(10 * GIB, true));
             let sum = visitor.whole(request).await.unwrap();
             assert_eq!(sum.text(), format!("{} bytes, as sent", 10 * GIB));
@@ -60,7 +60,7 @@ async fn ten_gigabytes_each_way_in_bounded_memory() {
     }
 }
 
-/// F13, F15: ten minutes of everything at once; memory does not grow from the second minute to the last.
+/// F13, F15: ten minutes of all kinds of requests; memory does not grow from the second minute to the last.
 #[tokio::test]
 #[ignore = "ci/full"]
 async fn ten_minutes_of_everything() {
@@ -83,7 +83,7 @@ async fn ten_minutes_of_everything() {
                     Err(_) => false,
                 };
                 if !responded {
-                    // Its client was killed in the middle of it.
+                    // The client of the request was killed in the middle of it.
                     visitor = adit_e2e::Visitor::http1(http, adit_e2e::HOST).await;
                 }
                 if rounds.is_multiple_of(10) {

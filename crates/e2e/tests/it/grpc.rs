@@ -1,6 +1,6 @@
 //! gRPC through the tunnel, with Python's grpcio as visitor and as service. F04, P-8.1 to P-8.4.
 //!
-//! Needs the interpreter that `ADIT_PYTHON` names, or `target/python/bin/python` as `ci/test` makes it.
+//! Needs the interpreter that `ADIT_PYTHON` names, or `target/python/bin/python`, which `ci/test` creates.
 
 use adit_e2e::{
     Client, ClientOptions, Server,
@@ -28,6 +28,6 @@ async fn p_8_1_every_kind_of_call_of_grpcio_crosses() {
     let service = PythonService::start("grpc_service.py").await;
     let (server, _client) = world(&service).await;
     let held = visit("grpc_visitor.py", server.http, HOST, &[]).await;
-    // unary, streams, turns, details, deadline, cancellation, 64 MiB, 200 at once, health, reflection.
+    // Unary calls, streams, chats, details, deadline, cancellation, 64 MiB, 200 at once, health, reflection.
     assert_eq!(held.len(), 11, "{held:?}");
 }

@@ -1,5 +1,5 @@
-//! HTTP as visitors and services speak it, through both binaries. F03, F12, F13, F20, F45, P-3.1 to P-3.6, P-7.1, and
-//! what bad input gets.
+//! HTTP of visitors and services through both binaries. F03, F12, F13, F20, F45, P-3.1 to P-3.6, P-7.1, and the
+//! responses to invalid input.
 
 use std::{
     sync::{
@@ -25,7 +25,7 @@ use tokio::{
 const SOON: Duration = Duration::from_secs(20);
 const MIB: u64 = 1 << 20;
 
-/// Reads a request's head and what has come with it.
+/// Reads a request's head and the bytes that arrived with it.
 async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     let mut piece = [0; 4096];
@@ -51,7 +51,7 @@ async fn canned(response: &'static str) -> Scripted {
     .await
 }
 
-/// Which headers the service saw, by name.
+/// The values of a header that the service received.
 fn seen<'v>(echoed: &'v Value, name: &str) -> Vec<&'v str> {
     let headers = echoed["headers"].as_array().unwrap();
     headers
@@ -87,7 +87,7 @@ async fn plain_methods(visitor: &mut Visitor) {
             "the service's own failures are no reasons of ours"
         );
     }
-    // The connection is as good as before.
+    // The connection remains usable.
     assert_eq!(visitor.get("/who").await.text(), "site");
 }
 
@@ -107,7 +107,7 @@ async fn methods_and_statuses_over_http2() {
     assert_eq!(visitor.get("/who").await.version, Version::HTTP_2);
 }
 
-/// F03: a service that speaks HTTP/2 in clear text.
+/// F03: a service over HTTP/2 in clear text.
 #[tokio::test]
 async fn methods_and_statuses_of_an_h2c_service() {
     let world = World::h2c().await;
@@ -117,7 +117,7 @@ async fn methods_and_statuses_of_an_h2c_service() {
     assert_eq!(echoed["version"], "HTTP/2.0");
 }
 
-/// F03: the service handles a range; it passes in both directions.
+/// F03: the service handles a range; the headers cross in both directions.
 #[tokio::test]
 async fn ranges_pass_through() {
     let service = canned(
@@ -204,7 +204,7 @@ async fn trailers_both_ways(world: &World, visitor: &mut Visitor) {
     assert_eq!(world.get("/who").await.text(), "site");
 }
 
-/// F03: trailers cross in both directions, whatever each end speaks.
+/// F03: trailers cross in both directions, whatever protocol each end uses.
 #[tokio::test]
 async fn trailers_cross_in_both_directions() {
     let world = World::site().await;
@@ -217,7 +217,7 @@ async fn trailers_cross_in_both_directions() {
 
 const EXPECTING: &str = "POST /sum HTTP/1.1\r\nHost: web.localhost\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n";
 
-/// P-3.5: the body is read when the service asks for it.
+/// P-3.5: the body is read when the service requests it.
 #[tokio::test]
 async fn expect_continue_waits_for_the_service() {
     let world = World::site().await;
@@ -235,7 +235,7 @@ async fn expect_continue_waits_for_the_service() {
     );
 }
 
-/// P-3.5: a service that does not want the body says so before the body is read.
+/// P-3.5: a service that rejects the request responds before the body is read.
 #[tokio::test]
 async fn expect_continue_refused_by_the_service() {
     let service = canned("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno").await;
@@ -246,7 +246,7 @@ async fn expect_continue_refused_by_the_service() {
     assert_eq!(response.status(), 417);
 }
 
-/// P-3.5: a service that does not know `Expect` stays silent; after a second the body is read all the same.
+/// P-3.5: a service that does not know `Expect` stays silent; after a second the body is read nevertheless.
 #[tokio::test]
 async fn expect_continue_with_a_silent_service() {
     let service = Scripted::start(|mut stream| async move {
@@ -301,7 +301,8 @@ async fn events_come_when_they_are_sent() {
             assert_eq!(frame.unwrap().unwrap().into_data().unwrap(), event);
         }
         drop((visitor, body));
-        // A visitor who has only stopped sending looks the same until it is sent something.
+        // A visitor that has only shut its sending side looks the same as one that has left, until something is sent to
+        // it.
         within("a service that learns of it", SOON, async {
             while feeder.send("data: more\n\n").await {}
         })
@@ -361,7 +362,7 @@ async fn hop_by_hop_headers_stay_on_their_hop() {
     assert_eq!(response.header("x-kept"), "1");
 }
 
-/// P-3.4, F45: who asked, for what, and under which id.
+/// P-3.4, F45: the headers with the visitor's address, the host, and the request id.
 #[tokio::test]
 async fn the_service_gets_the_visitors_address() {
     let world = World::site().await;
@@ -458,14 +459,14 @@ async fn large_bodies_arrive_unharmed_over_http2() {
     large_bodies(&world, world.http2().await, true).await;
 }
 
-/// P-3.6, P-6.1: a service that refuses an upload early is heard while the visitor still sends.
+/// P-3.6, P-6.1: the early rejection of an upload by a service reaches the visitor, which is still sending.
 #[tokio::test]
 async fn an_early_413_reaches_a_visitor_that_still_sends() {
     let service = Scripted::start(|mut stream| async move {
         read_head(&mut stream).await;
         let response = b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 7\r\nConnection: close\r\n\r\ntoo big";
         let _ = stream.write_all(response).await;
-        // Closed in an orderly way: what comes is read and dropped until the other side is done.
+        // The connection is closed in order: further bytes are read and dropped until the other side has ended.
         let _ = stream.shutdown().await;
         let mut piece = vec![0; 16 * 1024];
         while matches!(stream.read(&mut piece).await, Ok(length) if length > 0) {}
@@ -492,7 +493,7 @@ async fn an_early_413_reaches_a_visitor_that_still_sends() {
     }
 }
 
-/// F20, P-6.2: when the visitor leaves, the service's request is given up.
+/// F20, P-6.2: when the visitor leaves, the request to the service is cancelled.
 #[tokio::test]
 async fn a_visitor_that_leaves_cancels_the_request() {
     let world = World::site().await;
@@ -504,7 +505,7 @@ async fn a_visitor_that_leaves_cancels_the_request() {
         })
         .await;
     };
-    // While the response is awaited.
+    // The visitor leaves while the response is awaited.
     let mut raw = world.raw().await;
     raw.send(format!("GET /held HTTP/1.1\r\nHost: {HOST}\r\n\r\n"))
         .await;
@@ -514,14 +515,14 @@ async fn a_visitor_that_leaves_cancels_the_request() {
     .await;
     raw.reset();
     cancelled(1).await;
-    // In the middle of the response.
+    // The visitor leaves in the middle of the response.
     let mut raw = world.raw().await;
     raw.send(format!("GET /begun HTTP/1.1\r\nHost: {HOST}\r\n\r\n"))
         .await;
     raw.read_text("first,").await;
     raw.reset();
     cancelled(2).await;
-    // In the middle of a download that is being sent, by a plain close.
+    // The visitor closes its connection in the middle of a download that is being sent.
     let mut raw = world.raw().await;
     raw.send(format!(
         "GET /chunked/10000000000 HTTP/1.1\r\nHost: {HOST}\r\n\r\n"
@@ -530,7 +531,7 @@ async fn a_visitor_that_leaves_cancels_the_request() {
     raw.read_text("200 OK").await;
     drop(raw);
     cancelled(3).await;
-    // One of several streams of an HTTP/2 connection.
+    // The visitor resets one of several streams of an HTTP/2 connection.
     let mut visitor = world.http2().await;
     let request = visitor.request(&Method::GET, "/begun", empty());
     let mut response = visitor.send(request).await.unwrap();
@@ -542,7 +543,7 @@ async fn a_visitor_that_leaves_cancels_the_request() {
     assert_eq!(counts["clients"][0]["requests"], 0, "{counts}");
 }
 
-/// What a service does that breaks off: its first bytes, and whether the connection is reset.
+/// A service that breaks off: the bytes that it sends, and whether it resets the connection.
 async fn broken_off(response: &'static str, reset: bool) -> (Scripted, Arc<Notify>) {
     let go = Arc::new(Notify::new());
     let echoed = go.clone();
@@ -561,7 +562,7 @@ async fn broken_off(response: &'static str, reset: bool) -> (Scripted, Arc<Notif
     (service, go)
 }
 
-/// P-7.1: a response that breaks off never looks whole.
+/// P-7.1: a response that breaks off never looks complete.
 #[tokio::test]
 async fn a_service_that_breaks_off_is_seen_to() {
     for (response, reset) in [
@@ -616,7 +617,7 @@ async fn a_service_that_breaks_off_is_seen_to() {
     }
 }
 
-/// A body that ends with its connection, properly closed, is whole.
+/// A body that ends with its connection, closed in order, is complete.
 #[tokio::test]
 async fn a_body_that_ends_with_its_connection_is_whole() {
     let (service, go) = broken_off("HTTP/1.1 200 OK\r\n\r\npart", false).await;
@@ -784,7 +785,7 @@ async fn bad_input_is_refused_at_the_door() {
         let response = visitor.read_to_end().await;
         assert_eq!(response.status(), *status, "{what}: {}", response.text());
     }
-    // P-7: ours say why.
+    // P-7: responses that adit itself makes contain the reason.
     let mut visitor = world.raw().await;
     visitor.send(&table[10].1).await;
     let response = visitor.read_to_end().await;
@@ -805,7 +806,7 @@ async fn bad_input_is_refused_at_the_door() {
     assert_eq!(world.get("/who").await.text(), "site");
 }
 
-/// A request smuggled behind a body whose length is disputed is never served.
+/// A request that is smuggled after a body with a disputed length is never served.
 #[tokio::test]
 async fn a_smuggled_request_is_never_served() {
     let paths = Arc::new(AtomicUsize::new(0));
@@ -840,9 +841,9 @@ async fn a_smuggled_request_is_never_served() {
     assert_eq!(paths.load(Ordering::SeqCst), 0);
 }
 
-/// A tunnel whose client has left: a bounded wait, then 503 with a reason and when to come again.
+/// A tunnel whose client has left: a bounded wait, then 503 with a reason and `retry-after`.
 #[tokio::test]
-async fn a_tunnel_without_a_client_responses_after_a_bounded_wait() {
+async fn a_tunnel_without_a_client_responds_after_a_bounded_wait() {
     let service = Service::site("site").await;
     let config = "server:\n  timeouts: { client_wait: 300ms, startup_grace: 0s }\n";
     let mut world = World::configured(config, service.addr).await;
@@ -857,7 +858,7 @@ async fn a_tunnel_without_a_client_responses_after_a_bounded_wait() {
     assert!(!response.header("retry-after").is_empty());
 }
 
-/// F12: a visitor who makes no progress is reset and gives its permit back.
+/// F12: a visitor that makes no progress is reset, and its permit is returned.
 #[tokio::test]
 async fn a_stalled_visitor_is_reset() {
     let service = Service::site("site").await;
@@ -900,7 +901,7 @@ async fn a_stalled_visitor_is_reset() {
     drop(client);
 }
 
-/// F12: over the limit a visitor waits a bounded time, then gets 503 with the reason and when to come again.
+/// F12: above the limit a visitor waits a bounded time, then gets 503 with the reason and `retry-after`.
 #[tokio::test]
 async fn over_the_limit_visitors_wait_and_then_get_503() {
     let service = Service::site("site").await;

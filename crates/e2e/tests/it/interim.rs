@@ -1,4 +1,4 @@
-//! Interim responses and `100 Continue` on their way to visitors of HTTP/2, through both binaries. P-3.1, P-3.5.
+//! Interim responses and `100 Continue` for visitors of HTTP/2, through both binaries. P-3.1, P-3.5.
 
 use std::{future::poll_fn, net::SocketAddr, time::Duration};
 
@@ -13,17 +13,17 @@ use tokio::{
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Only a service ends the wait for `100 Continue`.
+/// With this setting only a service ends the wait for `100 Continue`.
 const PATIENT: &str = "  timeouts: { continue_wait: 10m }\n";
 
-/// Sends hints and asks for the body, over HTTP/1.1.
+/// A service over HTTP/1.1 that sends hints and requests the body.
 async fn http1() -> Scripted {
     Scripted::start(|mut stream| async move {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             match stream.read_u8().await {
                 Ok(byte) => head.push(byte),
-                // A look whether it is there.
+                // Checks whether a byte has arrived.
                 Err(_) => return,
             }
         }
@@ -38,7 +38,7 @@ async fn http1() -> Scripted {
     .await
 }
 
-/// The same over HTTP/2.
+/// A service over HTTP/2 that sends hints and requests the body.
 async fn http2() -> Scripted {
     Scripted::start(|stream| async move {
         let Ok(mut connection) = h2::server::handshake(stream).await else {
@@ -74,7 +74,7 @@ async fn read(mut body: h2::RecvStream) -> Bytes {
     all.into()
 }
 
-/// A visitor that sends its body when it has its 100, and not before.
+/// A visitor that sends its body after the response 100, and not before.
 async fn visit(entry: SocketAddr, host: &str) {
     let stream = TcpStream::connect(entry).await.unwrap();
     let (mut requests, connection) = h2::client::handshake(stream).await.unwrap();

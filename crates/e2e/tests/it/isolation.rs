@@ -33,7 +33,8 @@ async fn a_thousand_stalled_readers_delay_no_other_request() {
     stalled_readers(Arrival::AtOnce).await;
 }
 
-/// Each response in frames of its own pins buffers that a burst would have shared: 66 MiB before those were copied.
+/// Each response arrives in separate frames and pins buffers that a burst would have shared: 66 MiB before these slices
+/// were copied.
 #[tokio::test]
 async fn a_thousand_stalled_readers_one_after_another() {
     stalled_readers(Arrival::OneByOne).await;
@@ -133,7 +134,7 @@ async fn stalled_readers(arrival: Arrival) {
         );
     }
 
-    // They leave, and everything comes back.
+    // When the readers leave, everything is released.
     for reader in stalled {
         reader.reset();
     }
@@ -146,7 +147,8 @@ async fn stalled_readers(arrival: Arrival) {
     assert_eq!(visitor.get("/who").await.text(), "site");
 }
 
-/// Sends a byte of a body every half second until the connection ends; what the server sent before that.
+/// Sends a byte of a body every half second until the connection ends; returns the bytes that the server sent before
+/// that.
 async fn trickle(http: SocketAddr) -> String {
     let mut stream = TcpStream::connect(http).await.unwrap();
     let head = format!("POST /unread HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 1000000\r\n\r\n");
@@ -166,10 +168,10 @@ async fn trickle(http: SocketAddr) -> String {
     String::from_utf8_lossy(&read).into_owned()
 }
 
-/// A thousand uploads of a byte at a time and a thousand silent connections of TCP, all of one address, against a client
-/// with 1,000 permits, which is the default. Visitors of another address are served all the time, and one of the same
-/// address once silent ones have made room. The times of the server are short, with a byte in each half second instead
-/// of one in three seconds: the test takes what `stall` and the waits for permits take.
+/// A thousand uploads of single bytes and a thousand silent TCP connections, all from one address, to a client with
+/// 1,000 permits, which is the default. Visitors from another address are served all the time, and one from the same
+/// address once silent connections have been reset. The timeouts of the server are short, with a byte every half second
+/// instead of every three seconds, so that the test takes no longer than `stall` and the waits for permits.
 #[tokio::test]
 async fn a_thousand_tricklers_do_not_switch_a_client_off() {
     const EACH: usize = 1_000;
@@ -226,7 +228,7 @@ async fn a_thousand_tricklers_do_not_switch_a_client_off() {
         !responses.keys().any(|line| line.contains("200")),
         "{responses:?}"
     );
-    // One of the same address waits until a silent connection has made room.
+    // A visitor from the same address waits until a silent connection has been reset.
     let mut same = Visitor::http1(http, HOST).await;
     let response = within("a response to the same address", SOON, same.get("/who")).await;
     assert_eq!(response.status, 200, "{}", response.text());
@@ -235,7 +237,7 @@ async fn a_thousand_tricklers_do_not_switch_a_client_off() {
         resets += 1;
     }
     println!("silent connections that were reset: {resets}");
-    // The others fit into the share of their address.
+    // The other connections are within the share of their address.
     assert!(resets >= EACH - 700, "{resets}");
     over.send_replace(true);
     let served = honest.await.unwrap();
@@ -243,7 +245,7 @@ async fn a_thousand_tricklers_do_not_switch_a_client_off() {
     assert!(served >= 20, "{served}");
 }
 
-/// Stalls one download on a visitor's HTTP/2 connection and asks for others on the same one.
+/// Stalls one download on a visitor's HTTP/2 connection and requests others on the same connection.
 async fn stalled_download_beside_others(world: &World) {
     let visitor = world.http2().await;
     let mut slow = visitor.share();
@@ -264,7 +266,7 @@ async fn stalled_download_beside_others(world: &World) {
         }
     })
     .await;
-    // The stalled one was only slow.
+    // The stalled download completes, only more slowly.
     let rest = within("the stalled one's body", SOON, checked(stalled.into_body())).await;
     assert_eq!(rest, Ok(16 * MIB));
 }
@@ -321,7 +323,7 @@ async fn stalled_upload_beside_others(world: &World) {
         .unwrap();
 }
 
-/// F11: one stalled stream of a visitor's HTTP/2 connection does not hold the others of the same connection.
+/// F11: a stalled stream of a visitor's HTTP/2 connection does not delay the others of the same connection.
 #[tokio::test]
 async fn one_stalled_download_does_not_hold_its_http2_connection() {
     stalled_download_beside_others(&World::site().await).await;
@@ -333,7 +335,7 @@ async fn one_stalled_upload_does_not_hold_its_http2_connection() {
     stalled_upload_beside_others(&World::site().await).await;
 }
 
-/// F11: the connections to an h2c service are shared by all visitors, and delay none.
+/// F11: all visitors share the connections to an h2c service, and a stalled one delays no other.
 #[tokio::test]
 async fn one_stalled_download_does_not_hold_a_shared_h2c_service() {
     stalled_download_beside_others(&World::h2c().await).await;

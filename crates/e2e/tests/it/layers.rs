@@ -1,4 +1,4 @@
-//! Layers that a configuration gives, in its order, per tunnel, and changed while the programs run. F44, F26, P-1.16.
+//! Layers of a configuration: their order, their tunnel, and changes while the programs run. F44, F26, P-1.16.
 
 use std::{fs, time::Duration};
 
@@ -19,7 +19,7 @@ fn file(service: &Service, layers: &str) -> String {
     )
 }
 
-/// Puts `config` in place of the client's file, and sends SIGHUP.
+/// Replaces the client's file by `config`, and sends SIGHUP.
 fn change(server: &Server, client: &mut Client, config: &str) {
     let file = server.state().join(format!("{ID}.yaml"));
     let aside = file.with_extension("new");
@@ -39,7 +39,7 @@ async fn responds_with(visitor: &mut Visitor, path: &str, status: u16) -> FullRe
 
 const GUARDED: &str = "[{ response_headers: { set: { x-tunnel: web } } }, \
      { require_header: { name: x-key, values: [the-key] } }]";
-/// The same two in the other order.
+/// The same two layers in the other order.
 const UNMARKED: &str = "[{ require_header: { name: x-key, values: [the-key] } }, \
      { response_headers: { set: { x-tunnel: web } } }]";
 const CLOSED: &str =
@@ -51,7 +51,7 @@ async fn p_1_16_layers_of_a_tunnel_follow_the_file() {
     let server = Server::plain().await;
     let options = ClientOptions::file(&server, ID, &file(&service, GUARDED));
     let mut client = Client::start(options).await;
-    // One connection through all changes.
+    // The same connection is used for all changes.
     let mut visitor = Visitor::http1(server.http, "web.localhost").await;
     let refused = responds_with(&mut visitor, "/who", 403).await;
     assert_eq!(refused.header("x-tunnel"), "web");
@@ -140,7 +140,7 @@ async fn server_layers_hold_for_every_request_and_follow_the_file() {
     assert_eq!(unknown.header("x-server"), "1");
     assert!(!unknown.headers.contains_key("x-rule"));
 
-    // The connection that is there has the new layers.
+    // The existing connection has the new layers.
     server.replace_config(&server_file(&service, CLOSED, "[]"));
     server.process().signal("HUP");
     let closed = responds_with(&mut visitor, "/who", 503).await;

@@ -1,4 +1,4 @@
-//! Two hundred rounds of connecting, killing and breaking off leave nothing behind. F13, F15, F16.
+//! Two hundred rounds of connecting, killing and breaking off leave no state. F13, F15, F16.
 
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,14 @@ use http::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const SOON: Duration = Duration::from_secs(30);
-/// Longer than the second in which the lines of a limited log are counted by a task.
+/// A pause that is longer than the second in which a limited log counts lines in a task.
 const REST: Duration = Duration::from_millis(1_200);
 const WARM_UP: usize = 20;
 const ROUNDS: usize = 200;
 const KILL_EVERY: usize = 10;
 const MIB: u64 = 1 << 20;
 
-/// What a process holds; the same whenever nothing happens.
+/// The resources of a process, which are the same whenever no request runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Held {
     server_descriptors: usize,
@@ -47,7 +47,7 @@ struct Rounds {
 
 impl Rounds {
     async fn start() -> (Self, Scripted) {
-        // Responds with half of the announced length.
+        // The service responds with half of the announced length.
         let broken = Scripted::start(|mut stream| async move {
             let mut head = [0; 2048];
             let _ = stream.read(&mut head).await;
@@ -87,7 +87,7 @@ impl Rounds {
                 "100000 bytes, as sent"
             );
 
-            // In the middle of a download, over both versions.
+            // The visitor leaves in the middle of a download, over both versions.
             let mut raw = Raw::connect(http).await;
             raw.send(format!(
                 "GET /chunked/100000000 HTTP/1.1\r\nHost: {host}\r\n\r\n"
@@ -103,7 +103,7 @@ impl Rounds {
             let request = visitor.request(&Method::GET, "/chunked/100000000", empty());
             drop(visitor.send(request).await.unwrap());
 
-            // In the middle of an upload that is not read.
+            // The visitor leaves in the middle of an upload that is not read.
             let (feeder, body) = feed();
             let request = visitor.request(&Method::POST, "/unread", body);
             let begun = self.site.stats.begun();
@@ -120,12 +120,12 @@ impl Rounds {
             let request = visitor.request(&Method::GET, "/", empty());
             match visitor.whole(request).await {
                 Err(_) => {}
-                // It was noticed before the head had gone out.
+                // The failure was detected before the head had been sent.
                 Ok(response) => assert_eq!(response.reason(), "service_aborted"),
             }
         }
         if number.is_multiple_of(KILL_EVERY) {
-            // With a request running.
+            // The client is killed while a request runs.
             let mut raw = Raw::connect(http).await;
             raw.send("GET /begun HTTP/1.1\r\nHost: killed.localhost\r\n\r\n")
                 .await;
@@ -157,7 +157,7 @@ impl Rounds {
         }
     }
 
-    /// What is held when everything that was broken off has gone.
+    /// The resources when everything that was broken off has ended.
     async fn at_rest(&self) -> Held {
         let mut last = None;
         let mut same = 0;

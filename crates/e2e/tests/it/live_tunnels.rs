@@ -1,4 +1,4 @@
-//! Tunnels and entries of a client's file that come and go while the client runs. F08, F26, F27, P-1.15.
+//! Tunnels and entries of a client's file that are added and removed while the client runs. F08, F26, F27, P-1.15.
 
 use std::{fmt::Write as _, fs, net::SocketAddr, time::Duration};
 
@@ -25,7 +25,7 @@ impl Office {
         Self { client, server }
     }
 
-    /// Puts `config` in place of the client's file, as an editor does.
+    /// Replaces the client's file by `config`, as an editor does.
     fn replace(&self, config: &str) {
         let file = self.server.state().join(format!("{ID}.yaml"));
         let aside = file.with_extension("new");
@@ -33,7 +33,7 @@ impl Office {
         fs::rename(&aside, &file).unwrap();
     }
 
-    /// The same, with SIGHUP.
+    /// Replaces the file, and sends SIGHUP.
     fn change(&mut self, config: &str) {
         self.replace(config);
         self.client.process().signal("HUP");
@@ -53,7 +53,7 @@ impl Office {
         .await;
     }
 
-    /// The body of `/who` of a tunnel, or the status that it has instead.
+    /// The body of `/who` of a tunnel, or the status of the response if it is not 200.
     async fn who(&self, tunnel: &str) -> Result<String, StatusCode> {
         let host = format!("{tunnel}.localhost");
         let response = get(self.server.http, &host, "/who").await;

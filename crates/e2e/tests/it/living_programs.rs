@@ -1,5 +1,5 @@
-//! What must not end a program, nor confuse who reads its output: full disks, readers that leave, state directories that
-//! cannot be used, signals, a server that comes late. F26, F39, F43.
+//! Conditions that must neither end a program nor corrupt its output: full disks, readers that leave, unusable state
+//! directories, signals, a server that starts late. F26, F39, F43.
 
 use std::{
     fs::{self, File},
@@ -18,7 +18,7 @@ use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// A path below which nothing can be made, not even by root.
+/// A path below which no file can be created, not even by root.
 const NOWHERE: &str = "/proc/adit";
 
 /// A child that does not outlive its test.
@@ -65,7 +65,7 @@ fn full_disk() -> Stdio {
         .into()
 }
 
-/// A server whose addresses are all free ones.
+/// A server that listens only on free ports.
 fn server(state: &Path) -> Command {
     let addr = own_address();
     let mut command = program(
@@ -141,7 +141,7 @@ fn a_command_that_cannot_print_does_not_panic() {
         ("adit", &["--version"], 0),
         ("adit-server", &["--bind-port", "many"], 2),
         ("adit", &["status"], 1),
-        // The output is the response, and it is lost.
+        // The output is the result of the command, and it is lost.
         ("adit", &["completion", "bash"], 1),
     ] {
         assert_eq!(code(name, args), Some(expected), "{name} {args:?}");
@@ -166,7 +166,7 @@ fn a_reader_that_leaves_ends_a_command_quietly() {
     }
 }
 
-/// Both streams on one pipe, as a script reads them; with something to warn of.
+/// Both streams are one pipe, as for a script; the program has a warning to print.
 #[tokio::test]
 async fn the_first_line_on_a_pipe_is_the_public_url() {
     let service = Service::site("site").await;
@@ -367,7 +367,7 @@ async fn a_bad_token_ends_a_client_with_its_place() {
             assert!(ended.stderr.contains(place), "{}", ended.stderr);
         }
     }
-    // Neither a file nor a server: there is nothing to start.
+    // There is neither a file nor a server, so the program cannot start.
     let ended = run(
         "adit",
         &["start"],

@@ -1,4 +1,4 @@
-//! The shipped binaries, driven from outside.
+//! Tests of the shipped binaries.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod balance;

@@ -19,7 +19,7 @@ fn of(server: &Server, user: &str, id: &str, name: &str, service: SocketAddr) ->
         .env("ADIT__TOKEN", &format!("token-of-{user}-0123456789"))
 }
 
-/// What the server says of a tunnel: the clients that serve it.
+/// The clients that serve a tunnel, by the server's status.
 async fn serving(server: &Server, name: &str) -> Vec<String> {
     let status = server.status().await;
     let tunnels = status["tunnels"].as_array().into_iter().flatten();
@@ -44,7 +44,7 @@ fn release(server: &Server, kind: &str, name: &str) -> (bool, String) {
     )
 }
 
-/// Waits until the file of owners names something: it is written a second after a change.
+/// Waits until the file of owners contains a name: it is written a second after a change.
 async fn written(server: &Server, name: &str) {
     eventually("the file of owners", PATIENCE, async || {
         let file = std::fs::read_to_string(server.state().join("names.json")).ok()?;
@@ -53,8 +53,8 @@ async fn written(server: &Server, name: &str) {
     .await;
 }
 
-/// Bob's own token, the group and the tunnel of alice: not while she serves it, not after a restart of the server, and
-/// only once an administrator has released it.
+/// With his own token, Bob gets Alice's group and tunnel neither while she serves it nor after a restart of the server,
+/// but only once an administrator has released it.
 #[tokio::test]
 async fn p_1_9_a_group_is_its_users_until_it_is_released() {
     let service = Service::site("site").await;

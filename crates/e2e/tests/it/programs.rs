@@ -1,5 +1,5 @@
-//! Programs that we did not write, through TCP and UDP tunnels: PostgreSQL, Redis, OpenSSH, iperf3, DNS. F06, F07, P-10.1,
-//! P-10.2, P-11.1.
+//! Third-party programs through TCP and UDP tunnels: PostgreSQL, Redis, OpenSSH, iperf3, DNS. F06, F07, P-10.1, P-10.2,
+//! P-11.1.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,7 +16,7 @@ use adit_e2e::{
 };
 use serde_json::Value;
 
-/// A tunnel of each kind to a service, all on one public port.
+/// A tunnel of each kind to a service, all with the same public port.
 async fn tunnels(kinds: &[&str], service: SocketAddr) -> (Server, Client, SocketAddr) {
     let server = Server::plain().await;
     let mut config = String::from("client:\n  tunnels:\n");
@@ -67,7 +67,7 @@ async fn postgres_runs_its_own_benchmark_and_copies_whole() {
     let balance = "select count(*) = 400 and sum(delta) = (select sum(abalance) from pgbench_accounts) \
                    from pgbench_history";
     assert_eq!(run("psql", &["-At", "-c", balance]).await.trim(), "t");
-    // Out and in again, some ten megabytes: what comes back is what went.
+    // Some ten megabytes are exported and imported again, and must be unchanged.
     let file = dir.join("copied").display().to_string();
     let out =
         format!("\\copy (select i, md5(i::text) from generate_series(1, 200000) i) to '{file}'");
@@ -105,7 +105,7 @@ async fn redis_runs_its_benchmark_and_keeps_its_data() {
     for test in ["SET", "GET", "LRANGE_100"] {
         assert!(output.contains(&format!("\"{test}")), "{output}");
     }
-    // A megabyte that a shell can carry: written through the tunnel, compared beside it.
+    // A megabyte, written through the tunnel and compared without it.
     let value = "0123456789abcdef".repeat(1 << 12);
     let set = ["-h", &host, "-p", &port, "set", "key", &value];
     assert_eq!(ran("redis-cli", &set, &[], dir).await.stdout.trim(), "OK");
@@ -140,7 +140,7 @@ async fn ssh_gives_a_shell_and_scp_copies_both_ways() {
     ];
     let at = format!("{user}@{host}");
     let mut shell = options.to_vec();
-    // The end of its input is a half-close (P-10.2), and its exit code comes back behind it.
+    // The end of the program's input is a half-close (P-10.2), and its exit code arrives after it.
     shell.extend([
         "-p",
         &port,
@@ -178,7 +178,8 @@ async fn iperf3_measures_tcp_in_both_directions() {
         let output = ran("iperf3", &args, &[], dir).await.stdout;
         let output: Value = serde_json::from_str(&output).unwrap();
         let received = output["end"]["sum_received"]["bytes"].as_u64().unwrap();
-        // Upwards it stops counting when the sender is done, whatever is still under way.
+        // When the client sends, the server stops counting when the client is done, although bytes are still in
+        // transit.
         let least = if direction == "-R" { 32 } else { 4 } << 20;
         assert!(
             received >= least,
@@ -191,7 +192,7 @@ async fn iperf3_measures_tcp_in_both_directions() {
 #[tokio::test]
 async fn iperf3_sends_datagrams_that_all_arrive() {
     let service = Program::iperf3().await;
-    // It agrees on a test over TCP, on the same port.
+    // iperf3 sets up a test over TCP, on the same port.
     let (_server, _client, public) = tunnels(&["tcp", "udp"], service.addr).await;
     let (host, port) = text(public);
     for length in ["1200", "16000"] {

@@ -1,7 +1,7 @@
-//! A stock gRPC library in another language is enough to be a client: `python/full_client.py`, with grpcio and the
-//! committed proto alone. F01, F02, P-1.1 to P-1.8, P-2.3, P-4.1 to P-4.6, P-6.5.
+//! A stock gRPC library in another language is enough to be a client: `python/full_client.py`, with only grpcio and the
+//! committed proto file. F01, F02, P-1.1 to P-1.8, P-2.3, P-4.1 to P-4.6, P-6.5.
 //!
-//! Needs the interpreter that `ADIT_PYTHON` names, or `target/python/bin/python` as `ci/test` makes it.
+//! Needs the interpreter that `ADIT_PYTHON` names, or `target/python/bin/python`, which `ci/test` creates.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ async fn wait_for_line(python: &mut Process, line: &str) {
     .await;
 }
 
-/// What the client sends as `/down/N`.
+/// The bytes that the client sends for `/down/N`.
 fn expected(length: usize) -> Vec<u8> {
     (0..251_u8).cycle().take(length).collect()
 }
@@ -96,7 +96,7 @@ async fn is_served(server: &Server) {
         tokio::join!(up, down)
     })
     .await;
-    // In pieces without a length, over HTTP/2.
+    // A body in pieces without a length, over HTTP/2.
     let mut visitor = Visitor::http2(server.http, HOST).await;
     let streamed = body_of(Full::new(body));
     let request = visitor.request(&Method::POST, "/up", streamed);
@@ -104,8 +104,8 @@ async fn is_served(server: &Server) {
     assert_eq!(response.unwrap().text(), sum);
 }
 
-/// F01, P-4: a full client, obeying credit in both directions and responding to probes for longer than a link without
-/// responses would live.
+/// F01, P-4: a complete client, which respects credit in both directions and replies to probes for longer than a link
+/// without replies would live.
 #[tokio::test]
 async fn a_client_in_another_language_serves() {
     let server = Server::with("server:\n  timeouts: { heartbeat: 100ms, dead_after: 1s }\n").await;
@@ -129,9 +129,9 @@ async fn a_client_in_another_language_serves() {
     assert!(!client.stdout().contains("overrun"), "{}", client.stdout());
 }
 
-/// P-6.5: a client that responds to no probe is found dead.
+/// P-6.5: a client that does not reply to probes is detected as dead.
 #[tokio::test]
-async fn a_client_that_responses_no_probe_is_dropped() {
+async fn a_client_that_replies_to_no_probe_is_dropped() {
     let server = Server::with("server:\n  timeouts: { heartbeat: 100ms, dead_after: 1s }\n").await;
     let mut client = python(&server, "mute");
     wait_for_line(&mut client, "ready").await;
@@ -186,7 +186,7 @@ async fn control_and_data_stream_live_without_each_other() {
 
     let lost = post(server.http, HOST, "/end-data", "x").await;
     assert_eq!((lost.status.as_u16(), lost.reason()), (502, "link_lost"));
-    // Who comes meanwhile waits.
+    // Requests that arrive meanwhile wait.
     assert_eq!(
         get(server.http, HOST, "/hello").await.text(),
         "hello from python"
@@ -196,7 +196,7 @@ async fn control_and_data_stream_live_without_each_other() {
     assert_eq!(status["clients"][0]["control"], true);
 }
 
-/// P-4.4: who sends past the limit is reset, alone.
+/// P-4.4: a request that exceeds its limit is reset, and no other.
 #[tokio::test]
 async fn an_overrun_of_credit_costs_only_its_request() {
     let server = Server::plain().await;
@@ -212,7 +212,7 @@ async fn an_overrun_of_credit_costs_only_its_request() {
     )
     .await
     {
-        // The head had gone out: never a body that looks whole.
+        // The head had been sent: the body must not look complete.
         Ok(response) if response.status() == 200 => {
             let body = response.into_body().collect();
             assert!(within("an abort", SOON, body).await.is_err());

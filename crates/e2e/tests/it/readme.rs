@@ -1,4 +1,4 @@
-//! The commands and files that the README shows work as they stand there, but for the ports.
+//! The commands and files in the README work as they are, except for the ports.
 
 use std::{fs, net::SocketAddr, time::Duration};
 
@@ -20,7 +20,7 @@ fn readme() -> String {
     fs::read_to_string(workspace().join("README.md")).unwrap()
 }
 
-/// The command that begins so, without `adit` and its comment, with the service's port in place of its own.
+/// The command with this beginning, without `adit` and its comment, and with another port for the service.
 fn command(begins: &str, port: u16) -> Vec<String> {
     let readme = readme();
     let line = readme
@@ -114,7 +114,7 @@ async fn a_udp_service_is_exposed_on_a_port() {
     assert_eq!(&back[..length], b"hello");
 }
 
-/// The file that the README shows and that holds `key`.
+/// The file in the README that contains `key`.
 fn file(key: &str) -> String {
     let readme = readme();
     let mut blocks = readme.split("```yaml\n").skip(1);
@@ -144,7 +144,7 @@ async fn a_client_entry_leads_to_an_upstream() {
     assert_eq!(responses, ["one", "two"]);
 }
 
-/// The files of two machines are ones that the programs take: what stops them is the network, not the file.
+/// The programs accept the files for two machines: the tests end because of the network, not because of the files.
 #[tokio::test]
 async fn the_files_for_two_machines_are_understood() {
     let dir = tempfile::tempdir().unwrap();
@@ -164,7 +164,7 @@ async fn the_files_for_two_machines_are_understood() {
         path.display().to_string(),
         "start".to_owned(),
     ];
-    // Port 7000 of this address refuses connections, so the client keeps trying.
+    // Port 7000 of this address refuses connections, so the client continues to retry.
     let mut process = Process::spawn("adit", &binary("adit"), &args, &env, dir.path());
     eventually("a first try", PATIENCE, async || {
         let ended = process.has_ended();

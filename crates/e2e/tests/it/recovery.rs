@@ -93,7 +93,8 @@ async fn a_killed_client_returns() {
     }
 }
 
-/// F18: a client finds a server again that was killed, by itself; P-1.4: epochs grow over restarts of the server.
+/// F18: a client reconnects by itself to a server that was killed and started again; P-1.4: epochs grow across restarts
+/// of the server.
 #[tokio::test]
 async fn a_killed_server_is_found_again() {
     let mut world = World::site().await;
@@ -102,7 +103,7 @@ async fn a_killed_server_is_found_again() {
         let epoch = count(&world.client.status().await, "/epoch");
         world.server.kill();
         world.server.restart().await;
-        // F17: who comes before the client waits for it.
+        // F17: a visitor that arrives before the client waits for it.
         let response = world.get("/who").await;
         assert_eq!(
             (response.status.as_u16(), response.text().as_str()),
@@ -112,7 +113,7 @@ async fn a_killed_server_is_found_again() {
     }
 }
 
-/// F17: visitors who come while the client is away wait for it instead of getting 502.
+/// F17: visitors that arrive while the client is down wait for it instead of getting 502.
 #[tokio::test]
 async fn visitors_wait_for_a_client_that_is_on_its_way() {
     let mut world = World::site().await;
@@ -139,7 +140,7 @@ async fn visitors_wait_for_a_client_that_is_on_its_way() {
 /// Visitors that send requests in a loop until they are stopped.
 struct Load {
     stop: Arc<AtomicBool>,
-    /// Of each visitor.
+    /// The number of responses of each visitor.
     responded: Vec<Arc<AtomicUsize>>,
     visitors: Vec<JoinHandle<Vec<String>>>,
 }
@@ -193,7 +194,7 @@ impl Load {
             .collect()
     }
 
-    /// Until so many more have had a response.
+    /// Waits for this many more responses.
     async fn more(&self, number: usize) {
         let before: usize = self.counts().iter().sum();
         eventually("more responses", SOON, async || {
@@ -202,7 +203,8 @@ impl Load {
         .await;
     }
 
-    /// Until every visitor has had the response that it waits for: whatever is on its way then was asked after this call.
+    /// Waits until every visitor has received the response to its running request: all later responses are to requests
+    /// that began after this call.
     async fn turn(&self) {
         let before = self.counts();
         eventually("a response for each visitor", SOON, async || {
@@ -216,7 +218,7 @@ impl Load {
         .await;
     }
 
-    /// Stops, and says what went wrong.
+    /// Stops the visitors, and returns the failures.
     async fn end(self) -> Vec<String> {
         self.stop.store(true, Ordering::SeqCst);
         let mut wrong = Vec::new();
@@ -227,7 +229,7 @@ impl Load {
     }
 }
 
-/// F20: while one of two clients is killed under load, no GET fails whose response had not begun.
+/// F20: while one of two clients is killed under load, every GET whose response had not begun succeeds.
 #[tokio::test]
 async fn gets_are_tried_on_the_other_client() {
     let mut pair = pair("").await;
@@ -243,7 +245,7 @@ async fn gets_are_tried_on_the_other_client() {
     assert_eq!(load.end().await, Vec::<String>::new());
 }
 
-/// F20: GETs that a killed client holds get responses from the other one.
+/// F20: GETs that a killed client holds are served by the other one.
 #[tokio::test]
 async fn held_gets_move_to_the_other_client() {
     let mut pair = pair("").await;
@@ -265,7 +267,7 @@ async fn held_gets_move_to_the_other_client() {
     );
 }
 
-/// P-7.2: a lost client's requests do not all fall upon the other one: ten of so few are tried again, the others fail.
+/// P-7.2: not all requests of a lost client are moved to the other one: ten of these few are retried, the others fail.
 #[tokio::test]
 async fn retries_are_bounded() {
     const HELD: usize = 40;
@@ -294,7 +296,7 @@ async fn retries_are_bounded() {
     assert_eq!(count(&pair.server.status().await, "/visitors/retries"), 10);
 }
 
-/// F17, P-7.2: safe requests of a lost link wait for the next link of their only client, however many they are.
+/// F17, P-7.2: safe requests of a lost link wait for the next link of their only client, whatever their number.
 #[tokio::test]
 async fn safe_requests_of_a_killed_client_wait_for_its_return() {
     const HELD: usize = 40;
@@ -351,8 +353,8 @@ async fn posts_of_a_killed_client_fail_with_a_reason() {
     assert_eq!(pair.begun(), 6, "no POST was sent twice");
 }
 
-/// P-1.8: two installations with one name never evict each other: the first stays, the second is refused by name, until
-/// the first is gone.
+/// P-1.8: two installations with the same name do not evict each other: the first one stays, and the second one is
+/// refused by name until the first one is gone.
 #[tokio::test]
 async fn two_installations_with_one_name_do_not_flap() {
     let mut world = World::site().await;
@@ -381,7 +383,7 @@ async fn two_installations_with_one_name_do_not_flap() {
     .await;
     assert_eq!(world.client.status().await["last_error"], Value::Null);
     assert_eq!(world.get("/who").await.text(), "site");
-    // The name is free when the first is gone.
+    // The name is free when the first installation is gone.
     world.client.kill();
     second.connected().await;
     assert_eq!(world.get("/who").await.text(), "site");
@@ -391,12 +393,13 @@ async fn two_installations_with_one_name_do_not_flap() {
 #[tokio::test]
 async fn the_same_installation_takes_over_at_once() {
     let service = Service::site("site").await;
-    // Longer than this test lasts: it is not waited for.
+    // The probe takes longer than this test, which must not wait for it.
     let server = Server::with("server:\n  timeouts: { takeover_probe: 10m }\n").await;
     let mut first = Client::http(&server, "client-1", "web", service.addr).await;
     let epoch = count(&first.status().await, "/epoch");
     first.process().signal("STOP");
-    // Of the same state directory only one process may use a name at a time; a copy is the same installation.
+    // With one state directory only one process may use a name at a time; a copy of the directory is the same
+    // installation.
     let copy = tempfile::tempdir().unwrap();
     fs::create_dir(copy.path().join("instances")).unwrap();
     let secret = server.state().join("instances/client-1");
@@ -418,7 +421,7 @@ async fn the_same_installation_takes_over_at_once() {
     );
 }
 
-/// F19, P-6.5: a client that hangs is found, its requests move, and it returns when it wakes.
+/// F19, P-6.5: a client that hangs is detected, its requests move, and it returns when it continues.
 #[tokio::test]
 async fn a_hung_client_is_found_and_replaced() {
     let mut pair = pair("server:\n  timeouts: { heartbeat: 200ms, dead_after: 1s }\n").await;
@@ -458,7 +461,7 @@ async fn a_client_drains_on_sigterm() {
             .then_some(())
     })
     .await;
-    // Requests that were sent before its drain may still be on their way.
+    // Requests that were sent before the client's drain may still be in transit.
     load.turn().await;
     let begun = pair.services[0].stats.begun();
     load.more(100).await;
@@ -516,13 +519,14 @@ async fn a_server_drains_on_sigterm() {
     }
     let status = world.server.exit(SOON).await;
     assert_eq!(status.code(), Some(0));
-    // F18: the client is there for the next one.
+    // F18: the client remains for the next server.
     world.client.process().assert_running();
     world.server.restart().await;
     assert_eq!(world.get("/who").await.text(), "site");
 }
 
-/// F21: what runs no request is closed at once: only the drain itself, of ten minutes, would end it.
+/// F21: connections without requests are closed at once: otherwise only the end of the drain, after ten minutes, would
+/// close them.
 #[tokio::test]
 async fn a_drain_closes_connections_without_a_request() {
     let service = Service::site("site").await;
@@ -548,7 +552,7 @@ async fn a_drain_closes_connections_without_a_request() {
     assert_eq!(status.code(), Some(0));
 }
 
-/// F21: both programs show what they wait for, and how to end at once.
+/// F21: both programs print the requests that they wait for, and how to end at once.
 #[tokio::test]
 async fn a_drain_shows_the_requests_that_it_waits_for() {
     let mut world = World::site().await;
@@ -572,7 +576,7 @@ async fn a_drain_shows_the_requests_that_it_waits_for() {
     drop(response);
 }
 
-/// F21: the second signal ends at once.
+/// F21: the second signal ends the program at once.
 #[tokio::test]
 async fn a_second_sigterm_ends_at_once() {
     let mut world = World::site().await;

@@ -1,4 +1,4 @@
-//! A server that follows its configuration file while it runs: F26.
+//! A server that applies changes of its configuration file while it runs: F26.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use serde_json::Value;
 const SOON: Duration = Duration::from_secs(30);
 const ERP: &str = "erp.internal";
 
-/// A server's file with one upstream and a rule to it.
+/// A server's file with one upstream and a rule for it.
 fn leading_to(service: SocketAddr) -> String {
     format!(
         "server:\n  upstreams: [{{ name: erp, servers: [{{ address: \"{service}\" }}] }}]\n  rules: [{{ host: {ERP}, to: {{ upstream: erp }} }}]\n"
@@ -72,7 +72,7 @@ async fn added_tokens_register_and_removed_ones_end_their_links() {
     let _bob = Client::start(of("bob")).await;
     server.wait_for_clients(2).await;
     server.follows(&config(&[alice]), 3).await;
-    // Ended with the revision, not some time later.
+    // The client was disconnected together with the revision, not some time later.
     assert_eq!(clients(&server).await, 1);
     eventually("a refusal of the removed token", SOON, async || {
         let status = server.status().await;
@@ -121,7 +121,7 @@ async fn a_changed_timeout_holds_for_the_next_connection() {
     let late = world.get("/held").await;
     assert_eq!(late.status, StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(late.header("adit-reason"), "service_timeout");
-    // A connection keeps the times that it began with, and is counted on with the others.
+    // A connection keeps the timeouts that it began with, and counts together with the others.
     let held = tokio::spawn(async move { before.get("/held").await });
     eventually("a second request that runs", SOON, async || {
         (service.stats.begun() == 3).then_some(())

@@ -1,4 +1,4 @@
-//! What the people who run a client see when a service is down, a name is held, or a tunnel leads back to its server.
+//! The reports for operators of a client when a service is down, a name is held, or a tunnel leads to its own server.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -48,7 +48,7 @@ async fn requests_to_a_dead_service_have_one_line_each() {
             assert!(line.contains(part), "no {part} in {line}");
         }
     }
-    // A flood is a few lines a second, with the number of requests.
+    // Many failures are logged in a few lines a second, with the number of requests.
     let begun = Instant::now();
     let mut flood = JoinSet::new();
     for _ in 0..100 {
@@ -89,8 +89,8 @@ fn refusals(server: &mut Server) -> u64 {
     lines.filter_map(count).sum()
 }
 
-/// P-1.4. After three refusals the client would announce again in 3 s at the earliest: `TunnelsFreed` comes before that.
-/// The three take 3 s.
+/// P-1.4. After three refusals the client would announce again in 3 s at the earliest: `TunnelsFreed` arrives before
+/// that. The three refusals take 3 s.
 #[tokio::test]
 async fn p_1_4_refused_name_and_port_are_taken_when_freed() {
     let mut server = Server::plain().await;
@@ -146,7 +146,7 @@ async fn p_3_12_tunnel_to_its_own_server_gives_508_at_once() {
     .await;
     assert_eq!((response.status.as_u16(), response.reason()), (508, "loop"));
     assert!(!response.text().is_empty());
-    // It has come back once, not until permits or descriptors ran out.
+    // The request has passed the server once, and not until permits or descriptors were exhausted.
     let status = server.status().await;
     assert_eq!(
         adit_e2e::count(&status, "/visitors/requests"),

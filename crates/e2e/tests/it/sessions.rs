@@ -31,7 +31,7 @@ fn adit(server: &Server, id: &str, args: &[&str]) -> ClientOptions {
     }
 }
 
-/// Starts a client, and gives what its first line leads to: `tcp://ADDRESS`.
+/// Starts a client, and returns the address in its first line: `tcp://ADDRESS`.
 async fn start(options: ClientOptions, scheme: &str) -> (Client, SocketAddr) {
     let mut client = Client::start(options).await;
     let line = client.process().first_line().await;
@@ -53,7 +53,7 @@ async fn shown(server: &Server, pointer: &str, wanted: u64) {
     .await;
 }
 
-/// Nothing of any visitor is left on either side.
+/// Waits until no state of any visitor is left on either side.
 async fn nothing_is_left(server: &Server, client: &Client) {
     for pointer in ["/tcp/open", "/process/pending", "/process/permits_in_use"] {
         shown(server, pointer, 0).await;
@@ -77,7 +77,7 @@ async fn echo() -> Scripted {
     .await
 }
 
-/// Says its name and closes.
+/// A service that sends its name and closes.
 async fn named(name: &'static str) -> Scripted {
     Scripted::start(move |mut stream| async move {
         let _ = stream.write_all(name.as_bytes()).await;
@@ -87,7 +87,7 @@ async fn named(name: &'static str) -> Scripted {
     .await
 }
 
-/// Says hello, and then what became of each connection: whether it was closed or reset.
+/// A service that sends `hello`, and reports how each connection ended: whether it was closed or reset.
 async fn watched() -> (Scripted, mpsc::UnboundedReceiver<End>) {
     let (ends, ended) = mpsc::unbounded_channel();
     let service = Scripted::start(move |stream| {
@@ -113,7 +113,7 @@ async fn watched() -> (Scripted, mpsc::UnboundedReceiver<End>) {
     (service, ended)
 }
 
-/// There and back.
+/// Sends a text and expects its echo.
 async fn responses(addr: SocketAddr, text: &str) {
     let mut visitor = Raw::connect(addr).await;
     visitor.send(text).await;
@@ -134,7 +134,7 @@ async fn responds_again(addr: SocketAddr) {
     .await;
 }
 
-/// A megabyte back and forth, and everything of it as it was sent.
+/// Sends a megabyte and expects it back unchanged.
 async fn carries(addr: SocketAddr) {
     let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 251) as u8).collect();
     let stream = TcpStream::connect(addr).await.unwrap();
@@ -156,7 +156,7 @@ async fn carries(addr: SocketAddr) {
 #[tokio::test]
 async fn bytes_cross_a_requested_and_a_chosen_port() {
     let service = echo().await;
-    // Connections are dealt to threads other than that of the link.
+    // Connections are assigned to threads other than that of the link.
     let server = Server::with("server: { threads: 3 }").await;
     let port = free(&server).await;
     let (service_addr, asked) = (service.addr.to_string(), port.to_string());
@@ -186,7 +186,7 @@ async fn bytes_cross_a_requested_and_a_chosen_port() {
     nothing_is_left(&server, &picking).await;
 }
 
-/// P-10.2: each direction ends by itself.
+/// P-10.2: each direction ends independently.
 #[tokio::test]
 async fn p_10_2_either_side_may_end_its_direction_first() {
     let service = Scripted::start(|mut stream| async move {
@@ -194,7 +194,7 @@ async fn p_10_2_either_side_may_end_its_direction_first() {
         let mut first = [0; 5];
         stream.read_exact(&mut first).await.unwrap();
         if &first == b"early" {
-            // Its own end first; then it reads to the end of the visitor.
+            // The service ends its own direction first; then it reads to the end of the visitor's.
             stream.write_all(b"bye").await.unwrap();
             stream.shutdown().await.unwrap();
             stream.read_to_end(&mut asked).await.unwrap();
@@ -230,7 +230,7 @@ async fn p_10_2_either_side_may_end_its_direction_first() {
     );
 }
 
-/// F45: the service learns who the visitor is, and where it came to.
+/// F45: the service receives the visitor's address, and the address that the visitor connected to.
 #[tokio::test]
 async fn p_10_5_a_service_gets_the_visitors_address() {
     let service = echo().await;
@@ -298,7 +298,7 @@ async fn clients_of_a_group_share_a_port() {
         (seen.matches('a').count(), seen.matches('b').count()),
         (2, 2)
     );
-    // One of them leaves; the port stays with the other.
+    // One client leaves; the port stays with the other one.
     two.terminate();
     assert!(two.exit(SOON).await.success());
     for _ in 0..3 {
@@ -307,7 +307,7 @@ async fn clients_of_a_group_share_a_port() {
     }
 }
 
-/// P-1.4: a rejected announcement has its cause and the holder of the name.
+/// P-1.4: the result of a rejected announcement contains the cause and the holder of the name.
 #[tokio::test]
 async fn an_unavailable_port_is_rejected_with_the_cause() {
     let service = echo().await;
@@ -324,7 +324,7 @@ async fn an_unavailable_port_is_rejected_with_the_cause() {
     };
     let service_addr = service.addr.to_string();
     let (_holder, addr) = start(adit(&server, "holder", &["tcp", &service_addr]), "tcp://").await;
-    // Held by a client, and by a program that has nothing to do with us: it may become free.
+    // The port is held by a client, or by a program other than adit: it may become free.
     let foreign = TcpListener::bind((server.tunnel.ip(), 0)).await.unwrap();
     let foreign_port = foreign.local_addr().unwrap().port();
     for (port, cause) in [
@@ -350,8 +350,8 @@ async fn an_unavailable_port_is_rejected_with_the_cause() {
     responses(addr, "undisturbed").await;
 }
 
-/// P-10.3, F17, F18: a client that is killed resets its connections; its port stays open, visitors wait for it, and the
-/// one that returns has everything as it was.
+/// P-10.3, F17, F18: a client that is killed resets its connections; its port stays open, visitors wait for it, and a
+/// client that returns has the same port.
 #[tokio::test]
 async fn p_10_3_a_killed_client_resets_and_returns_to_its_port() {
     let (service, mut ended) = watched().await;
@@ -368,7 +368,8 @@ async fn p_10_3_a_killed_client_resets_and_returns_to_its_port() {
     client.restart().await;
     waiting.read_text("hello").await;
     waiting.stream.shutdown().await.unwrap();
-    // Of the first one, the service has seen the end of the program; of the second, that of the visitor.
+    // For the first connection, the service receives the end of the client's process; for the second one, the end of
+    // the visitor.
     let _ = within("an end", SOON, ended.recv()).await;
     assert_eq!(
         within("an end", SOON, ended.recv()).await,
@@ -381,8 +382,8 @@ async fn p_10_3_a_killed_client_resets_and_returns_to_its_port() {
     assert_eq!(count(&status, "/tcp/failures/link_lost"), 1);
 }
 
-/// P-10.3: a server that is killed takes its connections along, on both sides; the one that returns is found by the
-/// client and gives it the port that it had.
+/// P-10.3: when a server is killed, its connections end on both sides; the client reconnects to the restarted server
+/// and has the same port.
 #[tokio::test]
 async fn p_10_3_a_killed_server_resets_the_service_and_reuses_its_port() {
     let (service, mut ended) = watched().await;
@@ -403,7 +404,7 @@ async fn p_10_3_a_killed_server_resets_the_service_and_reuses_its_port() {
     nothing_is_left(&server, &client).await;
 }
 
-/// P-10.3, P-10.4: a service that resets, and one that is not there.
+/// P-10.3, P-10.4: a service that resets, and a service that cannot be reached.
 #[tokio::test]
 async fn p_10_4_a_lost_service_resets_its_visitor() {
     let service = Scripted::start(|mut stream| async move {
@@ -427,7 +428,7 @@ async fn p_10_4_a_lost_service_resets_its_visitor() {
     let status = server.status().await;
     assert_eq!(count(&status, "/tcp/failures/service_aborted"), 1);
     assert_eq!(count(&status, "/tcp/failures/dial_failed"), 1);
-    // It comes back where it was.
+    // The service listens again on the same address.
     let listener = TcpListener::bind(service_addr).await.unwrap();
     let accepting = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -438,7 +439,7 @@ async fn p_10_4_a_lost_service_resets_its_visitor() {
     accepting.await.unwrap();
 }
 
-/// A service of its own, so that it can be killed.
+/// A service in a separate process, which can be killed.
 const PYTHON_ECHO: &str = r#"
 import socket, sys, threading
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
@@ -466,7 +467,7 @@ async fn a_killed_service_is_found_when_it_returns() {
     visitor.send("hello").await;
     visitor.read_text("hello").await;
     service.kill();
-    // The system closes for it: with a reset if something had not been read.
+    // The system closes the connections of the killed process: with a reset if bytes were unread.
     assert_ne!(visitor.read_to_end().await.end, End::Open);
     drop(visitor);
     nothing_is_left(&server, &client).await;
@@ -485,7 +486,7 @@ async fn p_10_3_a_visitors_reset_is_a_reset_for_the_service() {
     visitor.read_text("hello").await;
     visitor.reset();
     assert_eq!(within("an end", SOON, ended.recv()).await, Some(End::Reset));
-    // One whose program is killed, in the middle of sending.
+    // A visitor whose process is killed while it sends.
     let mut visitor = Process::spawn(
         "visitor",
         std::path::Path::new("/bin/sh"),
@@ -506,7 +507,7 @@ while True: s.sendall(b"x" * 4096)' "$0" "$1""#,
     nothing_is_left(&server, &client).await;
 }
 
-/// F17, P-10.4: for a while a visitor waits for a client; the port is closed when the tunnel is forgotten.
+/// F17, P-10.4: for some time a visitor waits for a client; the port is closed when the tunnel is removed.
 #[tokio::test]
 async fn a_port_is_kept_for_a_while_and_then_closed() {
     let service = echo().await;
@@ -565,7 +566,7 @@ async fn a_draining_server_closes_ports_and_completes_connections() {
     assert!(!server.process().has_ended());
     running.stream.shutdown().await.unwrap();
     assert_eq!(running.read_to_end().await.end, End::Closed);
-    // The flow, which has no end, is not waited for: well within the 30 s of a drain.
+    // The drain does not wait for the flow, which has no end: it takes much less than its 30 s.
     assert!(server.exit(Duration::from_secs(15)).await.success());
 }
 
@@ -579,7 +580,7 @@ async fn public(client: &Client) -> Vec<SocketAddr> {
         .collect()
 }
 
-/// Sends back each datagram, until it is dropped.
+/// Echoes each datagram, until it is dropped.
 struct UdpEcho {
     addr: SocketAddr,
     echoing: JoinHandle<()>,
@@ -609,7 +610,7 @@ async fn visitor(addr: SocketAddr) -> UdpSocket {
     socket
 }
 
-/// The response to a datagram, which is sent again until there is one: a datagram may be lost.
+/// The echo of a datagram, which is sent again until it returns: a datagram may be lost.
 async fn query(visitor: &UdpSocket, datagram: &[u8]) -> Vec<u8> {
     let mut response = vec![0; 65_536];
     eventually("a response to a datagram", SOON, async || {
@@ -642,7 +643,7 @@ async fn p_11_4_datagrams_come_back_and_a_silent_flow_ends() {
     let (one, two) = (visitor(addr).await, visitor(addr).await);
     assert_eq!(query(&one, b"one").await, b"one");
     assert_eq!(query(&two, b"two").await, b"two");
-    // Whole or not at all: the shortest and the longest.
+    // Datagrams are not split: the shortest and the longest.
     assert_eq!(query(&one, b"").await, b"");
     let longest: Vec<u8> = (0..65_507_u32).map(|n| (n % 249) as u8).collect();
     assert!(query(&two, &longest).await == longest);
@@ -657,7 +658,7 @@ async fn p_11_4_datagrams_come_back_and_a_silent_flow_ends() {
     nothing_is_left(&server, &client).await;
 }
 
-/// F18: a killed client returns to its port, and visitors of UDP find it there.
+/// F18: a killed client returns to its port, and visitors of UDP reach it again.
 #[tokio::test]
 async fn flows_come_back_with_their_client() {
     let server = Server::plain().await;
@@ -672,7 +673,7 @@ async fn flows_come_back_with_their_client() {
     assert_eq!(public(&client).await, [addr]);
 }
 
-/// An HTTP tunnel with a port of its own: whatever host is asked for.
+/// An HTTP tunnel with a port of its own accepts any host.
 #[tokio::test]
 async fn a_port_of_http_needs_no_host() {
     let service = Service::site("site").await;
@@ -687,7 +688,7 @@ async fn a_port_of_http_needs_no_host() {
             (200, "site")
         );
     }
-    // It is found by its port alone.
+    // The tunnel is selected by its port alone.
     let name = format!("http-{}.localhost", service.addr.port());
     let response = get(server.http, &name, "/who").await;
     assert_eq!(

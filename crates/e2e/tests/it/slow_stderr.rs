@@ -13,7 +13,7 @@ use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// What a pipe holds on Linux, unless somebody asks for more; the last page need not be full.
+/// The capacity of a pipe on Linux by default; its last page need not be full.
 const PIPE_BYTES: usize = 60 * 1024;
 
 /// A child that does not outlive its test.
@@ -59,7 +59,7 @@ async fn a_log_without_a_reader_stops_no_request() {
         let response = get(http, "unknown.localhost", "/").await;
         assert_eq!(response.reason(), "no_tunnel");
     }
-    // Nor does it stop its end.
+    // The full pipe does not prevent the end of the program either.
     let kill = Command::new("kill").arg(child.0.id().to_string()).status();
     assert!(kill.unwrap().success());
     let status = eventually("the end of the server", SOON, async || {
@@ -67,7 +67,7 @@ async fn a_log_without_a_reader_stops_no_request() {
     })
     .await;
     assert!(status.success(), "{status}");
-    // What was in the pipe is there, and it was full: each of its pages may have unused bytes behind the last line.
+    // The lines in the pipe are complete, and it was full: each of its pages may have unused bytes after the last line.
     let mut log = Vec::new();
     let mut pipe = child.0.stderr.take().unwrap();
     pipe.read_to_end(&mut log).unwrap();

@@ -13,7 +13,7 @@ const SOON: Duration = Duration::from_secs(30);
 const DATA_STREAM: u32 = 3;
 const CONTROL_STREAM: u32 = 5;
 
-/// A client whose connections to the server pass a relay.
+/// A client whose connections to the server pass through a relay.
 struct World {
     client: Client,
     server: Server,
@@ -50,7 +50,7 @@ impl World {
         world
     }
 
-    /// Every stream is open on both sides, and `reopened` of them have been opened again.
+    /// Waits until every stream is open on both sides, and `reopened` of them have been opened again.
     async fn has_streams(&self, lanes: u64, reopened: u64) {
         eventually("all streams", SOON, async || {
             let client = self.client.status().await;
@@ -169,7 +169,7 @@ async fn requests_of_entries_wait_for_the_reopened_lane() {
     world.is_the_same_session().await;
 }
 
-/// With the last stream the session ends on both sides: the client registers anew.
+/// When the last stream is lost, the session ends on both sides: the client registers again.
 #[tokio::test]
 async fn p_1_7_without_any_stream_the_client_registers_anew() {
     let world = World::start(1).await;

@@ -1,4 +1,4 @@
-//! The end of a process that still has something to tell. F37, F38.
+//! The end of a process that has spans to send. F37, F38.
 
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
@@ -7,17 +7,17 @@ use tokio::net::TcpListener;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// What a process says that has waited for its collector, and gave it up.
+/// The warning of a process that could not send its spans in time.
 const GAVE_UP: &str = "some spans did not reach the collector";
 
-/// Takes connections, and says nothing on them.
+/// A listener that accepts connections, and sends nothing on them.
 async fn silent() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     (listener, addr)
 }
 
-/// A section that sends every trace there.
+/// A section that exports every trace to this address.
 fn section(collector: SocketAddr) -> String {
     format!(
         "  telemetry: {{ tracing: {{ endpoint: \"http://{collector}\", sample_ratio: 1.0, interval: 20ms }} }}\n"
@@ -31,7 +31,7 @@ fn tunnel(service: &Service) -> String {
     )
 }
 
-/// The process has announced its end: only its telemetry is left.
+/// Waits until the process has announced its end: it only has to end its telemetry.
 async fn has_left(announced: &Path) {
     eventually("no announcement", SOON, async || {
         (!announced.exists()).then_some(())
@@ -39,7 +39,7 @@ async fn has_left(announced: &Path) {
     .await;
 }
 
-/// A server with a span that its collector does not take, and what it needs.
+/// A server with a span that its collector does not accept.
 struct TracedServer {
     server: Server,
     _beside: (Client, Service, TcpListener),
@@ -60,7 +60,7 @@ impl TracedServer {
     }
 }
 
-/// It ends well, and before it gives its collector up.
+/// Expects that the process ends successfully, before the time limit of its collector.
 async fn ends_at_once(process: &mut Process) {
     process.terminate();
     let status = process.exit(SOON).await;
@@ -84,7 +84,7 @@ async fn a_second_signal_ends_a_server_without_its_collector() {
 async fn a_second_signal_ends_a_client_without_its_collector() {
     let service = Service::site("web").await;
     let (_collector, addr) = silent().await;
-    // Spans of the services' side: only what is traced where its visitor came in.
+    // The client has spans only for requests that are traced by the server, whose visitors began them.
     let server = Server::with(&format!("server:\n{}", section(addr))).await;
     let file = format!("client:\n{}{}", section(addr), tunnel(&service));
     let mut client = Client::start(ClientOptions::file(&server, "client-1", &file)).await;
@@ -97,7 +97,7 @@ async fn a_second_signal_ends_a_client_without_its_collector() {
     ends_at_once(client.process()).await;
 }
 
-/// What the others compare with: one signal alone, and the collector is given up.
+/// The case for comparison: after a single signal, the process waits for the collector until the time limit.
 #[tokio::test]
 async fn one_signal_gives_the_collector_its_time() {
     let mut world = TracedServer::start().await;

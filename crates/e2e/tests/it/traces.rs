@@ -1,6 +1,6 @@
 //! One trace for each request, from its visitor to its service and back, over both binaries. F37.
 //!
-//! Needs the interpreter that `ADIT_PYTHON` names, or `target/python/bin/python` as `ci/test` makes it.
+//! Needs the interpreter that `ADIT_PYTHON` names, or `target/python/bin/python`, which `ci/test` creates.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -23,16 +23,16 @@ use tokio_tungstenite::{
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// A trace that the visitor began, and the span in it that asks.
+/// A trace that the visitor began, and the visitor's span.
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const SPAN: &str = "b7ad6b7169203331";
 
-/// What a visitor says whose trace is recorded.
+/// The header of a visitor whose trace is recorded.
 fn traceparent() -> HeaderValue {
     HeaderValue::try_from(format!("00-{TRACE}-{SPAN}-01")).unwrap()
 }
 
-/// Responds to each request with its own head.
+/// A service that responds to each request with the request's head.
 async fn mirror() -> Scripted {
     Scripted::start(|mut stream| async move {
         let mut head = Vec::new();
@@ -60,7 +60,8 @@ struct World {
 }
 
 impl World {
-    /// A tunnel, or an entry and its upstream. Of the traces that begin here, this share is recorded.
+    /// A tunnel, or an entry and its upstream. `sample_ratio` is the share of the traces beginning here that is
+    /// recorded.
     async fn start(server: &str, client: &str, sample_ratio: f64) -> Self {
         let collector = Collector::start().await;
         let section = collector.section(sample_ratio);
@@ -99,7 +100,7 @@ impl World {
     }
 }
 
-/// The first hop, from the visitor, and the second one; spans and where they hang.
+/// Checks the spans of the first hop, from the visitor, and of the second one, and their parents.
 fn assert_tree(trace: &Trace, hops: [&str; 2], name: &str, above: &str, more: &[&str]) {
     let [first, second] = hops;
     let paths = trace.paths(above);
@@ -122,7 +123,7 @@ fn assert_tree(trace: &Trace, hops: [&str; 2], name: &str, above: &str, more: &[
     for path in &wanted {
         assert!(paths.contains(path), "no {path:?} in {paths:#?}");
     }
-    // And nothing hangs elsewhere.
+    // No span has another root.
     for path in &paths {
         assert!(path.starts_with(&root), "{path:?} beside {root:?}");
     }
@@ -160,7 +161,7 @@ async fn a_request_over_http_is_one_trace() {
     assert_eq!(second.attribute("adit.opener"), "server");
     let uuid = |one: &adit_e2e::Collected| one.attribute("adit.request.uuid");
     assert_eq!(uuid(first), uuid(second));
-    // The service hangs below the client's span.
+    // The span of the service is a child of the client's span.
     let span: String = second
         .span
         .span_id
@@ -287,7 +288,7 @@ async fn a_tcp_connection_is_one_trace() {
         let _ = write.shutdown().await;
     })
     .await;
-    // TCP carries no trace context: a trace begins here.
+    // TCP carries no trace context, so a trace begins here.
     let world = World::tunnel("tcp", service.addr, 1.0).await;
     let mut visitor = Raw::connect(world.port().await).await;
     visitor.send("hello").await;
@@ -339,11 +340,11 @@ async fn an_unsampled_request_leaves_no_spans_and_keeps_its_context() {
     let seen = response.into_body().collect().await.unwrap().to_bytes();
     let seen = String::from_utf8(seen.to_vec()).unwrap();
     assert!(seen.contains(&unsampled), "{seen}");
-    // One that begins here is: when it has come, the other would have too.
+    // A request without a context is traced here: when its trace has arrived, the other one would have arrived too.
     assert_eq!(visitor.get("/").await.status, 200);
     let id = begun_here(&world.collector).await;
     let trace = world.trace(&id).await;
-    // On the connection that the other one made.
+    // The traced request was sent on the same connection after the other request.
     assert_tree(&trace, TO_CLIENT, "GET", "", &["first byte"]);
     assert_eq!(world.collector.so_far(TRACE).0.len(), 0);
 }
@@ -381,7 +382,7 @@ async fn a_dead_collector_costs_only_the_spans() {
         (failed + dropped > 0).then_some(())
     })
     .await;
-    // They end in time, too.
+    // The processes also end in time.
     client.terminate();
     assert!(client.exit(SOON).await.success());
     let mut server = server;
@@ -389,7 +390,7 @@ async fn a_dead_collector_costs_only_the_spans() {
     assert!(server.exit(SOON).await.success());
 }
 
-/// A client that traces nothing hands the server's context on: the service hangs below the server's span.
+/// A client that traces nothing forwards the server's context: the span of the service is a child of the server's span.
 #[tokio::test]
 async fn a_hop_without_tracing_hands_the_context_on() {
     let service = mirror().await;
@@ -412,7 +413,7 @@ async fn a_hop_without_tracing_hands_the_context_on() {
     assert!(seen.contains(&header), "{header} in {seen}");
 }
 
-/// Whether a request is traced is decided once, where its visitor came in.
+/// Whether a request is traced is decided once, on the visitors' side.
 #[tokio::test]
 async fn the_other_hop_begins_no_trace_of_its_own() {
     let service = mirror().await;
@@ -428,7 +429,7 @@ async fn the_other_hop_begins_no_trace_of_its_own() {
     for _ in 0..20 {
         assert_eq!(visitor.get("/").await.status, 200);
     }
-    // At its end it would have sent what it has.
+    // At its end the client would send any spans that it has.
     client.terminate();
     assert!(client.exit(SOON).await.success());
     assert_eq!(collector.ids(), Vec::<String>::new());

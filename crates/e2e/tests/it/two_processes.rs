@@ -11,14 +11,14 @@ use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// `adit http PORT` with nothing but the state directory.
+/// `adit http PORT` with no settings but the state directory.
 fn bare_client(state: &std::path::Path, port: u16) -> Process {
     let env = [("ADIT__STATE_DIR".to_owned(), state.display().to_string())];
     let args = ["http", &port.to_string()];
     Process::spawn("adit", &binary("adit"), &args, &env, state)
 }
 
-/// F43: the first line of output is the URL, and nothing but the URL; it leads to the service.
+/// F43: the first line of output is only the URL; the service can be reached under it.
 async fn first_line_leads_to_the_service(client: &mut Process, server: &Server, service: &Service) {
     let url = client.first_line().await;
     let host = format!("http-{}.localhost:{}", service.port(), server.http.port());
@@ -61,7 +61,7 @@ async fn the_client_may_be_started_first() {
     first_line_leads_to_the_service(&mut client, &server, &service).await;
 }
 
-/// The token that a server makes is for its owner only.
+/// Only the owner can read the token that a server generates.
 #[tokio::test]
 async fn the_generated_token_is_private() {
     use std::os::unix::fs::PermissionsExt;
@@ -96,7 +96,7 @@ async fn a_file_with_two_tunnels_is_served() {
     );
     assert_eq!(get(server.http, "first.test", "/who").await.text(), "one");
     assert_eq!(get(server.http, "second.test", "/who").await.text(), "two");
-    // F25: only that path.
+    // F25: only this path is served.
     let other = get(server.http, "second.test", "/other").await;
     assert_eq!((other.status.as_u16(), other.reason()), (404, "no_tunnel"));
     let status = server.status().await;
@@ -126,7 +126,7 @@ async fn status_shows_server_and_client() {
     );
 }
 
-/// F43: where nothing runs, `adit status` says so and what to do.
+/// F43: if no program runs, `adit status` reports that and the advice.
 #[tokio::test]
 async fn status_without_a_process_suggests_what_to_start() {
     let state = tempfile::tempdir().unwrap();
@@ -142,7 +142,7 @@ async fn status_without_a_process_suggests_what_to_start() {
     assert!(shown.stderr.contains("adit-server"), "{}", shown.stderr);
 }
 
-/// F25: `adit route test` explains the choice, and fails where nothing takes the URL.
+/// F25: `adit route test` explains the choice, and fails when no rule matches the URL.
 #[tokio::test]
 async fn route_test_explains_the_choice() {
     let world = World::site().await;
@@ -182,7 +182,7 @@ async fn route_test_explains_the_choice() {
     );
 }
 
-/// F26: a file that is wrong ends the program with code 2, and says where and what was expected.
+/// F26: an invalid file ends the program with code 2, and the error states the place and the expected value.
 #[tokio::test]
 async fn a_bad_file_is_refused_with_its_place() {
     let dir = tempfile::tempdir().unwrap();
@@ -238,7 +238,7 @@ async fn a_bad_file_is_refused_with_its_place() {
         assert!(refused.stderr.contains(place), "{name}: {}", refused.stderr);
         assert!(refused.stderr.contains(hint), "{name}: {}", refused.stderr);
     }
-    // A variable is named as itself.
+    // The error of a variable contains the name of the variable.
     let env = [env[0], ("ADIT__SERVER__BIND_PORT", "x")];
     let refused = run("adit-server", &[], &env, dir.path()).await;
     assert_eq!(refused.code, Some(2));
@@ -249,7 +249,7 @@ async fn a_bad_file_is_refused_with_its_place() {
     );
 }
 
-/// Public ports have one binder: a second server on the same port fails, says so, and leaves the first alone.
+/// Only one server may use a public port: a second server fails with an error, and the first one is not affected.
 #[tokio::test]
 async fn a_second_server_on_the_same_port_is_refused() {
     let world = World::site().await;
@@ -297,7 +297,7 @@ async fn a_host_taken_by_another_group_is_refused_by_name() {
     .await;
 }
 
-/// P-1.4: one tunnel refused leaves the others of the same client standing.
+/// P-1.4: the refusal of one tunnel does not affect the other tunnels of the same client.
 #[tokio::test]
 async fn one_refused_tunnel_leaves_the_others_standing() {
     let world = World::site().await;
@@ -318,7 +318,7 @@ async fn one_refused_tunnel_leaves_the_others_standing() {
     );
 }
 
-/// P-1.3: a wrong token is refused in words, and asked for again only after the longest delay.
+/// P-1.3: a wrong token is refused with an explanation, and tried again only after the longest delay.
 #[tokio::test]
 async fn a_bad_token_is_refused_without_a_retry_storm() {
     let service = Service::site("site").await;
@@ -341,7 +341,7 @@ async fn a_bad_token_is_refused_without_a_retry_storm() {
     if client.process().has_ended() {
         return;
     }
-    // Ordinary backoff would dial five times in this time.
+    // The usual backoff would dial five times in this time.
     stays(
         "one dial and no more",
         Duration::from_secs(2),

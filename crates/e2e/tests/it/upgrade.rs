@@ -17,7 +17,8 @@ async fn read_head(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&head).into_owned()
 }
 
-/// As the Docker daemon does for `docker exec`: it changes, echoes in upper case, and says `bye` at the end.
+/// A service that behaves as the Docker daemon for `docker exec`: it changes the protocol, echoes in upper case, and
+/// sends `bye` at the end.
 async fn exec() -> Scripted {
     Scripted::start(|mut stream| async move {
         let head = read_head(&mut stream).await;

@@ -1,6 +1,6 @@
 //! WebSocket through the tunnel, with Python's websockets as visitor and as service. F05, P-9.1 to P-9.6.
 //!
-//! Needs the interpreter that `ADIT_PYTHON` names, or `target/python/bin/python` as `ci/test` makes it.
+//! Needs the interpreter that `ADIT_PYTHON` names, or `target/python/bin/python`, which `ci/test` creates.
 
 use std::time::Duration;
 
@@ -25,11 +25,12 @@ async fn p_9_1_another_librarys_client_and_service_meet_through_the_tunnel() {
     let server = Server::plain().await;
     let _client = Client::http(&server, "client-1", "ws", service.addr).await;
     let held = visit("ws_visitor.py", server.http, HOST, &[]).await;
-    // echo, deflate, fragments, ping, subprotocols, closes both ways, an abort, a refusal, fifty beside a stalled one.
+    // Echo, deflate, fragments, ping, subprotocols, closes in both directions, an abort, a refusal, fifty beside a
+    // stalled one.
     assert_eq!(held.len(), 12, "{held:?}");
 }
 
-/// Who leaves.
+/// The program that ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leaves {
     Client,
@@ -46,7 +47,8 @@ async fn p_9_6_a_draining_server_closes_with_1001_at_once() {
     closes_at_once(Leaves::Server).await;
 }
 
-/// Code 1001 arrives while another request still runs, which then gets its response: an open WebSocket is not waited for.
+/// Code 1001 arrives while another request still runs, which then gets its response: the drain does not wait for an
+/// open WebSocket.
 async fn closes_at_once(leaves: Leaves) {
     let sockets = PythonService::start("ws_service.py").await;
     let site = Service::site("site").await;
@@ -82,7 +84,7 @@ async fn closes_at_once(leaves: Leaves) {
         panic!("no close frame: {last:?}");
     };
     assert_eq!(close.code, CloseCode::Away);
-    // The response to it goes out, and then the connection ends.
+    // The reply to the close frame is sent, and then the connection ends.
     assert!(within("the end", SOON, socket.next()).await.is_none());
     assert!(!held.is_finished());
     site.release();

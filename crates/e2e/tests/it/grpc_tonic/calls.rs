@@ -1,4 +1,4 @@
-//! Calls as tonic sends and serves them.
+//! Calls from tonic to tonic.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ async fn p_8_1_all_four_kinds_of_call_cross() {
         .collect()
         .await;
     assert_eq!(counts, (0..100).collect::<Vec<u32>>());
-    // Each turn waits for the response to the last one: neither side may hold a message back.
+    // Each message waits for the response to the previous one: neither side may hold a message back.
     let (say, calls) = tokio::sync::mpsc::channel(1);
     let calls = tokio_stream::wrappers::ReceiverStream::new(calls);
     say.send(message("turn", 0)).await.unwrap();
@@ -137,12 +137,12 @@ async fn p_8_3_a_deadline_reaches_the_service_and_ends_the_call() {
         unit => panic!("no unit: {unit}"),
     };
     let left = Duration::from_nanos(digits.parse::<u64>().unwrap() * scale);
-    // What has passed on the way has been taken off, and not much more.
+    // The time that has passed has been subtracted, and not much more.
     assert!(
         left <= LONG + Duration::from_secs(1) && left > LONG - SOON,
         "{seen}"
     );
-    // tonic would end the call by itself; raw metadata leaves that to the service and the tunnel.
+    // tonic itself would end the call; with raw metadata the service and the tunnel must do it.
     let mut request = Request::new(message("m", 0));
     request
         .metadata_mut()
@@ -175,7 +175,7 @@ async fn p_8_3_a_cancelled_call_is_cancelled_at_the_service() {
             (seen.hanging, seen.cancelled) == (0, 1)
         })
         .await;
-    // The connection is as good as before.
+    // The connection remains usable.
     visitor.unary(message("m", 2)).await.unwrap();
 }
 

@@ -1,4 +1,4 @@
-//! Calls, WebSockets and client entries that cross compressed (section 13 of the protocol).
+//! Calls, WebSockets and client entries with compression (section 13 of the protocol).
 
 use adit_e2e::{Client, ClientOptions, Server, count, within};
 use futures_util::{SinkExt, StreamExt as _};
@@ -8,7 +8,7 @@ use tokio_tungstenite::{accept_async, client_async, tungstenite::Message as Fram
 
 use crate::grpc_tonic::{SOON, echo::Message, message, service::Service, visitor, world};
 
-/// Bytes before and bytes on the hop of the one client, both directions together.
+/// Bytes before compression and bytes on the hop of the client, both directions together.
 async fn crossed(server: &Server) -> (u64, u64) {
     let status = server.status().await;
     let of = |what: &str| count(&status, &format!("/clients/0/compression/{what}"));
@@ -95,7 +95,8 @@ async fn p_13_1_websocket_frames_cross_compressed_and_arrive_unchanged() {
     }
 }
 
-/// F08: what visitors of an entry send is compressed as the entry says, and the responses as the upstream says.
+/// F08: payload from visitors of an entry is compressed as the entry is configured, and responses as the upstream is
+/// configured.
 #[tokio::test]
 async fn an_entry_and_its_upstream_compress_their_direction() {
     let site = adit_e2e::Service::start(|request| async move {

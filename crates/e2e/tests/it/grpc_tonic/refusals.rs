@@ -9,7 +9,7 @@ use crate::grpc_tonic::{
     visitor, world,
 };
 
-/// Status, and the reason that the tunnel gives.
+/// The status, and the reason from the tunnel.
 fn code_and_reason(status: &Status) -> (Code, &str) {
     let reason = status.metadata().get("adit-reason");
     let reason = reason.unwrap_or_else(|| panic!("not the tunnel's: {status:?}"));
@@ -30,7 +30,7 @@ async fn p_8_4_a_client_that_is_gone_is_unavailable() {
     let tunnel = format!("name: rpc, type: grpc, local_port: {}", service.addr.port());
     let (mut client, server) = world(config, &[tunnel]).await;
     let mut visitor = visitor(&server, "rpc.localhost").await;
-    // One that runs, and one that comes later.
+    // One call that runs, and one that begins later.
     let mut running = visitor.hang(message("m", 0)).await.unwrap().into_inner();
     assert!(running.message().await.unwrap().is_some());
     client.kill();
@@ -48,7 +48,7 @@ async fn p_8_4_a_service_that_is_not_there_is_unavailable() {
     let (_client, server) = world("", &[tunnel]).await;
     let status = refused(&server, "rpc.localhost").await;
     assert_eq!(code_and_reason(&status), (Code::Unavailable, "dial_failed"));
-    // The address of the service is for the logs of the two sides.
+    // Only the logs of the two sides contain the address of the service.
     let address = addr.to_string();
     assert!(!status.message().contains(&address), "{status:?}");
 }

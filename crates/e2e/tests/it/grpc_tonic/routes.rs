@@ -1,8 +1,8 @@
-//! Which service a call reaches.
+//! The service that a call reaches.
 
 use crate::grpc_tonic::{message, service::Service, visitor, world};
 
-/// The services that respond to calls of this host to `Unary` and to `Collect`.
+/// The services that respond to the calls `Unary` and `Collect` with this host.
 async fn responders(server: &adit_e2e::Server, host: &str) -> [String; 2] {
     let mut visitor = visitor(server, host).await;
     let name = |metadata: &tonic::metadata::MetadataMap| {

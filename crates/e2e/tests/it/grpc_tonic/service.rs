@@ -1,4 +1,4 @@
-//! A service of tonic's.
+//! A service on tonic.
 
 use std::{
     net::SocketAddr,
@@ -22,18 +22,18 @@ use crate::grpc_tonic::echo::{
     echo_server::{Echo, EchoServer},
 };
 
-/// Larger messages than tonic's own bound.
+/// A bound above the default of tonic, for large messages.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 80 << 20;
 
-/// What a service has seen.
+/// The state of a service that tests check.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) calls: usize,
     /// Calls of `Hang` that run.
     pub(crate) hanging: usize,
-    /// Of these, the calls that their caller has cancelled.
+    /// The calls of `Hang` that their caller has cancelled.
     pub(crate) cancelled: usize,
-    /// Of the last call.
+    /// The timeout of the last call.
     pub(crate) timeout: Option<String>,
 }
 
@@ -52,7 +52,7 @@ impl Drop for Service {
 }
 
 impl Service {
-    /// In clear text. `name` is what it says of itself.
+    /// Starts a service in clear text. Its responses contain `name`.
     pub(crate) async fn start(name: &'static str) -> Self {
         let (listener, addr) = listen().await;
         let (router, seen, health) = router(name).await;
@@ -66,7 +66,7 @@ impl Service {
         }
     }
 
-    /// Over TLS.
+    /// Starts a service over TLS.
     pub(crate) async fn over<I, S>(name: &'static str, addr: SocketAddr, incoming: I) -> Self
     where
         I: Stream<Item = std::io::Result<S>> + Send + 'static,
@@ -87,7 +87,7 @@ impl Service {
         }
     }
 
-    /// Waits until it has seen this.
+    /// Waits until its state fulfils this condition.
     pub(crate) async fn until(&self, what: &str, is_so: impl FnMut(&Seen) -> bool) -> Seen {
         let mut seen = self.seen.clone();
         let seen = adit_e2e::within(what, crate::grpc_tonic::SOON, seen.wait_for(is_so)).await;
@@ -166,7 +166,7 @@ fn response<T>(name: &str, sent: &MetadataMap, message: T) -> Response<T> {
 
 type Messages = Pin<Box<dyn Stream<Item = Result<Message, Status>> + Send>>;
 
-/// Counts a call as given up when it is dropped.
+/// Counts a call as cancelled when it is dropped.
 struct Hanging(Arc<Mutex<watch::Sender<Seen>>>);
 
 impl Drop for Hanging {
@@ -273,5 +273,5 @@ impl Echo for Echoes {
     }
 }
 
-/// So long that no test sees its end.
+/// A timeout that no test reaches.
 pub(crate) const LONG: Duration = Duration::from_secs(3_600);

@@ -25,7 +25,7 @@ use crate::grpc_tonic::{
     visitor,
 };
 
-/// A connection over TLS, as tonic wants it.
+/// A connection over TLS, in the form that tonic needs.
 struct Secure(TlsStream<TcpStream>);
 
 impl Connected for Secure {
@@ -62,7 +62,7 @@ impl AsyncWrite for Secure {
     }
 }
 
-/// A service with a certificate for this name, signed by itself, and the certificate.
+/// A service with a self-signed certificate for this name, and the certificate.
 async fn secure(name: &str) -> (Service, String) {
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new([name.to_owned()]).unwrap();
@@ -100,7 +100,7 @@ fn ca(server: &Server, pem: &str) -> PathBuf {
     file
 }
 
-/// A client of this command line: `adit grpc SERVICE ARGS`.
+/// A client with this command line: `adit grpc SERVICE ARGS`.
 async fn start(server: &Server, service: &str, args: &[&str]) -> Client {
     let any = SocketAddr::from(([127, 0, 0, 1], 1));
     let mut options = ClientOptions::http(server, "office", "rpc", any);
@@ -182,7 +182,7 @@ async fn p_8_4_an_untrusted_certificate_is_unavailable_with_its_cause() {
     let status = within("a response", SOON, call).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(status.metadata().get("adit-reason").unwrap(), "dial_failed");
-    // What to do is for the client's log: visitors learn nothing of the service.
+    // The advice is in the client's log: visitors receive no details of the service.
     assert_eq!(status.message(), "dial_failed");
     let log = client.process().stderr();
     assert!(log.contains("`server_name`"), "{log}");
