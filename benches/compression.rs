@@ -1,5 +1,6 @@
-//! Payload of one direction, compressed message by message: ours (a page of history, contexts of the thread), the rival
-//! that keeps a context for each direction, and a plain copy as the price of no compression at all.
+//! The payload of one direction, compressed message by message in three designs: that of this project (one page of
+//! history, contexts of the thread), a rival that keeps a context for each direction, and a plain copy as the cost
+//! without compression.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -38,7 +39,7 @@ impl Dice {
     }
 }
 
-/// Records of a service: names in common, values not.
+/// Records of a service: the field names repeat, the values do not.
 fn json() -> Bytes {
     let mut dice = Dice(88_172_645_463_325_252);
     let mut all = String::new();
@@ -74,7 +75,7 @@ fn contents() -> [(&'static str, Bytes); 3] {
     [("json", json()), ("text", text()), ("random", random())]
 }
 
-/// Whole messages only, over and over.
+/// Repeats the content in complete messages only.
 fn messages(content: &Bytes, size: usize) -> impl Iterator<Item = Bytes> + use<> {
     let content = content.clone();
     let count = content.len() / size;
@@ -121,7 +122,8 @@ fn compress(c: &mut Criterion) {
     }
 }
 
-/// A message that follows the others must be unpacked after them: what is measured is packing and unpacking together.
+/// A message that follows others can be decompressed only after them, so compression and decompression are measured
+/// together.
 fn round_trip(c: &mut Criterion) {
     let content = json();
     let mut group = c.benchmark_group("compression/round_trip/json");
@@ -158,7 +160,7 @@ fn round_trip(c: &mut Criterion) {
     group.finish();
 }
 
-/// What is saved, and what is held for it.
+/// The saved bytes, and the memory that the contexts use.
 fn quality() {
     eprintln!("bytes before / bytes on the hop");
     for (name, content) in contents() {

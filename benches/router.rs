@@ -11,7 +11,7 @@ mod speed;
 
 const SIZES: [usize; 2] = [10, 1_000];
 
-/// In turn: a host, a host with a path, a wildcard.
+/// Rules of three kinds in turn: a host, a host with a path, a wildcard.
 fn lines(size: usize) -> Vec<Line> {
     (0..size)
         .map(|target| {

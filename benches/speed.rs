@@ -1,6 +1,7 @@
-//! The cases under criterion. A module of each bench, so that criterion is needed for benches only: what the package itself
-//! depends on is built with the programs, because features are chosen for all default members together.
-#![allow(dead_code)] // `bench` where a bench has a `main` of its own
+//! Runs the cases under criterion. Each bench includes this module, so that only benches need criterion: the package's
+//! own dependencies are built together with the programs, because features are selected for all default members
+//! together.
+#![allow(dead_code)] // `bench` is unused in a bench that has its own `main`
 #![allow(clippy::print_stderr)]
 
 use std::time::{Duration, Instant};
@@ -11,8 +12,8 @@ use adit_benches::{
 };
 use criterion::{BenchmarkId, Criterion};
 
-/// Short enough for all groups together to end within minutes, and overridden by criterion's own flags. Fewer resamples
-/// than usual, so that the analysis takes no longer than the measurement.
+/// Times short enough that all groups end within minutes; criterion's own flags override them. There are fewer
+/// resamples than usual, so that the analysis takes no longer than the measurement.
 pub(crate) fn criterion() -> Criterion {
     Criterion::default()
         .warm_up_time(Duration::from_millis(100))
@@ -23,7 +24,8 @@ pub(crate) fn criterion() -> Criterion {
         .configure_from_args()
 }
 
-/// The `main` of a suite's bench: quality on standard error, then the time of each case at one thread and at two.
+/// The `main` of a suite's bench: it prints the quality to standard error, then the time of each case on one thread and
+/// on two.
 pub(crate) fn bench(suite: &Suite) {
     let mut criterion = criterion();
     for figure in (suite.quality)() {

@@ -1,5 +1,6 @@
-//! Publishing the routes of announced tunnels: made anew of all texts for each tunnel, as first written; a plain map, copied
-//! once for each announcement; ours.
+//! Publishing the routes of announced tunnels in three designs: a table that is built anew from all texts for each
+//! tunnel, which is the naive design; a plain map that is copied once for each announcement; and the design of this
+//! project.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,35 +11,35 @@ use adit_router::{HostPattern, Query, Rule, Table, normalize_host};
 
 use crate::case::Role;
 
-/// A tunnel by its hosts.
+/// A tunnel with its hosts.
 #[derive(Debug, Clone)]
 pub struct Announced {
-    /// As clients write them.
+    /// The hosts as clients write them.
     pub hosts: [String; 2],
-    /// What is found.
+    /// The target that a lookup returns.
     pub target: usize,
 }
 
-/// The routes that visitors read, and the tunnels that they come from.
+/// The routes that visitors read, and the tunnels that the routes are built from.
 pub trait Routes: Sized {
-    /// Its name.
+    /// The name in bench ids.
     const NAME: &'static str;
-    /// What it is to the comparison.
+    /// The role of the design in the comparison.
     const ROLE: Role;
 
-    /// Without tunnels.
+    /// A directory without tunnels.
     fn empty() -> Self;
 
-    /// The tunnels of one client come, and as many of the oldest go when there are more than `most`. Afterwards visitors
-    /// read the new routes.
+    /// Adds the tunnels of one client, and removes as many of the oldest tunnels when there are more than `most`.
+    /// Afterwards visitors read the new routes.
     fn announce(&mut self, coming: Vec<Announced>, most: usize);
 
-    /// Many tunnels come before visitors read anything.
+    /// Adds many tunnels before visitors read anything.
     fn announce_all(&mut self, coming: Vec<Announced>) {
         self.announce(coming, usize::MAX);
     }
 
-    /// The target of a host.
+    /// Returns the target of a host.
     fn find(&self, host: &str) -> Option<usize>;
 }
 
@@ -49,7 +50,7 @@ fn find_in(routes: &Plain, host: &str) -> Option<usize> {
     routes.get(&*host).copied()
 }
 
-/// Every text read again, and a new table, for each tunnel.
+/// The naive design: for each tunnel, it reads every text again and builds a new table.
 #[derive(Debug)]
 pub struct MadeAnew {
     tunnels: VecDeque<Announced>,
@@ -100,7 +101,7 @@ impl Routes for MadeAnew {
     }
 }
 
-/// Texts read once, and the whole map copied for each announcement.
+/// Reads each text once, and copies the whole map for each announcement.
 #[derive(Debug)]
 pub struct Copied {
     tunnels: VecDeque<[HostPattern; 2]>,
@@ -144,7 +145,8 @@ impl Routes for Copied {
     }
 }
 
-/// Rules added and removed one by one, and a copy that shares the others.
+/// The design of this project: it adds and removes rules one by one, and publishes a copy that shares the unchanged
+/// rules.
 #[derive(Debug)]
 pub struct Ours {
     tunnels: VecDeque<(usize, [HostPattern; 2])>,

@@ -1,5 +1,6 @@
-//! Choosing a member: as first written (a locked cursor, a vector filtered per choice, modulo hashing), and as others do
-//! it: an atomic cursor, nginx's smooth weighted round robin, a scan of relaxed counters, ketama, tower's two choices.
+//! Choosing a member: the naive design (a locked cursor, a vector filtered for each choice, hashing modulo), and the
+//! designs of others: an atomic cursor, nginx's smooth weighted round robin, a scan of relaxed counters, ketama,
+//! tower's two choices.
 
 use std::{
     convert::Infallible,
@@ -18,16 +19,16 @@ use tower::{Service, balance::p2c::Balance, discover::ServiceList, load::Load};
 
 use crate::{case::Role, dice::mix};
 
-/// A request that runs; ends when it is dropped.
+/// A running request; it ends when it is dropped.
 #[derive(Debug)]
 pub enum Running {
-    /// Counted by ours.
+    /// Counted by the balancer of this project.
     Ours(InFlight),
     /// Counted by a plain counter.
     Counted(Counted),
 }
 
-/// One of a counter's.
+/// A request of a plain counter.
 #[derive(Debug)]
 pub struct Counted(Arc<AtomicUsize>);
 
@@ -48,16 +49,16 @@ impl Drop for Counted {
 pub trait Choose: Send + Sync + 'static {
     /// The name in bench ids.
     const NAME: &'static str;
-    /// What it is to the comparison.
+    /// The role of the design in the comparison.
     const ROLE: Role;
 
-    /// For a policy.
+    /// Creates a chooser for a policy.
     fn new(policy: Policy, weights: &[usize]) -> Self;
-    /// Chooses any but `out`, and begins a request there.
+    /// Chooses any member except `out`, and starts a request there.
     fn choose(&self, draw: Draw, out: usize) -> Option<(usize, Running)>;
 }
 
-/// Ours.
+/// The balancer of this project.
 pub struct Ours(Balancer<usize>);
 
 impl Choose for Ours {
@@ -84,7 +85,7 @@ fn counters(weights: &[usize]) -> Vec<Arc<AtomicUsize>> {
     weights.iter().map(|_| Arc::default()).collect()
 }
 
-/// A cursor that every choice moves, over members in place. Blind to weights.
+/// A cursor that every choice advances over a fixed list of members. It ignores weights.
 pub struct AtomicCursor {
     cursor: AtomicUsize,
     members: Vec<Arc<AtomicUsize>>,
@@ -111,7 +112,8 @@ impl Choose for AtomicCursor {
     }
 }
 
-/// nginx's smooth weighted round robin: each choice raises every member by its weight and lowers the chosen one by all.
+/// nginx's smooth weighted round robin: each choice adds to every member its weight and subtracts the sum of all
+/// weights from the chosen member.
 pub struct Smooth {
     current: Mutex<Vec<isize>>,
     weights: Vec<isize>,
@@ -151,7 +153,7 @@ impl Choose for Smooth {
     }
 }
 
-/// The least loaded for its weight, by one look at each counter; of equals the first.
+/// Reads each counter once and chooses the least loaded member relative to its weight; of equal members, the first.
 pub struct Scan {
     weights: Vec<usize>,
     members: Vec<Arc<AtomicUsize>>,
@@ -195,7 +197,7 @@ impl Choose for Ketama {
     #[allow(clippy::cast_possible_truncation)] // few members, small weights
     fn new(_: Policy, weights: &[usize]) -> Self {
         let bucket = |(id, &weight): (usize, &usize)| {
-            // The port is the id: the continuum gives addresses back.
+            // The port is the id, because the continuum returns addresses.
             let node = SocketAddr::from((Ipv4Addr::new(10, 0, 0, id as u8), id as u16));
             Bucket::new(node, weight as u32)
         };
@@ -215,7 +217,7 @@ impl Choose for Ketama {
     }
 }
 
-/// A member for tower: its load is its running requests for its weight.
+/// A member for tower; its load is the number of its running requests divided by its weight.
 pub struct Node {
     id: usize,
     weight: usize,
@@ -240,12 +242,12 @@ impl Load for Node {
     type Metric = usize;
 
     fn load(&self) -> usize {
-        // In 64ths, as the metric has no fractions of its own here.
+        // The load is in 64ths, because the metric is an integer.
         self.running.load(Ordering::Relaxed) * 64 / self.weight
     }
 }
 
-/// tower's balancer of two random choices, behind the lock that its `&mut self` asks for.
+/// tower's balancer of two random choices, behind a lock because it needs `&mut self`.
 pub struct TowerP2c(Mutex<Balance<ServiceList<Vec<Node>>, ()>>);
 
 impl Choose for TowerP2c {
@@ -262,7 +264,7 @@ impl Choose for TowerP2c {
         Self(Mutex::new(Balance::new(ServiceList::new(nodes))))
     }
 
-    /// Who is out does not come into it: tower would have taken it off the list.
+    /// `out` is ignored: tower would have removed that member from the list.
     #[inline]
     fn choose(&self, _: Draw, _: usize) -> Option<(usize, Running)> {
         let mut balance = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -279,7 +281,7 @@ impl Choose for TowerP2c {
     }
 }
 
-/// What one writes first, for every policy.
+/// The naive design, for every policy.
 pub struct First {
     policy: Policy,
     naive: Naive,
@@ -313,9 +315,9 @@ impl Choose for First {
 /// A backend with its requests in flight.
 #[derive(Debug)]
 pub struct Backend {
-    /// Its place in the list.
+    /// Its index in the list.
     pub id: usize,
-    /// Its share relative to the others.
+    /// Its weight relative to the others.
     pub weight: usize,
     /// Its requests in flight.
     pub in_flight: Arc<AtomicUsize>,
@@ -346,14 +348,14 @@ impl Naive {
         }
     }
 
-    /// Collects who is eligible and takes the next of them.
+    /// Collects the eligible backends and takes the next one.
     pub fn round_robin(&self, eligible: impl Fn(usize) -> bool) -> Option<&Backend> {
         let among = self.among(eligible);
         let turn = self.turn();
         among.get(turn.checked_rem(among.len())?).copied()
     }
 
-    /// Lists every eligible backend as often as its weight and takes the next of the list.
+    /// Lists every eligible backend as often as its weight and takes the next one of the list.
     pub fn weighted(&self, eligible: impl Fn(usize) -> bool) -> Option<&Backend> {
         let among: Vec<&Backend> = self
             .among(eligible)
@@ -364,21 +366,21 @@ impl Naive {
         among.get(turn.checked_rem(among.len())?).copied()
     }
 
-    /// The first with the fewest requests, whatever the weights.
+    /// Takes the first backend with the fewest requests, whatever the weights.
     pub fn least(&self, eligible: impl Fn(usize) -> bool) -> Option<&Backend> {
         self.among(eligible)
             .into_iter()
             .min_by_key(|backend| backend.in_flight.load(Ordering::SeqCst))
     }
 
-    /// The hash modulo the number of eligible backends.
+    /// Takes the backend at the hash modulo the number of eligible backends.
     pub fn modulo(&self, hash: u64, eligible: impl Fn(usize) -> bool) -> Option<&Backend> {
         let among = self.among(eligible);
         let place = hash.checked_rem(among.len() as u64)?;
         among.get(usize::try_from(place).ok()?).copied()
     }
 
-    /// One at random, blind to load.
+    /// Takes a random backend, and ignores load.
     pub fn random(&self, dice: u64, eligible: impl Fn(usize) -> bool) -> Option<&Backend> {
         self.modulo(dice, eligible)
     }

@@ -1,5 +1,6 @@
-//! The ways of a gRPC service that is generated: prost's messages by hand, which copies the payload into the message and
-//! the message into a frame's buffer once, and all of tonic's codec; and the least that any way of copying costs.
+//! How a generated gRPC service encodes and decodes: prost's messages by hand, which copy the payload once into the
+//! message and once from the message into a frame's buffer; and tonic's complete codec. For comparison, the least that
+//! any copy costs.
 
 use std::{
     collections::VecDeque,
@@ -28,7 +29,7 @@ fn message(id: u64, payload: Bytes) -> TunnelMessage {
     }
 }
 
-/// Encodes as a generated service does: prefix, then the message with its payload, into one buffer.
+/// Encodes as a generated service does: the prefix and the message with its payload go into one buffer.
 #[derive(Debug, Default)]
 pub struct ProstEncoder {
     buffer: BytesMut,
@@ -43,17 +44,17 @@ impl ProstEncoder {
         self.buffer.put_u8(0);
         self.buffer
             .put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-        // The buffer has room: encoding cannot fail.
+        // The buffer has enough capacity: encoding cannot fail.
         let _ = message.encode(&mut self.buffer);
     }
 
-    /// The bytes of all that was encoded, ready to leave.
+    /// The bytes of all encoded messages, ready to be sent.
     pub fn finish(&mut self) -> Bytes {
         self.buffer.split().freeze()
     }
 }
 
-/// Decodes as a generated service does: frames are joined in one buffer, messages are split off it.
+/// Decodes as a generated service does: it joins frames in one buffer and splits messages off the buffer.
 #[derive(Debug, Default)]
 pub struct ProstDecoder {
     buffer: BytesMut,
@@ -65,7 +66,7 @@ impl ProstDecoder {
         self.buffer.extend_from_slice(frame);
     }
 
-    /// The next message that is whole.
+    /// The next complete message.
     pub fn next_message(&mut self) -> Option<TunnelMessage> {
         let prefix: [u8; 5] = self.buffer.get(..5)?.try_into().ok()?;
         let [_, a, b, c, d] = prefix;
@@ -78,14 +79,14 @@ impl ProstDecoder {
     }
 }
 
-/// Copies a payload once into a buffer that is used again.
+/// Copies a payload once into a buffer that is reused.
 #[derive(Debug, Default)]
 pub struct Memcpy {
     buffer: Vec<u8>,
 }
 
 impl Memcpy {
-    /// The copy.
+    /// Copies the payload and returns the copy.
     pub fn copy(&mut self, payload: &[u8]) -> &[u8] {
         self.buffer.clear();
         self.buffer.extend_from_slice(payload);
@@ -93,8 +94,8 @@ impl Memcpy {
     }
 }
 
-/// What is ready to go through tonic's own codec: its stream gives that and then has nothing until asked again, so that
-/// a batch ends where it does with the other contenders.
+/// The source of tonic's own codec: a stream that yields the queued messages and is then pending until it is polled
+/// again, so that a batch ends where it ends with the other contenders.
 #[derive(Debug, Default, Clone)]
 struct Messages {
     next: Arc<Mutex<VecDeque<TunnelMessage>>>,
@@ -136,13 +137,13 @@ impl TonicEncoder {
         next.push_back(message(id, payload));
     }
 
-    /// Whether all that was queued has left.
+    /// Whether all queued messages have been sent.
     pub fn is_drained(&self) -> bool {
         let next = self.source.next.lock();
         next.unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// The next bytes that are ready to leave: all that was queued, or as much as tonic puts into one frame.
+    /// The next bytes to send: all that is queued, or as much as tonic puts into one frame.
     pub fn next_frame(&mut self) -> Option<Bytes> {
         let mut cx = Context::from_waker(Waker::noop());
         match self.body.as_mut().poll_frame(&mut cx) {
@@ -152,7 +153,7 @@ impl TonicEncoder {
     }
 }
 
-/// A body of one frame at a time.
+/// A body that yields one frame at a time.
 #[derive(Debug, Default, Clone)]
 struct Frames {
     next: Arc<Mutex<Option<Bytes>>>,
@@ -201,7 +202,7 @@ impl TonicDecoder {
             .unwrap_or_else(PoisonError::into_inner) = Some(frame);
     }
 
-    /// The next message that is whole.
+    /// The next complete message.
     pub fn next_message(&mut self) -> Option<TunnelMessage> {
         let mut cx = Context::from_waker(Waker::noop());
         match Pin::new(&mut self.messages).poll_next(&mut cx) {

@@ -1,11 +1,11 @@
 //! The rival of compression on the hop: one context of the library for each direction, flushed after each message. It
-//! remembers more and costs memory for as long as its request lasts.
+//! uses more history, and it uses memory as long as its request lasts.
 
 use adit_link::Compression;
 use flate2::{Compress, Decompress, FlushCompress, FlushDecompress};
 use zstd_safe::{CCtx, CParameter, DCtx, InBuffer, OutBuffer, zstd_sys::ZSTD_EndDirective};
 
-/// Window of both kinds, as a power of two.
+/// The window size of both algorithms, as a power of two.
 const WINDOW_LOG: u8 = 15;
 
 /// Both ends of one direction.
@@ -17,10 +17,10 @@ pub enum Streaming {
 }
 
 impl Streaming {
-    /// At the start of a direction, at the levels that `adit-link` uses.
+    /// Creates the contexts of a new direction, at the levels that `adit-link` uses.
     ///
     /// # Panics
-    /// When the library refuses a parameter.
+    /// Panics when the library rejects a parameter.
     #[must_use]
     #[allow(clippy::expect_used)] // a bench
     pub fn new(by: Compression) -> Self {
@@ -44,10 +44,10 @@ impl Streaming {
         }
     }
 
-    /// One message, flushed; gives its length.
+    /// Compresses and flushes one message; returns its compressed length.
     ///
     /// # Panics
-    /// When the library fails.
+    /// Panics when the library fails.
     #[allow(clippy::expect_used, clippy::cast_possible_truncation)] // a bench
     pub fn compress(&mut self, payload: &[u8], out: &mut [u8]) -> usize {
         match self {
@@ -69,10 +69,10 @@ impl Streaming {
         }
     }
 
-    /// The same back.
+    /// Decompresses one message.
     ///
     /// # Panics
-    /// When the library fails.
+    /// Panics when the library fails.
     #[allow(clippy::expect_used, clippy::cast_possible_truncation)] // a bench
     pub fn decompress(&mut self, packed: &[u8], out: &mut [u8]) -> usize {
         match self {
@@ -93,7 +93,7 @@ impl Streaming {
         }
     }
 
-    /// What zstd holds at both ends; the contexts of DEFLATE do not say.
+    /// The memory of zstd's contexts at both ends; the contexts of DEFLATE do not report their memory.
     #[must_use]
     pub fn memory_bytes(&self) -> Option<usize> {
         match self {

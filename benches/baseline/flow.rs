@@ -1,5 +1,5 @@
-//! Credit, permits and the sender's queue: as first written (locked counters, a list of wakers that are all woken, turns
-//! by messages), as others have them, and ours, each behind one trait.
+//! Credit, permits and the sender's queue: the naive design (locked counters, a list of wakers that are all woken,
+//! turns by messages), the designs of others, and the design of this project, each behind one trait.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

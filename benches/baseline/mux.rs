@@ -1,7 +1,7 @@
-//! The data stream that `adit_mux` is compared with: one message at a time, each in a buffer of its own, and the
-//! requests in one locked map under their names as text.
+//! The data stream that `adit_mux` is compared with: each message is encoded alone in its own buffer, and the requests
+//! are in one locked map, keyed by names as text.
 //!
-//! It has neither credit nor turns, neither bounds nor resets; ours pays for those in the same figure.
+//! It has no credit, no fair turns, no bounds and no resets; the figures of `adit_mux` include the cost of those.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use uuid::Uuid;
 
-/// One end.
+/// One end of the data stream.
 #[derive(Debug, Default)]
 pub struct Naive {
     requests: Mutex<HashMap<String, u64>>,
@@ -25,7 +25,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Naive {
-    /// An end with nothing open.
+    /// Creates an end without open requests.
     pub fn new() -> Self {
         Self::default()
     }
@@ -84,7 +84,7 @@ impl Naive {
         lock(&self.outgoing).pop_front()
     }
 
-    /// Takes one message in; gives the request's name, whether it is new, and the body.
+    /// Processes one received message; returns the request's name, whether the request is new, and the body.
     pub fn handle(&self, mut message: Bytes) -> Option<(String, bool, Bytes)> {
         let message = TunnelMessage::decode(message.split_off(5)).ok()?;
         match message.payload? {

@@ -1,6 +1,6 @@
 //! Tables of waiting requests that `adit_pending::Table` is compared with, behind one trait.
 //!
-//! [`SlabTable`] does what ours does, but for its keys. The others have no limit, deadlines, counters or a close.
+//! [`SlabTable`] does the same except for its keys. The others have no limit, no deadlines, no counters and no close.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,27 +16,27 @@ use crate::case::Role;
 /// The handle of the waiting request.
 pub type Value = Arc<u64>;
 
-/// What a request goes through.
+/// The operations of a table.
 pub trait Pending: Send + Sync {
-    /// What the messages of a request carry.
+    /// The key that the messages of a request carry.
     type Key: Send;
     /// The name in bench ids.
     const NAME: &'static str;
-    /// What it is to the comparison.
+    /// The role of the design in the comparison.
     const ROLE: Role;
-    /// What a key holds on the heap.
+    /// The bytes that a key uses on the heap.
     const KEY_HEAP_BYTES: usize = 0;
     /// An empty table.
     fn empty() -> Self;
-    /// Lets a request wait. `id` grows; who makes keys of another kind ignores it.
+    /// Inserts a request. `id` increases; a table with keys of another kind ignores it.
     fn insert(&self, id: u64, value: Value) -> Self::Key;
     /// Finds the value for a message.
     fn lookup(&self, key: &Self::Key) -> Option<Value>;
-    /// Takes the request out.
+    /// Removes the request and returns its value.
     fn settle(&self, key: &Self::Key) -> Option<Value>;
 }
 
-/// Ours.
+/// The table of this project.
 pub struct Ours(Table<Value>);
 
 impl Pending for Ours {
@@ -51,7 +51,7 @@ impl Pending for Ours {
     }
 
     fn insert(&self, id: u64, value: Value) -> u64 {
-        // A refusal would be seen by the settle that finds nothing.
+        // If the table rejected the request, the later settle would find nothing.
         drop(self.0.insert(id, None, value));
         id
     }
@@ -65,7 +65,7 @@ impl Pending for Ours {
     }
 }
 
-/// The naive one: a map of random UUIDs as text behind one lock.
+/// The naive design: a map keyed by random UUIDs as text behind one lock.
 pub struct MutexMap(Mutex<HashMap<String, Value>>);
 
 impl Pending for MutexMap {
@@ -122,7 +122,7 @@ impl Pending for Dash {
     }
 }
 
-/// The same map under random UUIDs as text: what the lock costs beside what the key costs.
+/// The same map keyed by random UUIDs as text, which separates the cost of the lock from the cost of the key.
 pub struct DashUuid(DashMap<String, Value>);
 
 impl Pending for DashUuid {
@@ -150,7 +150,7 @@ impl Pending for DashUuid {
     }
 }
 
-/// A general lock-free map, made for many more reads than writes.
+/// A general lock-free map that is optimized for many more reads than writes.
 pub struct Papaya(papaya::HashMap<u64, Value>);
 
 impl Pending for Papaya {
@@ -176,9 +176,9 @@ impl Pending for Papaya {
     }
 }
 
-/// The least that a table behind a lock costs: slots handed out again, one slab for each link, as its opener and its reader
-/// are two tasks. The id beside the slot identifies late messages. It never refuses, never expires, cannot be closed, and counts
-/// nothing.
+/// The least that a table behind a lock costs: slots are reused, and each link has one slab, because its opener and its
+/// reader are two tasks. The id beside the slot identifies late messages. The table never rejects, never expires,
+/// cannot be closed, and counts nothing.
 pub struct SlabPerLink(Mutex<Slab<(u64, Value)>>);
 
 impl Pending for SlabPerLink {
@@ -210,9 +210,9 @@ impl Pending for SlabPerLink {
     }
 }
 
-/// The same slab grown up: with a limit, deadlines, a close and counters that add up, all under the link's lock. What it
-/// still leaves to others: the key is a slot of its own choice, so an opener can send it along with the id, but the end that
-/// is opened to needs another table; and it keeps the memory of its worst moment.
+/// The same slab with all features: a limit, deadlines, a close and consistent counters, all under the link's lock. Two
+/// drawbacks remain. The key is a slot of its own choice, so an opener can send it together with the id, but the
+/// accepting end needs another table. And the slab never releases the memory of its largest size.
 pub struct SlabTable {
     slabs: Mutex<Slabs>,
     max_entries: usize,
@@ -227,17 +227,17 @@ struct Waiting {
 #[derive(Default)]
 struct Slabs {
     slab: Slab<Waiting>,
-    /// Not after any deadline.
+    /// A lower bound of all deadlines.
     earliest: Option<Instant>,
     closed: bool,
-    /// By [`Settled`].
+    /// The number of settled requests by [`Settled`].
     settled: [u64; 4],
     late: u64,
     peak: usize,
 }
 
 impl SlabTable {
-    /// For so many requests at once.
+    /// Creates a table for at most `max_entries` requests at once.
     #[must_use]
     pub fn new(max_entries: usize) -> Self {
         Self {
@@ -250,10 +250,10 @@ impl SlabTable {
         self.slabs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a request wait.
+    /// Inserts a request.
     ///
     /// # Errors
-    /// The value, when the table is full or closed.
+    /// Returns the value when the table is full or closed.
     pub fn try_insert(
         &self,
         id: u64,
@@ -276,7 +276,7 @@ impl SlabTable {
         Ok(slot)
     }
 
-    /// Takes a request out.
+    /// Removes a request and counts how it was settled.
     pub fn settle_as(&self, (slot, id): (usize, u64), how: Settled) -> Option<Value> {
         let mut slabs = self.lock();
         if slabs.slab.get(slot).is_none_or(|waiting| waiting.id != id) {
@@ -287,7 +287,7 @@ impl SlabTable {
         slabs.slab.try_remove(slot).map(|waiting| waiting.value)
     }
 
-    /// Takes out what is due.
+    /// Removes all requests whose deadline has passed.
     pub fn expire(&self, now: Instant, out: &mut Vec<(u64, Value)>) {
         let mut slabs = self.lock();
         if slabs.earliest.is_none_or(|earliest| earliest > now) {
@@ -307,7 +307,7 @@ impl SlabTable {
             .min();
     }
 
-    /// Takes out all, and refuses all later ones.
+    /// Removes all requests, and rejects all later ones.
     pub fn close(&self) -> Vec<(u64, Value)> {
         let mut slabs = self.lock();
         slabs.closed = true;
@@ -320,7 +320,7 @@ impl SlabTable {
             .collect()
     }
 
-    /// The same counters as ours.
+    /// The same counters as those of `adit_pending::Table`.
     pub fn stats(&self) -> Stats {
         let slabs = self.lock();
         let [completed, failed, cancelled, expired] = slabs.settled;
@@ -349,7 +349,7 @@ impl Pending for SlabTable {
     }
 
     fn insert(&self, id: u64, value: Value) -> (usize, u64) {
-        // A refusal would be seen by the settle that finds nothing.
+        // If the table rejected the request, the later settle would find nothing.
         (self.try_insert(id, None, value).unwrap_or(usize::MAX), id)
     }
 

@@ -1,4 +1,5 @@
-//! When to dial again, as clients usually write it: a delay in a loop, without jitter, reset as soon as a dial succeeds.
+//! When to dial again, as clients usually implement it: a delay in a loop, without jitter, reset as soon as a dial
+//! succeeds.
 
 use std::time::{Duration, Instant};
 
@@ -7,20 +8,20 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 use crate::case::Role;
 
-/// What a bench needs of a schedule.
+/// The operations of a schedule.
 pub trait Schedule {
-    /// The contender's name in bench ids.
+    /// The name in bench ids.
     const NAME: &'static str;
-    /// What it is to the comparison.
+    /// The role of the design in the comparison.
     const ROLE: Role;
 
-    /// A client that dials for the first time at `now`; `seed` is for dice of its own.
+    /// Creates the schedule of a client that dials for the first time at `now`; `seed` is for its own random numbers.
     fn start(config: &Config, now: Instant, seed: u64) -> Self;
 
-    /// A dial failed at `now`: when is the next one?
+    /// A dial failed at `now`; returns the time of the next dial.
     fn failed(&mut self, now: Instant, random: u64) -> Instant;
 
-    /// A dial succeeded at `now` and its link was lost at `lost`: when is the next dial?
+    /// A dial succeeded at `now` and its link was lost at `lost`; returns the time of the next dial.
     fn dropped(&mut self, now: Instant, lost: Instant, random: u64) -> Instant;
 }
 
@@ -58,7 +59,7 @@ impl Schedule for SleepLoop {
     }
 }
 
-/// The backoff of the `backon` crate, with its jitter, built anew as soon as a dial succeeds.
+/// The backoff of the `backon` crate with its jitter; it is built anew as soon as a dial succeeds.
 #[derive(Debug)]
 pub struct Backon {
     builder: ExponentialBuilder,
@@ -89,14 +90,14 @@ impl Schedule for Backon {
     }
 
     fn dropped(&mut self, _now: Instant, lost: Instant, random: u64) -> Instant {
-        // Every client would throw the same dice again with the seed that it began with.
+        // With the initial seed, every client would get the same random numbers again.
         self.delays = self.builder.with_jitter_seed(random).build();
         self.failed(lost, random)
     }
 }
 
-/// "Full jitter": anywhere between nothing and the delay (Brooker, Exponential Backoff And Jitter, 2015), reset as soon as
-/// a dial succeeds.
+/// "Full jitter": a random delay from zero to the current delay (Brooker, Exponential Backoff And Jitter, 2015), reset
+/// as soon as a dial succeeds.
 #[derive(Debug)]
 pub struct FullJitter(SleepLoop);
 
@@ -122,13 +123,13 @@ impl Schedule for FullJitter {
     }
 }
 
-/// The state machine, driven as a client drives it.
+/// The state machine of this project, used in the way that a client uses it.
 #[derive(Debug)]
 pub struct Machine(Reconnect);
 
 impl Machine {
-    /// A wrong move cannot come from the calls of [`Schedule`]; if it did, the next dial would be at once and the quality
-    /// printed would show it.
+    /// The calls of [`Schedule`] cannot make an invalid transition; if they did, the next dial would be immediate and
+    /// the printed quality would show it.
     fn wait(&mut self, event: Event, now: Instant, random: u64) -> Instant {
         match self.0.on_event(event, now, random) {
             Ok(Action::Wait { until }) => {

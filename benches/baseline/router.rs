@@ -1,24 +1,24 @@
-//! Finding a rule, as first written: a list, sorted once, scanned for each request.
+//! Finding a rule in the naive design: a list, sorted once, scanned for each request.
 
-/// A host, perhaps with `*.` in front, and a path prefix.
+/// A host, optionally with `*.` in front, and a path prefix.
 #[derive(Debug)]
 pub struct Line {
     /// The host as in the settings.
     pub host: String,
     /// The path prefix as in the settings.
     pub path: String,
-    /// What it selects.
+    /// The selected target.
     pub target: usize,
 }
 
-/// Rules in the order of precedence.
+/// Rules in order of precedence.
 #[derive(Debug)]
 pub struct Scan {
     lines: Vec<Line>,
 }
 
 impl Scan {
-    /// Exact hosts first, then by length of host and path.
+    /// Sorts the rules: exact hosts first, then by length of host and path.
     #[must_use]
     pub fn new(mut lines: Vec<Line>) -> Self {
         lines.sort_by_key(|line| {
@@ -32,7 +32,7 @@ impl Scan {
         Self { lines }
     }
 
-    /// The first rule that matches.
+    /// Returns the target of the first rule that matches.
     #[must_use]
     pub fn route(&self, host: &str, path: &str) -> Option<usize> {
         let host = host.split(':').next().unwrap_or(host).to_lowercase();

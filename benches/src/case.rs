@@ -1,21 +1,21 @@
-//! What is measured: suites of cases, figures of quality, and the meter of memory.
+//! The structure of a measurement: suites of cases, figures of quality, and the meter of memory.
 
 use serde::{Deserialize, Serialize};
 
-/// Does so many operations. What it works on was made before, and is not measured.
+/// Does the given number of operations. Its data were prepared before and are not part of the measurement.
 pub type Worker = Box<dyn FnMut(u64) + Send>;
 
-/// What a contender is to the comparison.
+/// The role of a contender in the comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// The design of this project.
     Ours,
-    /// What one writes first.
+    /// The design that one writes first.
     Naive,
-    /// What others use, or would.
+    /// A design that others use, or would use.
     Rival,
-    /// The least that any design of its kind costs: it does less than the task, and takes no part in the verdict.
+    /// The least that any design of its kind costs: it does less than the task, and the verdict ignores it.
     Limit,
 }
 
@@ -25,18 +25,18 @@ pub struct Case {
     pub operation: &'static str,
     /// The contender.
     pub contender: &'static str,
-    /// What it is to the comparison.
+    /// Its role in the comparison.
     pub role: Role,
-    /// How many or how long; what it counts is the operation's business.
+    /// The size; the operation defines its unit.
     pub size: usize,
-    /// How many threads may do it at a time: one or two.
+    /// How many threads may do the operation at a time: one or two.
     pub max_threads: usize,
-    /// Makes a worker for each of so many threads; they share what the design shares.
+    /// Makes one worker for each of the given number of threads; the workers share what the design shares.
     pub workers: Box<dyn Fn(usize) -> Vec<Worker>>,
 }
 
 impl Case {
-    /// A case for one and two threads.
+    /// Creates a case for one and two threads.
     pub fn new(
         operation: &'static str,
         (contender, role): (&'static str, Role),
@@ -53,7 +53,7 @@ impl Case {
         }
     }
 
-    /// A case whose threads share nothing: `worker` makes each one's.
+    /// Creates a case whose threads share nothing: `worker` makes the worker of each thread.
     pub fn alone(
         operation: &'static str,
         contender: (&'static str, Role),
@@ -65,7 +65,7 @@ impl Case {
         })
     }
 
-    /// For one thread only.
+    /// Limits the case to one thread.
     #[must_use]
     pub const fn single(mut self) -> Self {
         self.max_threads = 1;
@@ -73,25 +73,25 @@ impl Case {
     }
 }
 
-/// Something measured that is not speed: a quality, or memory.
+/// A measurement other than speed: a quality, or memory.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Figure {
-    /// The operation that it belongs to.
+    /// The operation that the figure belongs to.
     pub operation: String,
     /// The size of that operation.
     pub size: usize,
     /// The contender.
     pub contender: String,
-    /// What it is, with its unit.
+    /// The measured property with its unit.
     pub what: String,
-    /// The best that it can be.
+    /// The best possible value.
     pub best: f64,
-    /// How much it is.
+    /// The measured value.
     pub value: f64,
 }
 
 impl Figure {
-    /// A figure of which less is better.
+    /// Creates a figure of which less is better.
     #[must_use]
     pub fn new(operation: &str, contender: &str, size: usize, what: &str, value: f64) -> Self {
         Self {
@@ -104,21 +104,21 @@ impl Figure {
         }
     }
 
-    /// The same, where another value than nothing is best.
+    /// Sets the best value to something other than zero.
     #[must_use]
     pub const fn near(mut self, best: f64) -> Self {
         self.best = best;
         self
     }
 
-    /// How far it is from the best.
+    /// The distance of the value from the best one.
     #[must_use]
     pub const fn distance(&self) -> f64 {
         (self.value - self.best).abs()
     }
 }
 
-/// The figure that has a column beside the speed.
+/// The figure that has its own column beside the speed.
 pub const BYTES_PER_ENTRY: &str = "bytes per entry";
 
 /// Reads the counting allocator.
@@ -126,14 +126,14 @@ pub const BYTES_PER_ENTRY: &str = "bytes per entry";
 pub struct Meter {
     /// Bytes allocated now.
     pub current: fn() -> usize,
-    /// The most since [`Meter::reset_peak`].
+    /// The highest number of bytes since [`Meter::reset_peak`].
     pub peak: fn() -> usize,
-    /// Starts looking for the most anew.
+    /// Resets the peak to the current bytes.
     pub reset_peak: fn(),
 }
 
 impl Meter {
-    /// What `make` holds when it is done, for each of so many entries.
+    /// Bytes that the value made by `make` uses, for each of `entries` entries.
     pub fn per_entry<T>(&self, entries: usize, make: impl FnOnce() -> T) -> f64 {
         let before = (self.current)();
         let made = make();
@@ -142,7 +142,7 @@ impl Meter {
         (after as f64 - before as f64) / entries as f64
     }
 
-    /// The most that `run` holds at a time.
+    /// The highest number of bytes that `run` uses at a time.
     pub fn peak_of(&self, run: impl FnOnce()) -> f64 {
         let before = (self.current)();
         (self.reset_peak)();
@@ -154,13 +154,13 @@ impl Meter {
 /// The cases of one core.
 #[derive(Debug, Clone, Copy)]
 pub struct Suite {
-    /// The first word of the ids.
+    /// The first part of the ids.
     pub name: &'static str,
     /// All contenders, operations and sizes.
     pub cases: fn() -> Vec<Case>,
-    /// What is good or bad about their results.
+    /// Figures of the quality of their results.
     pub quality: fn() -> Vec<Figure>,
-    /// What they hold.
+    /// Figures of the memory that they use.
     pub memory: fn(&Meter) -> Vec<Figure>,
 }
 

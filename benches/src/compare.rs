@@ -1,4 +1,4 @@
-//! The whole comparison: every case measured in every way, and the verdicts.
+//! The complete comparison: every case with every kind of measurement, and the verdicts.
 
 use std::{collections::HashSet, io, path::Path};
 
@@ -10,7 +10,7 @@ use crate::{
     verdict::{Spread, Verdict, by_amounts, by_ratios},
 };
 
-/// All that was measured, with what a number needs to mean something.
+/// All measurements, with the environment that is needed to interpret them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
     /// Processor, cores, kernel, load before the run.
@@ -21,12 +21,12 @@ pub struct Report {
     pub date: String,
     /// Rounds of processor time.
     pub rounds: usize,
-    /// One for each core.
+    /// One result for each core.
     #[serde(alias = "rooms")]
     pub suites: Vec<Compared>,
 }
 
-/// What came of a suite.
+/// The result of a suite.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Compared {
     /// Its name.
@@ -47,14 +47,15 @@ pub struct Group {
     pub size: usize,
     /// The contenders.
     pub rows: Vec<Row>,
-    /// By instructions, on one thread.
+    /// The verdict by instructions, on one thread.
     pub one_thread: Verdict,
-    /// By processor time, on two; none where there is nothing to do for two.
+    /// The verdict by processor time, on two threads; `None` where the operation has only one thread.
     pub two_threads: Option<Verdict>,
 }
 
 impl Group {
-    /// How many times of ours a contender needs: of instructions on one thread, of processor time on two.
+    /// The ratio of a contender to the design of this project: of instructions on one thread, of processor time on two
+    /// threads.
     pub(crate) fn ratio(&self, contender: &str, panel: usize) -> Option<f64> {
         let row = { self.rows.iter() }.find(|row| row.contender == contender)?;
         if panel == 0 {
@@ -67,7 +68,7 @@ impl Group {
 }
 
 impl Row {
-    /// How many times the least the most is, where rounds lie furthest apart.
+    /// The ratio of the largest to the smallest measurement, for the kind of measurement whose rounds differ most.
     pub(crate) fn spread(&self) -> f64 {
         let ratios = self.ratios.iter().map(|ratios| Spread::of(ratios));
         let all = self.nanos.iter().flatten().copied().chain(ratios);
@@ -77,27 +78,28 @@ impl Row {
     }
 }
 
-/// One contender.
+/// The measurements of one contender.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Row {
     /// Its name.
     pub contender: String,
-    /// What it is to the comparison.
+    /// Its role in the comparison.
     pub role: Role,
     /// Instructions for each operation, on one thread.
     pub instructions: f64,
     /// Nanoseconds of processor time for each operation, on one thread and on two.
     pub nanos: [Option<Spread>; 2],
-    /// The same, divided by that of ours in the same round.
+    /// The same times, divided by the time of the design of this project in the same round.
     pub ratios: [Vec<f64>; 2],
-    /// Memory for each entry, where an operation has entries.
+    /// Memory for each entry, if the operation has entries.
     pub bytes_per_entry: Option<f64>,
 }
 
-/// Measures a suite. `program` is this one, for callgrind; `counting` the one that counts memory.
+/// Measures a suite. `program` is the path of this program, for callgrind; `counting` is the path of the program that
+/// counts memory.
 ///
 /// # Errors
-/// Those of the programs that measure.
+/// Returns the errors of the programs that measure.
 pub fn suite(
     suite: &Suite,
     program: &Path,
@@ -183,10 +185,10 @@ fn compare(
     })
 }
 
-/// Lets the contenders take turns, round by round, each round beginning with another one, so that a machine that slows
-/// down for a while slows all of them.
+/// Runs the contenders in turns, round by round. Each round begins with another contender, so that a machine that is
+/// slow for a while slows all contenders.
 fn alternate(cases: &[&Case], times: &[u64], threads: usize, rounds: usize, rows: &mut [Row]) {
-    /// So many times what callgrind was given.
+    /// Processor time is measured over this many times the operations of the callgrind run.
     const LONGER: u64 = 6;
     let mut workers: Vec<Vec<Worker>> = cases.iter().map(|case| (case.workers)(threads)).collect();
     let mut nanos = vec![Vec::new(); cases.len()];

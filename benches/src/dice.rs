@@ -1,24 +1,24 @@
-//! Fair dice that give the same throws every time.
+//! A uniform random generator with the same sequence in every run.
 
 /// SplitMix64 (Steele, Lea, Flood, 2014).
 #[derive(Debug, Clone)]
 pub struct Dice(u64);
 
 impl Dice {
-    /// Dice with a seed.
+    /// Creates a generator with a seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next throw.
+    /// The next random number.
     pub const fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
 }
 
-/// The throw that belongs to a number.
+/// The random number for a given number.
 #[must_use]
 pub const fn mix(n: u64) -> u64 {
     let mut word = n;

@@ -1,13 +1,13 @@
-//! Compares designs: each core beside its naive version and beside rivals.
+//! Compares the design of each core with its naive version and with rivals.
 //!
-//! A [`Suite`](case::Suite) says once what is measured: which contenders do which operation at which size. Three
-//! programs read it: `cargo bench` (criterion, for the time), `adit-bench` (instructions, processor time, quality, and
-//! the verdict), `adit-bench-memory` (the same cases under an allocator that counts). `ci/bench-compare` runs the last
-//! two and writes `docs/bench/`.
+//! A [`Suite`](case::Suite) defines what is measured: which contenders do which operation at which size. Three programs
+//! use it: `cargo bench` (criterion, for the time), `adit-bench` (instructions, processor time, quality, and the
+//! verdict), `adit-bench-memory` (the same cases with a counting allocator). `ci/bench-compare` runs the last two and
+//! writes `docs/bench/`.
 //!
-//! The naive versions and what was written for the rivals stand in `baseline/`.
+//! The naive versions and the code for the rivals are in `baseline/`.
 //!
-//! A case that cannot go on panics: a number from a run that went wrong would be worse than none.
+//! A case that cannot continue panics: a number from a failed run would be worse than no number.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! Counts instructions, reads processor time, asks the counting program for memory.
+//! Counts instructions, measures processor time, and gets memory figures from the counting program.
 
 use std::{
     io,
@@ -13,10 +13,11 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::case::{Figure, Worker};
 
-/// Long enough to tell an operation from the clock, short enough to be run some fifty times slower by callgrind.
+/// Long enough for the resolution of the clock, and short enough to run about fifty times slower under callgrind.
 const CALIBRATED: Duration = Duration::from_millis(3);
 
-/// How often a worker does its operation in a few milliseconds: a power of two, after as many to get warm.
+/// Returns how often a worker does its operation in a few milliseconds, as a power of two; the worker does as many
+/// operations before, as a warm-up.
 pub fn calibrate(worker: &mut Worker) -> u64 {
     let mut times = 1;
     loop {
@@ -35,7 +36,7 @@ fn thread_time() -> Duration {
     Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
 }
 
-/// Runs all workers at once; gives the sum of what `run` gives, and the longest.
+/// Runs all workers at once; returns the sum of the durations that `run` returns, and the longest duration.
 pub fn together(
     workers: &mut [Worker],
     run: impl Fn(&mut Worker) -> Duration + Sync,
@@ -57,7 +58,7 @@ pub fn together(
     (took.iter().sum(), longest)
 }
 
-/// Nanoseconds on a processor for each operation, of all workers at once doing so many each.
+/// Nanoseconds of processor time for each operation, where all workers run at once and do `times` operations each.
 pub fn cpu_nanos(workers: &mut [Worker], times: u64) -> f64 {
     let (all, _) = together(workers, |worker| {
         let start = thread_time();
@@ -87,11 +88,11 @@ fn collected(child: Child) -> io::Result<f64> {
     count.ok_or_else(|| io::Error::other(format!("callgrind counted nothing: {stderr}")))
 }
 
-/// Instructions for each operation of a case of this program: those of so many and of twice as many, and the difference,
-/// in which all that happens once is gone.
+/// Instructions for each operation of a case of this program. They are counted for `times` operations and for twice as
+/// many; the difference does not include what happens only once.
 ///
 /// # Errors
-/// When valgrind is not there or does not count.
+/// Returns an error when valgrind is missing or does not count.
 pub fn instructions(program: &Path, id: &str, times: u64) -> io::Result<f64> {
     let once = callgrind(program, id, times)?;
     let twice = callgrind(program, id, 2 * times)?;
@@ -102,7 +103,7 @@ pub fn instructions(program: &Path, id: &str, times: u64) -> io::Result<f64> {
 /// Figures of a suite's memory, from the program that counts.
 ///
 /// # Errors
-/// When it is not there or fails.
+/// Returns an error when that program is missing or fails.
 pub fn memory(program: &Path, suite: &str) -> io::Result<Vec<Figure>> {
     let output = Command::new(program).arg(suite).output()?;
     if !output.status.success() {

@@ -1,4 +1,4 @@
-//! Writes a report down: tables as Markdown, plots as SVG, everything as JSON.
+//! Writes a report: tables as Markdown, plots as SVG, all data as JSON.
 
 use std::{fs, io, path::Path};
 
@@ -13,7 +13,7 @@ use sentences::Sentences;
 /// Writes `<name>.md`, `<name>.json` and a plot of each suite to a directory.
 ///
 /// # Errors
-/// Those of the files, and of drawing.
+/// Returns the errors of writing files, and of drawing.
 pub fn write(report: &Report, sentences: &Sentences, into: &Path, name: &str) -> io::Result<()> {
     fs::create_dir_all(into)?;
     let json = serde_json::to_string_pretty(report).map_err(io::Error::other)?;
@@ -48,7 +48,8 @@ pub(crate) mod tests {
         }
     }
 
-    /// One suite, one group: ours at 100 instructions, a map at 250, a limit at 10.
+    /// A report of one suite with one group: the design of this project at 100 instructions, a map at 250, a limit at
+    /// 10.
     pub(crate) fn report() -> Report {
         let rows = vec![
             row("map", Role::Naive, 250.0, 2.5),

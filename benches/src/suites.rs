@@ -10,7 +10,7 @@ pub mod path;
 pub mod pending;
 pub mod reconnect;
 
-/// All of them.
+/// All suites.
 pub const ALL: [Suite; 7] = [
     codec::SUITE,
     pending::SUITE,

@@ -1,19 +1,19 @@
-//! Who won: by instructions on one thread, by ratios of processor time on two.
+//! Which design is better: by instructions on one thread, by ratios of processor time on two.
 
 use serde::{Deserialize, Serialize};
 
-/// How much less a design must need to be the better one by instructions. Counts vary by less, but so much may hang on
-/// the compiler's mood.
+/// How much fewer instructions a design must need to be the better one. Counts vary by less, but a different
+/// compilation can change them by this much.
 pub const MARGIN: f64 = 0.03;
 
-/// What a comparison came to.
+/// The result of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
     /// Ours is better than every other.
     Ours,
-    /// This one is better than ours, and the best of those that are.
+    /// This design is better than the design of this project, and the best of all such designs.
     Rival(String),
-    /// At least one is neither better nor worse than ours.
+    /// At least one design is neither better nor worse than the design of this project.
     Undecided,
 }
 
@@ -27,8 +27,8 @@ impl std::fmt::Display for Verdict {
     }
 }
 
-/// By amounts that are always the same, as instructions for each operation are: the least wins, if by more than
-/// [`MARGIN`].
+/// The verdict by amounts that do not vary, such as instructions for each operation: the smallest one wins, if it is
+/// smaller by more than [`MARGIN`].
 #[must_use]
 pub fn by_amounts(ours: f64, others: &[(&str, f64)]) -> Verdict {
     let beats = |one: f64, other: f64| one < other && one <= other * (1.0 - MARGIN);
@@ -40,8 +40,8 @@ pub fn by_amounts(ours: f64, others: &[(&str, f64)]) -> Verdict {
     }
 }
 
-/// By the ratios of each other design to ours, one from each round: those between the quartiles must all lie on one side
-/// of 1.
+/// The verdict by the ratios of each other design to the design of this project, one from each round: all ratios
+/// between the quartiles must be on one side of 1.
 #[must_use]
 pub fn by_ratios(others: &[(&str, &[f64])]) -> Verdict {
     let spreads = others
@@ -58,29 +58,29 @@ pub fn by_ratios(others: &[(&str, &[f64])]) -> Verdict {
     Verdict::Undecided
 }
 
-/// How measurements of one thing lie.
+/// The distribution of the measurements of one value.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
-    /// The least.
+    /// The minimum.
     pub min: f64,
-    /// A quarter lies below.
+    /// The lower quartile.
     pub lower: f64,
-    /// Half lies below.
+    /// The median.
     pub median: f64,
-    /// A quarter lies above.
+    /// The upper quartile.
     pub upper: f64,
-    /// The most.
+    /// The maximum.
     pub max: f64,
 }
 
 impl Spread {
-    /// Of measurements; all zero when there are none.
+    /// The distribution of `measured`; all zero when there are no measurements.
     #[must_use]
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a place among them
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // an index into them
     pub fn of(measured: &[f64]) -> Self {
         let mut sorted = measured.to_vec();
         sorted.sort_by(f64::total_cmp);
-        // Between neighbours in proportion, as most do it (Hyndman and Fan's type 7).
+        // Quantiles are interpolated linearly between neighbours, as most tools do (Hyndman and Fan's type 7).
         let at = |share: f64| {
             let place = share * sorted.len().saturating_sub(1) as f64;
             let (below, above) = (place.floor() as usize, place.ceil() as usize);

@@ -67,12 +67,12 @@ pub(crate) enum CliError {
     /// The target is invalid.
     #[error("cannot use target {url}: {problem}")]
     Target {
-        /// As given.
+        /// The URL as given by the user.
         url: String,
-        /// What is wrong.
+        /// What is wrong with the URL.
         problem: String,
     },
-    /// Nothing to run.
+    /// No scenario has a matching name.
     #[error("no scenario has \"{0}\" in its name")]
     NoScenario(String),
     /// The services could not listen.
@@ -83,45 +83,45 @@ pub(crate) enum CliError {
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The I/O error.
         source: std::io::Error,
     },
-    /// A report could not be put into JSON.
+    /// A report could not be serialized to JSON.
     #[error("report: {0}")]
     Json(#[from] serde_json::Error),
-    /// See there.
+    /// An error of the generator.
     #[error(transparent)]
     Generator(#[from] generator::RunError),
-    /// See there.
+    /// An error of a download.
     #[error("download: {0}")]
     Download(#[from] DownloadError),
-    /// See there.
+    /// An error of the scenarios of a comparison.
     #[error(transparent)]
     Comparison(#[from] compare_file::ScenarioError),
-    /// See there.
+    /// An error of a scenario.
     #[error(transparent)]
     Scenario(#[from] ScenarioError),
-    /// See there.
+    /// An error of starting a target.
     #[error(transparent)]
     Started(#[from] TargetError),
-    /// See there.
+    /// An error of a run.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// See there.
+    /// An error of writing the HTML page.
     #[error(transparent)]
     Page(#[from] PageError),
     /// A flag has an invalid value.
     #[error("{flag}: {problem}")]
     Flag {
-        /// Which one.
+        /// The flag.
         flag: &'static str,
-        /// What is wrong.
+        /// What is wrong with its value.
         problem: String,
     },
-    /// See there.
+    /// An error of a comparison.
     #[error(transparent)]
     Compare(#[from] CompareError),
-    /// See there.
+    /// An error of measuring protocols.
     #[error(transparent)]
     Protocols(#[from] ProtocolsError),
 }
@@ -129,7 +129,7 @@ pub(crate) enum CliError {
 /// Runs a command.
 ///
 /// # Errors
-/// [`CliError`], for the user to read.
+/// Returns a [`CliError`], whose text is for the user.
 pub(crate) async fn run(command: Command) -> Result<ExitCode, CliError> {
     match command {
         Command::Run(options) => run::run(*options).await,
@@ -143,7 +143,7 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode, CliError> {
     }
 }
 
-/// The directory of this program.
+/// Returns the directory of this program.
 fn beside() -> Option<PathBuf> {
     Some(std::env::current_exe().ok()?.parent()?.to_owned())
 }

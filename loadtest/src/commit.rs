@@ -1,4 +1,5 @@
-//! The commit of the programs that are measured, as their `--version` prints it: the current directory may be of another commit.
+//! The commit of the measured programs, as their `--version` prints it: the working tree of the current directory may
+//! be at another commit.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,13 +7,13 @@ use std::process::Command;
 /// The commit of a program that does not print one.
 pub(crate) const UNKNOWN: &str = "unknown";
 
-/// The commit of this program, which is that of an adit in this process.
+/// The commit of this program, which is also the commit of an adit that runs in this process.
 pub(crate) fn own() -> String {
     let commit = option_env!("ADIT_COMMIT").filter(|commit| !commit.is_empty());
     commit.unwrap_or(UNKNOWN).to_owned()
 }
 
-/// The commits that these programs print; one if all print the same.
+/// The commits that the programs print; one commit if all print the same.
 pub(crate) fn of(programs: &[&Path]) -> String {
     let mut commits: Vec<_> = programs.iter().map(|program| of_program(program)).collect();
     commits.dedup();
@@ -27,7 +28,7 @@ fn of_program(program: &Path) -> String {
         .to_owned()
 }
 
-/// `adit 0.1.0 (commit abc1234)`.
+/// Parses a version line such as `adit 0.1.0 (commit abc1234)`.
 fn parse(version: &str) -> Option<&str> {
     let (_, behind) = version.split_once("(commit ")?;
     let (commit, _) = behind.split_once(')')?;

@@ -1,11 +1,9 @@
 //! Runs every scenario against every target, side by side, over some rounds.
 //!
-//! Promises: within a round all targets are up at once, behind one service,
-//! and are loaded one after the other in an order that changes with the round
-//! and the scenario; each round starts them anew. A ratio is taken within a
-//! round, between runs that were neighbours in time, and the median of the
-//! rounds' ratios is the result: a machine that slows down for a while
-//! spoils a round, not the verdict.
+//! Promises: within a round all targets run at the same time in front of one service, and are loaded one after the
+//! other in an order that changes with the round and the scenario; each round starts the targets again. A ratio is
+//! taken within a round, between runs that are close in time, and the median of the rounds' ratios is the result: a
+//! machine that is slow for a while affects one round, but not the result.
 
 pub(crate) mod report;
 pub(crate) mod scenario;
@@ -27,11 +25,10 @@ use crate::process::ProcessError;
 use crate::procfs::{self, Cpu, Memory};
 use crate::services::Hosted;
 
-/// How long a run under strace lasts: long enough for thousands of requests,
-/// and its speed does not matter.
+/// The duration of a run under strace: long enough for thousands of requests. The speed of the run is not used.
 const STRACE_WINDOW: Duration = Duration::from_secs(1);
 
-/// What to compare.
+/// The settings of a comparison.
 #[derive(Debug, Clone)]
 pub(crate) struct Comparison {
     pub(crate) targets: Vec<Target>,
@@ -49,37 +46,37 @@ pub(crate) enum CompareError {
     /// A program did not start, or ended.
     #[error("{target}: {source}")]
     Program {
-        /// Of which target.
+        /// The target of the program.
         target: &'static str,
-        /// What happened.
+        /// The error of the process.
         source: ProcessError,
     },
-    /// The kernel no longer knows a process that is measured.
+    /// The CPU time and memory of a measured process could not be read.
     #[error("{target}: cannot read its processes' CPU time and memory: {source}")]
     Observe {
-        /// Of which target.
+        /// The target of the process.
         target: &'static str,
-        /// Why.
+        /// The I/O error.
         source: std::io::Error,
     },
     /// A scenario cannot be run.
     #[error("scenario \"{scenario}\": {source}")]
     Run {
-        /// Which one.
+        /// The scenario's name.
         scenario: String,
-        /// Why.
+        /// Why the scenario cannot be run.
         source: RunError,
     },
 }
 
-/// Everything that was measured.
+/// All measurements.
 #[derive(Debug, Default)]
 pub(crate) struct Measured {
     /// All runs, in the order they were made.
     pub(crate) runs: Vec<Run>,
     /// System calls, if `strace` was requested.
     pub(crate) calls: Vec<Calls>,
-    /// Where they could not be counted: the runs stand without them.
+    /// The targets whose system calls could not be counted; their runs are valid without the counts.
     pub(crate) uncounted: Vec<(Target, StraceError)>,
 }
 
@@ -113,9 +110,8 @@ pub(crate) async fn compare(
     Ok(measured)
 }
 
-/// In which order `targets` targets are loaded: each round and scenario begins
-/// with another, and every other round goes backwards, so that no contender always
-/// follows the same neighbour.
+/// The order in which `targets` targets are loaded: each round and scenario begins with another target, and every other
+/// round has the reverse order, so that no contender always follows the same other contender.
 fn order(round: usize, scenario: usize, targets: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..targets).collect();
     if round % 2 == 1 {
@@ -125,11 +121,11 @@ fn order(round: usize, scenario: usize, targets: usize) -> Vec<usize> {
     order
 }
 
-/// One round's processes.
+/// The processes of one round.
 struct Bench {
     service: Hosted,
     targets: Vec<Running>,
-    /// Memory of each target before its first load.
+    /// The memory of each target before its first load.
     idle: Vec<Memory>,
 }
 
@@ -220,7 +216,7 @@ impl Bench {
         let window = STRACE_WINDOW.min(comparison.duration);
         let small = |it: &&Scenario| it.judge == Judge::Requests;
         for scenario in comparison.scenarios.iter().filter(small) {
-            // Direct has nothing of its own to trace.
+            // Direct has no tunnel processes to trace.
             let tunnels = self.targets.iter().filter(|it| !it.processes.is_empty());
             for running in tunnels {
                 match count_calls(running, scenario, window, dir).await {
@@ -239,7 +235,7 @@ impl Bench {
     }
 }
 
-/// Loads a tunnel while strace watches its processes.
+/// Loads a tunnel while strace traces its processes.
 async fn count_calls(
     running: &Running,
     scenario: &Scenario,
@@ -251,8 +247,8 @@ async fn count_calls(
         let tracer = Strace::attach(process.pid(), dir).await?;
         tracers.push((process.name(), tracer));
     }
-    // No warm-up: strace counts from the first connection on, and so do the
-    // requests here.
+    // There is no warm-up: strace counts from the first connection on, and the requests must be counted from there,
+    // too.
     let plan = plan(scenario, running, Duration::ZERO, window);
     let outcome = generator::run(plan, || ()).await?;
     let requests = outcome.latency_us.len().max(1);
@@ -288,7 +284,7 @@ fn observe<T>(target: &'static str, read: std::io::Result<T>) -> Result<T, Compa
     read.map_err(|source| CompareError::Observe { target, source })
 }
 
-/// CPU time spent between the two samples of a run.
+/// The CPU time between the two samples of a run.
 fn cost(processes: Vec<String>, outcome: &Outcome<Sample>) -> std::io::Result<Cost> {
     fn of<T>(sample: &std::io::Result<T>) -> std::io::Result<&T> {
         sample
@@ -312,7 +308,7 @@ fn cost(processes: Vec<String>, outcome: &Outcome<Sample>) -> std::io::Result<Co
     })
 }
 
-/// Whether any run had requests that failed, for the summary.
+/// The runs that had failed requests, for the summary.
 pub(crate) fn failures(runs: &[Run]) -> Vec<(&Run, &Failures)> {
     runs.iter()
         .map(|run| (run, &run.failures))

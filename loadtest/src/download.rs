@@ -10,22 +10,22 @@ use tokio::net::TcpStream;
 use crate::pattern::{Checksum, Pattern};
 use crate::response;
 
-/// A body that arrived whole and unchanged.
+/// A body that was received completely and unchanged.
 #[derive(Debug, Serialize)]
 pub(crate) struct Download {
     /// Length of the body.
     pub(crate) bytes: u64,
-    /// Its checksum, in hexadecimal.
+    /// The checksum of the body, in hexadecimal.
     pub(crate) checksum: String,
-    /// From the request to the last byte; connecting is not in it.
+    /// Seconds from the request to the last byte, without connecting.
     pub(crate) seconds: f64,
-    /// The rate of the body over that time.
+    /// The rate of the body over these seconds.
     pub(crate) gbit_per_s: f64,
-    /// From the request to the first byte of the response.
+    /// Microseconds from the request to the first byte of the response.
     pub(crate) first_byte_us: u64,
 }
 
-/// The body did not arrive as it should.
+/// The body was not received correctly.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DownloadError {
     /// The connection failed.
@@ -34,10 +34,10 @@ pub(crate) enum DownloadError {
     /// The connection ended too early.
     #[error("the connection ended after {got} bytes of the body")]
     Cut {
-        /// Bytes until then.
+        /// The number of bytes received before the end.
         got: u64,
     },
-    /// Not HTTP/1.1 with a content-length.
+    /// The response is not HTTP/1.1 with a content-length.
     #[error("the response is not HTTP/1.1 with a content-length")]
     Unreadable,
     /// The target responded with an error.
@@ -46,26 +46,25 @@ pub(crate) enum DownloadError {
     /// The body has another length than requested.
     #[error("the response has {got} bytes instead of {wanted}")]
     Length {
-        /// What the response announced.
+        /// The announced length.
         got: u64,
         /// The requested length.
         wanted: u64,
     },
-    /// A byte was changed, lost or doubled.
+    /// A byte was changed, lost or duplicated.
     #[error("the body is not what the service sent, within {within} bytes after offset {offset}")]
     WrongBytes {
-        /// Offset of the read that differs.
+        /// The offset of the read that differs.
         offset: u64,
-        /// Length of that read.
+        /// The length of that read.
         within: usize,
     },
 }
 
-/// Fetches `path` over a connection of its own and checks that its body is
-/// `wanted` bytes of the pattern.
+/// Fetches `path` over a new connection and checks that its body is `wanted` bytes of the pattern.
 ///
 /// # Errors
-/// [`DownloadError`]: anything but exactly this body.
+/// Returns a [`DownloadError`] for anything except exactly this body.
 pub(crate) async fn fetch(
     target: SocketAddr,
     host: &str,

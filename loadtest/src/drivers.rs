@@ -1,4 +1,4 @@
-//! Visitors, one driver for each kind of load. Each checks every byte that it is sent.
+//! Visitors, with one driver for each kind of load. Each driver checks every received byte.
 
 mod chunked;
 pub(crate) mod grpc;
@@ -25,10 +25,10 @@ use crate::schedule::{Arrivals, Schedule};
 use crate::tally::Tally;
 use crate::targets::{Entries, Web};
 
-/// A probe that takes longer is tried again.
+/// A probe that takes longer is repeated.
 const PROBE_WITHIN: Duration = Duration::from_secs(2);
 
-/// What all loads of a run share.
+/// The values that all loads of a run share.
 #[derive(Debug, Clone)]
 pub(crate) struct Ground {
     pub(crate) entries: Entries,
@@ -38,13 +38,13 @@ pub(crate) struct Ground {
     pub(crate) end: Instant,
     /// An exchange that takes longer has failed.
     pub(crate) timeout: Duration,
-    /// What is under way at the end has so long.
+    /// The time that exchanges in progress at the end of the window may take.
     pub(crate) grace: Duration,
 }
 
-/// A load under way. Dropped, it ends.
+/// A running load. Dropping it ends the load.
 pub(crate) struct Running {
-    /// `None` where nothing is taken from a schedule.
+    /// `None` if the load has no schedule.
     pub(crate) schedule: Option<Arc<Schedule>>,
     pub(crate) tasks: JoinSet<()>,
     /// When the last exchange of the run is due.
@@ -74,7 +74,7 @@ pub(crate) fn start(
     };
     let sizes = load.sizes.clone();
     let entries = &ground.entries;
-    // An entry that is missing was refused before: a load without one has nothing to do.
+    // A missing entry was rejected before: a load without its entry has nothing to do.
     match load.kind {
         Kind::Http | Kind::Upload => {
             if let Some(web) = &entries.http {
@@ -203,10 +203,10 @@ impl Crew<'_> {
     }
 }
 
-/// Sends one small exchange of a kind, with a connection of its own, and checks the response.
+/// Makes one small exchange of a kind on a new connection, and checks the response.
 ///
 /// # Errors
-/// It failed.
+/// Returns an error when the exchange failed.
 pub(crate) async fn probe(kind: Kind, entries: &Entries) -> Result<(), Failed> {
     let tally = Arc::new(Tally::new().map_err(|error| Failed::new(Failure::Connect, error))?);
     let sizes = Mix::new([(32, 1)]);
@@ -265,7 +265,7 @@ async fn read(
     }
 }
 
-/// The bytes are not those that were requested.
+/// Creates the failure of a response whose bytes are not the requested ones.
 fn wrong_bytes(web: &Web, what: impl std::fmt::Display) -> Failed {
     Failed::new(Failure::WrongBytes, format!("{}: {what}", web.host))
 }

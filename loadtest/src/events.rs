@@ -1,38 +1,38 @@
-//! What happens to a target while it is under load: one side is restarted, at a time that the scenario sets.
+//! Events for a target under load: one side is restarted at a time that the scenario sets.
 
 use std::fmt;
 use std::time::Duration;
 
-/// One restart.
+/// A restart of one side.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Event {
-    /// Counted from the beginning of the window.
+    /// The time since the beginning of the window.
     pub(crate) at: Duration,
     pub(crate) side: Side,
     pub(crate) how: How,
-    /// How long the side is away before it is started again.
+    /// How long the side is stopped before it is started again.
     pub(crate) down: Duration,
 }
 
-/// Who is restarted.
+/// The side that is restarted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// One of the clients, from 0.
+    /// One of the clients, counted from 0.
     Client(usize),
     Server,
 }
 
-/// How it ends.
+/// How the side is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {
-    /// At once: `SIGKILL`, where it is a process.
+    /// At once: by `SIGKILL`, if the side is a process.
     Kill,
-    /// What runs may finish first: `SIGTERM`, where it is a process.
+    /// With a drain, in which running requests may finish: by `SIGTERM`, if the side is a process.
     Drain,
 }
 
 impl How {
-    /// Its name in scenarios and to commands.
+    /// The name in scenarios and for commands.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Kill => "kill",

@@ -1,4 +1,4 @@
-//! The ways in which a request fails.
+//! The kinds of failure of a request.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -8,7 +8,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 /// Why a request does not count as completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// No connection.
+    /// The connection could not be opened.
     Connect,
     /// The request could not be sent.
     Write,
@@ -18,17 +18,17 @@ pub(crate) enum Failure {
     Cut,
     /// The response is not HTTP/1.1 with a content-length.
     Unreadable,
-    /// Any status but 200.
+    /// The response has a status other than 200.
     Status,
     /// The body differs from what the service sent.
     WrongBytes,
-    /// No response until after the grace at the end of the run.
+    /// There was no response before the end of the grace after the run.
     Unfinished,
-    /// Due in the open loop, but every connection was busy to the end.
+    /// The request was due in the open loop, but every connection was busy until the end.
     Unsent,
-    /// No response within the time that the scenario gives each exchange.
+    /// There was no response within the time limit that the scenario sets for each exchange.
     Timeout,
-    /// An event of a stream was left out, doubled or out of order.
+    /// An event of a stream was missing, duplicated or out of order.
     Sequence,
     /// The other side closed with 1001 (Going Away) while a response was due (WebSocket).
     GoingAway,
@@ -50,7 +50,7 @@ impl Failure {
         Self::GoingAway,
     ];
 
-    /// Its name in scenarios and reports.
+    /// The name in scenarios and reports.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -69,7 +69,7 @@ impl Failure {
     }
 }
 
-/// A failure, with its details beyond the kind.
+/// A failure with its kind and details.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failed {
     pub(crate) kind: Failure,
@@ -77,7 +77,7 @@ pub(crate) struct Failed {
 }
 
 impl Failed {
-    /// With a text, which should be one of few: reports count equal ones together.
+    /// Creates a failure with a text. There should be few different texts: reports count equal texts together.
     pub(crate) fn new(kind: Failure, detail: impl fmt::Display) -> Self {
         Self {
             kind,
@@ -102,17 +102,17 @@ impl Failures {
         self.0[failure as usize].fetch_add(many, Relaxed);
     }
 
-    /// All failures together.
+    /// The number of all failures.
     pub(crate) fn total(&self) -> u64 {
         self.0.iter().map(|count| count.load(Relaxed)).sum()
     }
 
-    /// Those of one kind.
+    /// The number of failures of one kind.
     pub(crate) fn of(&self, kind: Failure) -> u64 {
         self.0[kind as usize].load(Relaxed)
     }
 
-    /// The others.
+    /// The failures of all other kinds.
     pub(crate) fn without(&self, kinds: &[Failure]) -> Self {
         let rest = self.clone();
         for kind in kinds {
@@ -121,7 +121,7 @@ impl Failures {
         rest
     }
 
-    /// The kinds that happened at all.
+    /// The kinds of which there was at least one failure.
     pub(crate) fn seen(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = Failure::ALL
             .iter()

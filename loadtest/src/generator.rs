@@ -1,20 +1,16 @@
-//! Sends requests and measures what comes back.
+//! Sends requests and measures the responses.
 //!
-//! Promises: every byte of every body is compared with the pattern; a latency
-//! is that of a request which began inside the measured window, also if it
-//! ended after it; requests and bytes are those that ended inside the window,
-//! counted at the same moment as the caller's samples (CPU time), so that one
-//! may be divided by the other. A request that never ends is an error, never
-//! a missing row.
+//! Promises: every byte of every body is compared with the pattern; latencies are those of requests that began in the
+//! measured window, even if they ended after it; the counts of requests and bytes are of those that ended in the
+//! window. They are counted at the same moment as the caller's samples (CPU time), so that one can be divided by the
+//! other. A request that never ends is counted as an error.
 //!
 //! Two ways to send:
-//! - closed loop: each connection sends its next request when it has its
-//!   response. Finds the most that the target can do, and hides stalls: a
-//!   stalled target simply gets fewer requests.
-//! - open loop: requests are due at a fixed rate, whatever the responses do, and
-//!   each is timed from when it was due. This is the correction for
-//!   coordinated omission (Gil Tene; wrk2). Due requests wait in one queue
-//!   for any free connection, so one stall does not hold up the others'.
+//! - closed loop: each connection sends its next request when it has its response. It finds the maximum throughput of
+//!   the target, but it hides stalls: a stalled target gets fewer requests.
+//! - open loop: requests are due at a fixed rate, independently of the responses, and each is timed from when it was
+//!   due. This avoids coordinated omission (Gil Tene; wrk2). Due requests wait in one queue for any free connection, so
+//!   a stall of one connection does not delay the requests of others.
 //!
 //! Cost: one thread, one task per connection, no allocation per request. Run
 //! it on a current-thread runtime: its own CPU time is part of every result.
@@ -34,10 +30,10 @@ use crate::pool::Pool;
 use crate::schedule::Schedule;
 use crate::tally::{Begin, Tally};
 
-/// How long requests that are under way at the end of the window may take.
+/// How long requests that are in progress at the end of the window may take.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// What to send, where, and for how long.
+/// What to send, to which target, and for how long.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     /// Where to connect to.
@@ -50,15 +46,15 @@ pub(crate) struct Plan {
     pub(crate) connections: usize,
     /// A new connection for each request.
     pub(crate) new_connection: bool,
-    /// Requests per second of the open loop; `None` is the closed loop.
+    /// Requests per second of the open loop; `None` means the closed loop.
     pub(crate) rate: Option<f64>,
-    /// Sent but not measured, before the window.
+    /// The time before the window, in which requests are sent but not measured.
     pub(crate) warm_up: Duration,
     /// Length of the window.
     pub(crate) duration: Duration,
     /// How much to read at once.
     pub(crate) read_bytes: usize,
-    /// Report on stderr each second.
+    /// Report progress on stderr each second.
     pub(crate) progress: bool,
 }
 
@@ -74,18 +70,18 @@ impl Plan {
     }
 }
 
-/// What a run measured.
+/// The measurements of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Outcome<T> {
-    /// How long the window really was.
+    /// The actual length of the window.
     pub(crate) elapsed: Duration,
     /// Requests that ended in the window.
     pub(crate) requests: u64,
-    /// Bytes of bodies that came in the window.
+    /// Bytes of bodies that were received in the window.
     pub(crate) body_bytes: u64,
-    /// Requests that failed, by kind, the whole run (warm-up included).
+    /// Requests that failed in the whole run (warm-up included), by kind.
     pub(crate) failures: Failures,
-    /// Microseconds to the last byte, of requests that began in the window.
+    /// Microseconds to the last byte of requests that began in the window.
     pub(crate) latency_us: Histogram<u64>,
     /// The caller's sample at the beginning of the window.
     pub(crate) before: T,
@@ -99,7 +95,7 @@ pub(crate) enum RunError {
     /// Nothing would be sent.
     #[error("at least one connection is needed")]
     NoConnections,
-    /// A rate that is not a number of requests.
+    /// The rate is not above zero.
     #[error("the rate must be above zero, not {0}")]
     Rate(f64),
     /// The histogram could not be made.
@@ -111,7 +107,7 @@ pub(crate) enum RunError {
 /// measured window.
 ///
 /// # Errors
-/// The plan makes no sense; failing requests are part of the outcome instead.
+/// Returns a [`RunError`] when the plan is invalid; failed requests are part of the outcome instead.
 ///
 /// # Cancel safety
 /// Dropping the future closes all its connections.
@@ -143,7 +139,7 @@ pub(crate) async fn run<T>(
     let mut visitors = JoinSet::new();
     shared.start(plan.connections, &mut visitors);
 
-    // Without a warm-up no visitor may start before the window: no await here.
+    // Without a warm-up, no visitor may start before the window, so there must be no await here.
     if !plan.warm_up.is_zero() {
         sleep_until(shared.schedule.begin() + plan.warm_up).await;
     }
@@ -160,7 +156,7 @@ pub(crate) async fn run<T>(
     .await;
     let failures = &shared.tally.failures;
     if drained.is_err() {
-        // A visitor that still runs has a request without a response.
+        // A visitor that is still running has a request without a response.
         failures.add(Failure::Unfinished, visitors.len() as u64);
         visitors.shutdown().await;
     }

@@ -72,7 +72,7 @@ async fn a_closed_loop_reuses_its_connection_and_counts_bytes() {
         outcome.body_bytes / 10 >= outcome.requests
             && outcome.body_bytes / 10 <= outcome.requests + 1
     );
-    // The one under way at the end is timed but did not end in the window.
+    // The request in progress at the end is timed but did not end in the window.
     let timed = outcome.latency_us.len();
     assert!(
         timed == outcome.requests || timed == outcome.requests + 1,
@@ -164,7 +164,7 @@ async fn a_refused_connection_is_a_failure_and_not_a_hang() {
 
 #[tokio::test]
 async fn requests_that_an_open_loop_could_not_send_are_reported() {
-    // Two connections that never respond take one request each.
+    // Two connections without responses take one request each.
     let (target, _) = server(|_| Some(Vec::new())).await;
     let rate = Some(100.0);
     let outcome = run(

@@ -1,47 +1,47 @@
-//! What the kernel did while a run was measured, beside running it: a result from a machine that was short of memory,
-//! of processor time or of packets that arrive is a poor one.
+//! Counters of the kernel during a measurement: a result is unreliable if the machine was short of memory or processor
+//! time, or lost packets.
 
 use std::fs;
 use std::time::Instant;
 
 use serde::Serialize;
 
-/// Retransmitted segments, in percent of all: more means that packets were lost.
+/// Retransmitted segments, in percent of all segments: above this limit, packets were lost.
 const MANY_RETRANSMITS_PERCENT: f64 = 0.1;
 
-/// Time in which something waited for memory, in percent of the window.
+/// Time in which a task waited for memory, in percent of the window.
 const MUCH_MEMORY_PRESSURE_PERCENT: f64 = 1.0;
 
-/// Processor time that the host gave to others, in percent of all.
+/// Processor time that the host gave to other guests, in percent of all.
 const MUCH_STEAL_PERCENT: f64 = 2.0;
 
-/// The kernel's counters at one moment; none where this kernel does not keep it.
+/// The kernel's counters at one moment; `None` where this kernel does not have a counter.
 #[derive(Debug, Clone)]
 pub(crate) struct Counters {
     at: Instant,
-    /// Segments sent again, and sent.
+    /// Retransmitted segments, and all sent segments.
     segments: Option<(u64, u64)>,
     /// Microseconds in which some task waited for memory.
     memory_stalls_us: Option<u64>,
-    /// Ticks stolen, and all.
+    /// Stolen ticks, and all ticks.
     ticks: Option<(u64, u64)>,
 }
 
-/// What the kernel did in a window; none where this kernel does not report it.
+/// The changes of the counters in a window; `None` where this kernel does not have a counter.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct Kernel {
-    /// TCP segments that were sent again.
+    /// The number of retransmitted TCP segments.
     pub(crate) tcp_retransmits: Option<u64>,
-    /// The same in percent of all that were sent.
+    /// Retransmitted segments, in percent of all sent segments.
     pub(crate) tcp_retransmits_percent: Option<f64>,
     /// Time in which some task waited for memory, in percent.
     pub(crate) memory_pressure_percent: Option<f64>,
-    /// Processor time that the host gave to others, in percent.
+    /// Processor time that the host gave to other guests, in percent.
     pub(crate) steal_percent: Option<f64>,
 }
 
 impl Counters {
-    /// Reads them.
+    /// Reads the counters.
     pub(crate) fn now() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         Self {
@@ -52,7 +52,7 @@ impl Counters {
         }
     }
 
-    /// What has happened since `earlier`.
+    /// The change since `earlier`.
     pub(crate) fn since(&self, earlier: &Self) -> Kernel {
         let segments = both(self.segments, earlier.segments);
         let ticks = both(self.ticks, earlier.ticks);
@@ -78,7 +78,7 @@ fn percent((part, all): (u64, u64)) -> f64 {
 }
 
 impl Kernel {
-    /// What makes the result a poor one.
+    /// The conditions that make the result unreliable.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let above = |value: Option<f64>, most: f64| value.filter(|value| *value > most);
         let retransmits = above(self.tcp_retransmits_percent, MANY_RETRANSMITS_PERCENT);
@@ -94,7 +94,7 @@ impl Kernel {
         [retransmits, memory, steal].into_iter().flatten().collect()
     }
 
-    /// All of it, on one line.
+    /// All counters on one line.
     pub(crate) fn text(&self) -> String {
         let shown = |value: Option<f64>| {
             value.map_or("unknown".to_owned(), |value| format!("{value:.2} %"))
@@ -111,7 +111,7 @@ impl Kernel {
     }
 }
 
-/// `RetransSegs` and `OutSegs` of /proc/net/snmp, where a line of names stands before each line of numbers.
+/// `RetransSegs` and `OutSegs` of /proc/net/snmp, where a line of names precedes each line of numbers.
 fn segments(snmp: &str) -> Option<(u64, u64)> {
     let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Tcp:"));
     let (names, numbers) = (lines.next()?, lines.next()?);
@@ -122,7 +122,7 @@ fn segments(snmp: &str) -> Option<(u64, u64)> {
     Some((of("RetransSegs")?, of("OutSegs")?))
 }
 
-/// `total` of the line `some` of a file of /proc/pressure.
+/// The value of `total` in the line `some` of a file in /proc/pressure.
 fn stalls_us(pressure: &str) -> Option<u64> {
     let some = pressure
         .lines()
@@ -133,8 +133,8 @@ fn stalls_us(pressure: &str) -> Option<u64> {
     total?.parse().ok()
 }
 
-/// Steal, the eighth number of the line `cpu` of /proc/stat, and the sum of the first eight: those after them are
-/// counted in the first two as well.
+/// Steal, the eighth number of the line `cpu` of /proc/stat, and the sum of the first eight; the later numbers are
+/// already part of the first two.
 fn ticks(stat: &str) -> Option<(u64, u64)> {
     let all = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
     let numbers = all.split_whitespace().take(8);

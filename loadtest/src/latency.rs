@@ -1,4 +1,4 @@
-//! A histogram as a few numbers, or in full.
+//! A histogram as a few quantiles, or as all of its buckets.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -27,7 +27,7 @@ impl Latency {
     }
 }
 
-/// Every bucket that holds something, as (microseconds, how many).
+/// Every bucket that is not empty, as (microseconds, count).
 pub(crate) fn buckets(histogram: &Histogram<u64>) -> Vec<(u64, u64)> {
     histogram
         .iter_recorded()

@@ -1,11 +1,11 @@
-//! Measures the shipped binaries `adit-server` and `adit` under load, beside
-//! no tunnel at all and beside their peers (F48).
+//! Measures the shipped binaries `adit-server` and `adit` under load, and compares them with no tunnel and with their
+//! peers (F48).
 //!
-//! `run` plays a scenario: `scenario` defines what, `targets` against what, `runner` brings them together, `drivers` are the
-//! visitors and `services` what they reach, `schedule` sets the times, `pool` hands out what is due, `tally` and `series`
-//! count, `events` restart a side, `report` shows the results. `compare` and `protocols` put targets side by side,
-//! with the same schedule, pool and services. Everything but the target runs on one thread: the cost of this program is
-//! part of what it measures.
+//! `run` runs a scenario: `scenario` defines the load, `targets` the targets, and `runner` combines them; `drivers` are
+//! the visitors and `services` the services behind the tunnels; `schedule` sets the times, `pool` distributes due
+//! requests, `tally` and `series` count, `events` restart a side, `report` shows the results. `compare` and `protocols`
+//! compare targets, with the same schedule, pool and services. Everything but the target runs on one thread: the cost
+//! of this program is part of what it measures.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_macros)]
 
 mod cli;
@@ -42,7 +42,7 @@ use tokio::signal::unix::{SignalKind, signal};
 async fn main() -> ExitCode {
     let command = cli::Cli::parse().command;
     tokio::select! {
-        // The same signal ends `serve`, which is a success there.
+        // The same signal ends `serve`, for which it is a success.
         biased;
         done = cli::run(command) => match done {
             Ok(code) => code,

@@ -1,24 +1,23 @@
-//! The bytes that every body is made of, known to both ends.
+//! The bytes of every body, which both ends know.
 //!
-//! The service sends them and the generator compares what arrives with them,
-//! so a byte that a tunnel loses, doubles, swaps or invents is an error of the
-//! run and not a footnote. Comparing is one `memcmp` per read: cheap enough
-//! to be always on.
+//! The service sends these bytes and the generator compares the received bytes with them, so a byte that a tunnel
+//! loses, duplicates, swaps or inserts is an error of the run. The comparison is one `memcmp` per read, which is cheap
+//! enough for every run.
 
 use std::sync::OnceLock;
 
-/// After how many bytes the pattern repeats. A prime, so that a tunnel that
-/// drops or doubles a whole buffer (always a round number) is out of step.
+/// The number of bytes after which the pattern repeats. It is prime, so that a tunnel that drops or duplicates a whole
+/// buffer (whose length is a round number) shifts the pattern.
 const PERIOD: usize = 65_521;
 
-/// The longest piece [`Pattern::piece`] hands out at once.
+/// The longest piece that [`Pattern::piece`] returns at once.
 pub(crate) const PIECE: usize = 256 * 1024;
 
 /// An endless, repeating body.
 #[derive(Debug)]
 pub(crate) struct Pattern {
-    /// One period, then as much again as a piece can be long: a piece that
-    /// starts anywhere in the period is contiguous.
+    /// One period, followed by as many bytes as a piece can have: a piece that starts anywhere in the period is
+    /// contiguous.
     bytes: Box<[u8]>,
 }
 
@@ -29,15 +28,14 @@ impl Pattern {
         SHARED.get_or_init(Self::build)
     }
 
-    /// Where exchange `number` takes its bytes from: another place for each of as many as the period is long, so that an
-    /// response to another request is not taken for the right one.
+    /// The offset of the bytes of exchange `number`: as many exchanges as the period is long have different offsets, so
+    /// that a response to another request is not taken for the right one.
     pub(crate) fn place(number: u64) -> u64 {
         (number % PERIOD as u64) * 7_919 % PERIOD as u64
     }
 
     fn build() -> Self {
-        // xorshift64 (Marsaglia 2003): any fixed sequence would do, as long
-        // as it is not one that a tunnel could compress away.
+        // xorshift64 (Marsaglia 2003): any fixed sequence is suitable if a tunnel cannot compress it.
         let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
         let period: Vec<u8> = (0..PERIOD)
             .map(|_| {
@@ -56,15 +54,14 @@ impl Pattern {
         Self { bytes }
     }
 
-    /// The bytes from `offset` of the body on, `len` of them or [`PIECE`] if
-    /// that is fewer.
+    /// The bytes from `offset` of the body, `len` bytes or [`PIECE`] if that is fewer.
     pub(crate) fn piece(&self, offset: u64, len: u64) -> &[u8] {
         let start = usize::try_from(offset % PERIOD as u64).unwrap_or(0);
         let len = usize::try_from(len).unwrap_or(PIECE).min(PIECE);
         &self.bytes[start..start + len]
     }
 
-    /// Whether `got` is what the body holds at `offset`.
+    /// Whether `got` equals the body at `offset`.
     pub(crate) fn matches(&self, offset: u64, got: &[u8]) -> bool {
         let mut offset = offset;
         got.chunks(PIECE).all(|chunk| {
@@ -75,8 +72,8 @@ impl Pattern {
     }
 }
 
-/// A running checksum of a body, whatever pieces it arrives in: FNV-1a over
-/// little-endian 64-bit words. It catches accidents, not adversaries.
+/// An incremental checksum of a body, independent of how the body is split: FNV-1a over little-endian 64-bit words. It
+/// detects accidental changes, not deliberate ones.
 #[derive(Debug, Clone)]
 pub(crate) struct Checksum {
     state: u64,
@@ -89,7 +86,7 @@ pub(crate) struct Checksum {
 impl Checksum {
     const PRIME: u64 = 0x0000_0100_0000_01b3;
 
-    /// The checksum of nothing.
+    /// The checksum of an empty body.
     pub(crate) fn new() -> Self {
         Self {
             state: 0xcbf2_9ce4_8422_2325,
@@ -99,7 +96,7 @@ impl Checksum {
         }
     }
 
-    /// Takes the next bytes of the body.
+    /// Adds the next bytes of the body.
     pub(crate) fn update(&mut self, mut bytes: &[u8]) {
         self.bytes += bytes.len() as u64;
         if self.rest_len > 0 {
@@ -121,17 +118,17 @@ impl Checksum {
         self.rest_len = rest.len();
     }
 
-    /// How many bytes were taken, and their checksum.
+    /// The number of bytes, and their checksum.
     pub(crate) fn finish(&self) -> (u64, u64) {
         let mut last = [0; 8];
         last[..self.rest_len].copy_from_slice(&self.rest[..self.rest_len]);
         let state = Self::step(self.state, last);
-        // The length goes in too, or zeros at the end would not show.
+        // The length is included, because zeros at the end would not change the checksum.
         (self.bytes, Self::step(state, self.bytes.to_le_bytes()))
     }
 
     fn step(state: u64, word: [u8; 8]) -> u64 {
-        // The shift carries high bits down: multiplication only moves them up.
+        // The shift moves high bits down, because multiplication only moves bits up.
         let mixed = (state ^ u64::from_le_bytes(word)).wrapping_mul(Self::PRIME);
         mixed ^ (mixed >> 32)
     }

@@ -1,7 +1,7 @@
 //! Visitors that share one schedule: a free visitor takes the next due request.
 //!
-//! Visitors have no queues of their own, so that a stalled response delays only its own visitor. What a request
-//! needs first, such as a connection, is part of its time.
+//! Visitors have no queues of their own, so that a stalled response delays only its own visitor. The time of a request
+//! includes what it needs first, such as a connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,25 +13,25 @@ use crate::failure::{Failed, Failure};
 use crate::schedule::Schedule;
 use crate::tally::Tally;
 
-/// A connection that was refused tries again after this, instead of spinning.
+/// The pause before the next attempt after a refused connection.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
 
-/// How a visitor of one protocol speaks.
+/// The operations of a visitor of one protocol.
 pub(crate) trait Driver: Send + Sync + 'static {
-    /// What is kept from one exchange to the next.
+    /// The state that is kept from one exchange to the next.
     type Session: Send;
 
-    /// Connects.
+    /// Opens a session.
     fn open(&self) -> impl Future<Output = Result<Self::Session, Failed>> + Send;
 
-    /// Sends exchange `number`, reads what comes back and checks every byte; returns whether the session may be used again.
+    /// Makes exchange `number` and checks every received byte; returns whether the session may be used again.
     fn exchange(
         &self,
         session: &mut Self::Session,
         number: u64,
     ) -> impl Future<Output = Result<bool, Failed>> + Send;
 
-    /// Ends a session as its protocol wants it, and checks the end.
+    /// Ends a session as its protocol requires, and checks the end.
     fn close(&self, session: Self::Session) -> impl Future<Output = Result<(), Failed>> + Send;
 }
 
@@ -41,14 +41,14 @@ pub(crate) struct Pool<D> {
     pub(crate) driver: D,
     pub(crate) schedule: Arc<Schedule>,
     pub(crate) tally: Arc<Tally>,
-    /// A session is closed after so many exchanges; `None`: never.
+    /// A session is closed after this many exchanges; `None` means never.
     pub(crate) per_session: Option<u64>,
     /// An exchange that takes longer, connecting included, has failed.
     pub(crate) timeout: Option<Duration>,
 }
 
 impl<D: Driver> Pool<D> {
-    /// Starts `visitors` of them. They end when nothing is due any more.
+    /// Starts the given number of visitors. They end when nothing more is due.
     ///
     /// # Cancel safety
     /// Dropping the set closes all connections.
@@ -58,7 +58,7 @@ impl<D: Driver> Pool<D> {
         }
     }
 
-    /// One visitor: sends what is due until nothing is.
+    /// Runs one visitor: sends requests until none is due.
     async fn visit(self: Arc<Self>) {
         let mut session: Option<(D::Session, u64)> = None;
         while let Some(slot) = self.schedule.next().await {
@@ -81,7 +81,7 @@ impl<D: Driver> Pool<D> {
         }
     }
 
-    /// One exchange; gives the session back when it has served its turn.
+    /// Makes one exchange; returns the session, which must be closed, when it has made all its exchanges.
     async fn send(
         &self,
         session: &mut Option<(D::Session, u64)>,

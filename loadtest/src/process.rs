@@ -1,4 +1,4 @@
-//! A program under test: started, watched and ended by this one.
+//! A program under test, which this program starts, watches and stops.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,19 +9,19 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-/// How often readiness is looked for.
+/// The interval at which readiness is checked.
 const POLL: Duration = Duration::from_millis(5);
 
-/// How long a program may take until it is ready.
+/// The time within which a program must be ready.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
-/// How long a program may take to end after SIGTERM: longer than any drain.
+/// The time within which a program must end after SIGTERM: longer than any drain.
 const END_WITHIN: Duration = Duration::from_secs(60);
 
-/// How much of a program's log an error shows.
+/// The number of log lines that an error shows.
 const LOG_TAIL_LINES: usize = 12;
 
-/// A running program whose output goes to files. Dropped, it is killed.
+/// A running program whose output is written to files. Dropping it kills the program.
 #[derive(Debug)]
 pub(crate) struct Process {
     name: &'static str,
@@ -39,46 +39,46 @@ pub(crate) enum ProcessError {
     Spawn {
         /// The program.
         program: PathBuf,
-        /// Why.
+        /// The I/O error.
         source: io::Error,
     },
-    /// Files for it could not be written or read.
+    /// The files of the program could not be written or read.
     #[error("{path}: {source}", path = path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The I/O error.
         source: io::Error,
     },
-    /// It ended although it should run.
+    /// The program ended unexpectedly.
     #[error("{name} ended by itself ({status}); its last output:\n{tail}")]
     Ended {
-        /// Which program.
+        /// The name of the program.
         name: &'static str,
-        /// How.
+        /// The exit status of the program.
         status: ExitStatus,
-        /// The end of its log.
+        /// The end of the program's log.
         tail: String,
     },
-    /// It runs, but what was waited for did not come.
+    /// The program runs, but did not reach the awaited state.
     #[error("{name}: no {what} within {within:?}; its last output:\n{tail}")]
     NotReady {
-        /// Which program.
+        /// The name of the program.
         name: &'static str,
-        /// What was waited for.
+        /// The awaited state.
         what: &'static str,
-        /// For how long.
+        /// The time limit.
         within: Duration,
-        /// The end of its log.
+        /// The end of the program's log.
         tail: String,
     },
 }
 
 impl Process {
-    /// Starts `program` with `arguments`; its output goes to files in `dir`.
+    /// Starts `program` with `arguments`; its output is written to files in `dir`.
     ///
     /// # Errors
-    /// [`ProcessError::Spawn`], [`ProcessError::File`].
+    /// Returns [`ProcessError::Spawn`] or [`ProcessError::File`].
     pub(crate) fn start(
         name: &'static str,
         program: &Path,
@@ -95,8 +95,7 @@ impl Process {
         let child = Command::new(program)
             .args(arguments)
             .envs(environment.iter().copied())
-            // Every program logs as it does by default, whatever the caller's
-            // shell says.
+            // Every program uses its default log settings, independently of the caller's environment.
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(out_file)
@@ -107,7 +106,7 @@ impl Process {
                 program: program.to_owned(),
                 source,
             })?;
-        // A child that was never awaited has its id.
+        // A child that has not been awaited has an id.
         let pid = child.id().unwrap_or_default();
         Ok(Self {
             name,
@@ -128,14 +127,15 @@ impl Process {
         self.pid
     }
 
-    /// The first line it wrote on stdout, once it is whole.
+    /// The first line on the program's stdout, once the line is complete.
     pub(crate) fn first_line(&self) -> Option<String> {
         let text = fs::read_to_string(&self.out).ok()?;
         text.split_once('\n').map(|(line, _)| line.to_owned())
     }
 
     /// # Errors
-    /// [`ProcessError::Ended`] if it no longer runs.
+    ///
+    /// Returns [`ProcessError::Ended`] if the program has ended.
     pub(crate) fn check_running(&mut self) -> Result<(), ProcessError> {
         match self.child.try_wait() {
             Ok(Some(status)) => Err(ProcessError::Ended {
@@ -147,11 +147,11 @@ impl Process {
         }
     }
 
-    /// Calls `ready` again and again until it returns something.
+    /// Calls `ready` repeatedly until it returns a value.
     ///
     /// # Errors
-    /// [`ProcessError::NotReady`] after a while, [`ProcessError::Ended`] as
-    /// soon as the program does.
+    /// Returns [`ProcessError::NotReady`] after the time limit, and [`ProcessError::Ended`] as soon as the program
+    /// ends.
     pub(crate) async fn until<T>(
         &mut self,
         what: &'static str,
@@ -176,10 +176,11 @@ impl Process {
         }
     }
 
-    /// Sends SIGTERM and waits until it has ended.
+    /// Sends SIGTERM and waits until the program has ended.
     ///
     /// # Errors
-    /// [`ProcessError::Spawn`] if the signal cannot be sent, [`ProcessError::NotReady`] if it does not end in time.
+    /// Returns [`ProcessError::Spawn`] if the signal cannot be sent, and [`ProcessError::NotReady`] if the program does
+    /// not end in time.
     pub(crate) async fn terminate(mut self) -> Result<(), ProcessError> {
         let sent = Command::new("kill")
             .args(["-TERM", &self.pid.to_string()])
@@ -203,7 +204,7 @@ impl Process {
         Ok(())
     }
 
-    /// Kills it and waits until it is gone.
+    /// Kills the program and waits until it has ended.
     pub(crate) async fn stop(mut self) {
         let _ = self.child.kill().await;
     }

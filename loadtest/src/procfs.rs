@@ -1,7 +1,7 @@
 //! CPU time and memory of processes, and the description of this machine.
 //!
-//! CPU time is read from each thread's `schedstat`, in nanoseconds: a run of a few seconds is only some hundred of the
-//! clock ticks of `/proc/PID/stat`.
+//! CPU time is read from each thread's `schedstat`, in nanoseconds: a run of a few seconds has only a few hundred of
+//! the clock ticks of `/proc/PID/stat`.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,7 +13,7 @@ use ::procfs::{
 };
 use serde::Serialize;
 
-/// CPU time of some processes up to one moment.
+/// CPU time that some processes have used up to one moment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cpu {
     processes: BTreeMap<u32, ProcessCpu>,
@@ -28,10 +28,10 @@ struct ProcessCpu {
 }
 
 impl Cpu {
-    /// Reads the CPU time of `pids`, all their threads together.
+    /// Reads the CPU time of all threads of the processes `pids`.
     ///
     /// # Errors
-    /// One of the processes has ended.
+    /// Returns an error when one of the processes has ended.
     pub(crate) fn of(pids: &[u32]) -> io::Result<Self> {
         let processes = pids.iter().map(|pid| Ok((*pid, ProcessCpu::of(*pid)?)));
         Ok(Self {
@@ -53,7 +53,7 @@ impl ProcessCpu {
         let process = process(pid)?;
         let mut threads = BTreeMap::new();
         for task in process.tasks().map_err(io_error)? {
-            // A thread may end between the listing and the reading.
+            // A thread may end after it was listed.
             if let Ok(task) = task
                 && let Ok(schedstat) = task.schedstat()
             {
@@ -68,7 +68,7 @@ impl ProcessCpu {
     }
 
     fn since(&self, earlier: &Self) -> Duration {
-        // The nanoseconds of a thread that has ended are gone; the coarser count of the process has them.
+        // The nanoseconds of a thread that has ended are lost; the less precise count of the process includes them.
         if earlier
             .threads
             .keys()
@@ -93,12 +93,12 @@ fn io_error(error: ProcError) -> io::Error {
     io::Error::other(error)
 }
 
-/// Memory of some processes, in KiB.
+/// The memory of some processes, in KiB.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Memory {
-    /// Resident now.
+    /// The current resident memory.
     pub(crate) resident_kib: u64,
-    /// The maximum, since the start of the process or [`reset_peak`].
+    /// The maximum since the start of the process or since [`reset_peak`].
     pub(crate) peak_kib: u64,
 }
 
@@ -106,7 +106,7 @@ impl Memory {
     /// Reads and adds up the memory of `pids`.
     ///
     /// # Errors
-    /// One of the processes has ended.
+    /// Returns an error when one of the processes has ended.
     pub(crate) fn of(pids: &[u32]) -> io::Result<Self> {
         let mut sum = Self::default();
         for pid in pids {
@@ -118,28 +118,28 @@ impl Memory {
     }
 }
 
-/// Sets the peak of each process to its present resident size. A kernel that rejects this keeps the old peak.
+/// Sets the peak of each process to its current resident size. If the kernel rejects this, the old peak remains.
 pub(crate) fn reset_peak(pids: &[u32]) {
     for pid in pids {
         let _ = process(*pid).map(|process| process.clear_refs(ClearRefs::PeakRSS));
     }
 }
 
-/// The machine that a result belongs to.
+/// The machine of a result.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Machine {
     /// Model of the processor.
     pub(crate) cpu: String,
-    /// Number of its cores that this process may use.
+    /// The number of cores that this process may use.
     pub(crate) cores: usize,
     /// Kernel release.
     pub(crate) kernel: String,
-    /// Runnable tasks before the run, over one minute: the result of a busy machine is a poor one.
+    /// Runnable tasks before the run, over one minute: the result of a busy machine is unreliable.
     pub(crate) load_before: String,
 }
 
 impl Machine {
-    /// Describes this machine; unreadable values are `unknown`.
+    /// Describes this machine; values that cannot be read are `unknown`.
     pub(crate) fn here() -> Self {
         let known = |text: Option<String>| text.unwrap_or_else(|| "unknown".to_owned());
         let model = || -> ProcResult<Option<String>> {
@@ -157,7 +157,7 @@ impl Machine {
     }
 }
 
-/// The release of the kernel with its suffix, which `Version` leaves out.
+/// The release of the kernel with its suffix, which `Version` does not contain.
 fn release() -> Option<String> {
     let text = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
     Some(text.trim().to_owned())

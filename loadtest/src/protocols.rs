@@ -1,5 +1,5 @@
-//! Every protocol side by side: bulk, messages and datagrams of each, beside no tunnel and beside a peer; and whether
-//! peers that stall or flood delay the others.
+//! Compares all protocols: bulk transfer, messages and datagrams of each, without a tunnel and with a peer of adit; and
+//! measures whether peers that stall or flood delay the others.
 
 mod case;
 mod client;
@@ -32,19 +32,19 @@ pub(crate) enum ProtocolsError {
     /// A program did not start, or ended.
     #[error(transparent)]
     Program(#[from] ProcessError),
-    /// A visitor broke off.
+    /// A visitor failed.
     #[error("{case}, {target}: {source}")]
     Visitor {
-        /// Of what.
+        /// The name of the case.
         case: String,
-        /// Through what.
+        /// The target.
         target: &'static str,
-        /// Why.
+        /// The I/O error.
         source: io::Error,
     },
 }
 
-/// What to measure.
+/// The settings of a measurement.
 #[derive(Debug, Clone)]
 pub(crate) struct Measurement {
     pub(crate) targets: Vec<Target>,
@@ -52,12 +52,12 @@ pub(crate) struct Measurement {
     pub(crate) rounds: usize,
     pub(crate) warm_up: Duration,
     pub(crate) duration: Duration,
-    /// Of isolation: messages of each protocol in a second.
+    /// The rate of isolation: messages of each protocol per second.
     pub(crate) rate: u32,
     pub(crate) programs: Programs,
 }
 
-/// One case with what each target gave in each round.
+/// One case with the result of each target in each round.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
     pub(crate) case: String,
@@ -65,10 +65,10 @@ pub(crate) struct Row {
     pub(crate) outcomes: Vec<(&'static str, Vec<Outcome>)>,
 }
 
-/// Runs all cases against all targets, in turns; in each round a case meets the targets one right after the other.
+/// Runs all cases against all targets in turns; in each round a case is run against the targets in direct succession.
 ///
 /// # Errors
-/// [`ProtocolsError`].
+/// Returns a [`ProtocolsError`].
 ///
 /// # Cancel safety
 /// Dropping the future ends every process it started.
@@ -102,7 +102,7 @@ pub(crate) async fn measure(
             running.push(Running::start(*target, programs, services, services, dir).await?);
         }
         for (case, row) in cases.iter().zip(&mut rows) {
-            // Another one begins in each round.
+            // Each round begins with another target.
             let count = running.len();
             for place in (0..count).map(|step| (round + step) % count) {
                 let target = &running[place];
@@ -136,7 +136,7 @@ pub(crate) async fn measure(
 /// Measures whether peers that stall or flood delay the others through adit.
 ///
 /// # Errors
-/// [`ProtocolsError`].
+/// Returns a [`ProtocolsError`].
 pub(crate) async fn isolation(
     measurement: &Measurement,
     dir: &Path,
@@ -174,7 +174,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-/// The rows as a table in Markdown: medians over the rounds, and of the rounds' ratios to `reference`.
+/// The rows as a table in Markdown: the medians over the rounds, and the medians of the rounds' ratios to `reference`.
 pub(crate) fn table(rows: &[Row], reference: Target) -> String {
     let mut text = String::from(
         "| case | target | per second | CPU of the tunnel | lost | speed x | CPU x |\n\
@@ -226,7 +226,7 @@ pub(crate) fn table(rows: &[Row], reference: Target) -> String {
     text
 }
 
-/// The 99th percentiles beside each kind of peers, as a table in Markdown.
+/// The 99th percentiles under each kind of peers, as a table in Markdown.
 pub(crate) fn isolation_table(isolation: &Isolation) -> String {
     let protocols: Vec<_> = isolation.alone_us.keys().copied().collect();
     let rule = "--:|".repeat(protocols.len() + 2);

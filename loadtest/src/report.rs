@@ -1,4 +1,4 @@
-//! What came of a run: for a terminal, as JSON, and as one page of HTML.
+//! The results of a run: for a terminal, as JSON, and as one HTML page.
 
 mod html;
 mod plots;
@@ -23,39 +23,39 @@ use crate::scenario::{Allowed, Scenario};
 use crate::series::Second;
 use crate::tally::Recovery;
 
-/// When, where and of what a report is: without these a number is not kept.
+/// The date, machine and programs of a report: numbers without these are not kept.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Setup {
     pub(crate) date: String,
     pub(crate) commit: String,
     pub(crate) machine: Machine,
     pub(crate) target: String,
-    /// What made it, to be repeated.
+    /// The command line that made the report, so that the run can be repeated.
     pub(crate) command: String,
 }
 
-/// A whole report.
+/// A complete report.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) scenario: String,
     pub(crate) about: String,
     pub(crate) setup: Setup,
     pub(crate) warm_up_s: f64,
-    /// As measured.
+    /// The measured length of the window.
     pub(crate) window_s: f64,
     pub(crate) clients: usize,
     pub(crate) allowed: Allowed,
     pub(crate) loads: Vec<LoadReport>,
     pub(crate) events: Vec<EventReport>,
-    /// Of the whole run.
+    /// The kernel's counters over the whole run.
     pub(crate) kernel: Kernel,
-    /// What makes this result a poor one.
+    /// Conditions that make this result unreliable.
     pub(crate) warnings: Vec<String>,
     /// Why the run failed; empty when it passed.
     pub(crate) problems: Vec<String>,
 }
 
-/// One load.
+/// The result of one load.
 #[derive(Debug, Serialize)]
 pub(crate) struct LoadReport {
     pub(crate) name: String,
@@ -64,32 +64,32 @@ pub(crate) struct LoadReport {
     pub(crate) connections: usize,
     pub(crate) streams_per_connection: usize,
     pub(crate) requests_per_connection: Option<u64>,
-    /// Exchanges that ended well in the window.
+    /// Exchanges that were completed in the window.
     pub(crate) completed: u64,
     pub(crate) completed_per_s: f64,
     pub(crate) bytes: u64,
     pub(crate) bytes_per_s: f64,
-    /// What latencies are counted from and to.
+    /// The start and the end of a latency.
     pub(crate) latency_is: &'static str,
     pub(crate) latency: Latencies,
-    /// All latencies in microseconds, as HdrHistogram V2 (deflate, base64): histograms of several runs can be added.
+    /// All latencies in microseconds, as HdrHistogram V2 (deflate, base64): histograms of several runs can be merged.
     pub(crate) histogram_v2: String,
-    /// Of the whole run, by kind.
+    /// Errors of the whole run by kind.
     pub(crate) errors: Failures,
     pub(crate) error_details: BTreeMap<String, u64>,
-    /// Of datagrams only, of the whole run.
+    /// Lost datagrams of the whole run.
     pub(crate) lost: u64,
     pub(crate) loss_percent: f64,
     pub(crate) doubled: u64,
     pub(crate) seconds: Vec<Second>,
-    /// Exchanges that were due, for each of the seconds.
+    /// Exchanges that were due in each second.
     pub(crate) offered_per_s: Vec<f64>,
-    /// Latencies along the percentiles: (percentile, microseconds).
+    /// Latencies by percentile: (percentile, microseconds).
     #[serde(skip)]
     pub(crate) percentiles: Vec<(f64, u64)>,
 }
 
-/// In microseconds.
+/// Latencies in microseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Latencies {
     pub(crate) count: u64,
@@ -102,21 +102,22 @@ pub(crate) struct Latencies {
     pub(crate) max_us: u64,
 }
 
-/// One event.
+/// The result of one event.
 #[derive(Debug, Serialize)]
 pub(crate) struct EventReport {
     pub(crate) at_s: f64,
     pub(crate) what: String,
-    /// None where the side did not come back.
+    /// `None` if the side did not return.
     pub(crate) took_s: Option<f64>,
-    /// Milliseconds from its beginning to the first good response after the first failure, by load; none if none came.
+    /// For each load, milliseconds from the beginning of the event to the first good response after the first failure;
+    /// `None` if there was no good response.
     pub(crate) recovered_ms: BTreeMap<String, Option<f64>>,
-    /// Loads of which nothing failed after it.
+    /// Loads without a failure after the event.
     pub(crate) without_failure: Vec<String>,
 }
 
 impl Report {
-    /// Puts together what a run gave.
+    /// Creates the report from the outcome of a run.
     pub(crate) fn new(
         scenario: &Scenario,
         setup: Setup,
@@ -158,7 +159,7 @@ impl Report {
         }
     }
 
-    /// Whether all that the scenario wants was kept.
+    /// Whether all limits of the scenario were met.
     pub(crate) fn passed(&self) -> bool {
         self.problems.is_empty()
     }
@@ -189,7 +190,7 @@ impl EventReport {
     }
 }
 
-/// The loads that an event silenced, though something was due after it.
+/// The loads that had no good response after an event, although something was due after it.
 fn silent(event: &EventOutcome, loads: &[LoadOutcome]) -> Vec<String> {
     let at = event.began.as_secs_f64();
     let loads = loads.iter().zip(&event.recovered);
@@ -234,7 +235,7 @@ impl LoadReport {
     }
 }
 
-/// Percent that `part` is of both.
+/// `part` in percent of `part + rest`.
 fn share(part: u64, rest: u64) -> f64 {
     100.0 * part as f64 / (part + rest).max(1) as f64
 }
@@ -255,7 +256,7 @@ impl Latencies {
     }
 }
 
-/// As text; empty if it could not be encoded, which a `Vec` does not refuse.
+/// The histogram as text; empty if it could not be encoded, which cannot happen with a `Vec`.
 fn encode(histogram: &Histogram<u64>) -> String {
     let mut bytes = Vec::new();
     match V2DeflateSerializer::new().serialize(histogram, &mut bytes) {
@@ -264,7 +265,7 @@ fn encode(histogram: &Histogram<u64>) -> String {
     }
 }
 
-/// Denser towards the slowest, up to where a single value is left: the maximum.
+/// Percentiles that are denser near the maximum, up to the point where a single value remains: the maximum.
 fn percentiles(histogram: &Histogram<u64>) -> Vec<(f64, u64)> {
     if histogram.is_empty() {
         return Vec::new();
@@ -280,7 +281,7 @@ fn percentiles(histogram: &Histogram<u64>) -> Vec<(f64, u64)> {
     points
 }
 
-/// What a load did that the scenario does not allow.
+/// The failures of a load that the scenario does not allow.
 fn problems(outcome: &LoadOutcome, allowed: &Allowed) -> Vec<String> {
     let mut problems = Vec::new();
     let (load, failures) = (&outcome.load, &outcome.failures);
@@ -327,7 +328,7 @@ fn problems(outcome: &LoadOutcome, allowed: &Allowed) -> Vec<String> {
     problems
 }
 
-/// A quantile of all exchanges, where one that failed took for ever (`None`).
+/// A quantile of all exchanges, where a failed exchange has an infinite latency (`None`).
 fn quantile_with_failures(
     histogram: &Histogram<u64>,
     failed: u64,

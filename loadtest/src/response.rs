@@ -1,27 +1,27 @@
-//! Reads the head of an HTTP/1.1 response: the few fields a generator needs.
+//! Parses the head of an HTTP/1.1 response: the few fields that a generator needs.
 
-/// What the generator wants to know of a response before its body.
+/// The properties of a response that the generator needs before the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head {
     /// The status code.
     pub(crate) status: u16,
-    /// How long the body is.
+    /// The length of the body.
     pub(crate) length: u64,
-    /// The connection is not to be used again.
+    /// The connection must not be used again.
     pub(crate) close: bool,
-    /// Where in the buffer the body begins.
+    /// The offset of the body in the buffer.
     pub(crate) end: usize,
 }
 
-/// The response is not one that this generator can measure: not HTTP/1.1, or
-/// without a content-length, so that a cut body would look like a whole one.
+/// The generator cannot measure this response: it is not HTTP/1.1, or it has no content-length, so that a truncated
+/// body would look complete.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Unreadable;
 
-/// Reads a head from the start of `bytes`; `None` until it is complete.
+/// Parses a head from the start of `bytes`; returns `None` until the head is complete.
 ///
 /// # Errors
-/// [`Unreadable`].
+/// Returns [`Unreadable`] when the generator cannot measure the response.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Head>, Unreadable> {
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
         return Ok(None);
@@ -35,8 +35,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Head>, Unreadable> {
     let mut length = None;
     let mut close = false;
     for line in bytes[..end].split(|byte| *byte == b'\n').skip(1) {
-        // Compared by length first: comparing every name would cost more
-        // than the rest of this function.
+        // Lengths are compared first: comparing every name would cost more than the rest of this function.
         match line.iter().position(|byte| *byte == b':') {
             Some(14) if line[..14].eq_ignore_ascii_case(b"content-length") => {
                 let value = std::str::from_utf8(line[15..].trim_ascii()).map_err(|_| Unreadable)?;
@@ -48,7 +47,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Head>, Unreadable> {
             _ => {}
         }
     }
-    // Interim responses and these two never have a body (RFC 9112, 6.3).
+    // Interim responses and responses with these two statuses never have a body (RFC 9112, 6.3).
     let length = if matches!(status, 100..200 | 204 | 304) {
         0
     } else {

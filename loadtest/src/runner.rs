@@ -1,4 +1,4 @@
-//! Runs a scenario against a target: all loads over one window, and what happens to the target meanwhile.
+//! Runs a scenario against a target: all loads over one window, and the events of the target in that window.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,59 +16,59 @@ use crate::series::Second;
 use crate::tally::{Begin, Recovery, Tally, Window};
 use crate::targets::Target;
 
-/// Grace for loads that count missing responses themselves.
+/// The grace of loads that count missing responses themselves.
 const COUNTING: Duration = Duration::from_secs(1);
 
-/// What a run measured.
+/// The measurements of a run.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) loads: Vec<LoadOutcome>,
     pub(crate) events: Vec<EventOutcome>,
-    /// How long the window really was.
+    /// The actual length of the window.
     pub(crate) elapsed: Duration,
-    /// What went wrong with the target itself.
+    /// Problems of the target itself.
     pub(crate) problems: Vec<String>,
 }
 
-/// What one load measured.
+/// The measurements of one load.
 #[derive(Debug)]
 pub(crate) struct LoadOutcome {
     pub(crate) load: Load,
     pub(crate) window: Window,
-    /// Microseconds of what was due in the window.
+    /// Latencies, in microseconds, of the exchanges that were due in the window.
     pub(crate) histogram: Histogram<u64>,
-    /// The whole run, warm-up and grace included.
+    /// Failures of the whole run, with warm-up and grace.
     pub(crate) failures: Failures,
     pub(crate) details: BTreeMap<String, u64>,
     /// Failures since the beginning of the window.
     pub(crate) failed: u64,
-    /// Exchanges that went well in the whole run.
+    /// Exchanges that were completed in the whole run.
     pub(crate) completed: u64,
     pub(crate) lost: u64,
     pub(crate) doubled: u64,
     pub(crate) seconds: Vec<Second>,
-    /// Exchanges per second that were due in each of them.
+    /// Exchanges per second that were due in each second.
     pub(crate) offered: Vec<f64>,
 }
 
-/// One event as it went.
+/// The outcome of one event.
 #[derive(Debug)]
 pub(crate) struct EventOutcome {
     pub(crate) event: Event,
-    /// When it began, from the beginning of the window.
+    /// The time from the beginning of the window to the event.
     pub(crate) began: Duration,
-    /// Until the side was there again, the time that it was away included; `None` where it did not come back.
+    /// The time until the side ran again, including the time that it was stopped; `None` if it did not return.
     pub(crate) took: Option<Duration>,
-    /// How each load came through it.
+    /// The recovery of each load from the event.
     pub(crate) recovered: Vec<Recovery>,
 }
 
-/// What one load did in the last second.
+/// The counts of one load in the last second.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tick<'a> {
     pub(crate) load: &'a Load,
     pub(crate) second: Second,
-    /// Since the start.
+    /// Failures since the start.
     pub(crate) failed: u64,
     pub(crate) lost: u64,
 }
@@ -90,7 +90,7 @@ struct Crew<'a> {
 /// Runs the scenario; `on_tick` is called once a second with the counts of each load.
 ///
 /// # Errors
-/// [`RunError`]; exchanges that fail, and a target that does not come back, are part of the outcome instead.
+/// Returns a [`RunError`]; failed exchanges, and a target that does not return, are part of the outcome instead.
 ///
 /// # Cancel safety
 /// Dropping the future ends all visitors.
@@ -118,7 +118,7 @@ pub(crate) async fn run(
             running,
         });
     }
-    // Without a warm-up no visitor may start before the window: no await here.
+    // Without a warm-up, no visitor may start before the window, so there must be no await here.
     if !scenario.warm_up.is_zero() {
         sleep_until(window_begin).await;
     }
@@ -135,7 +135,7 @@ pub(crate) async fn run(
         &tallies,
         &mut problems,
     );
-    // An event that takes longer than the window delays neither its end nor that of the grace.
+    // An event that takes longer than the window delays neither the end of the window nor the end of the grace.
     let measured = async {
         watch(&crews, window_begin, ground.end, &mut on_tick).await;
         let windows: Vec<Window> = crews
@@ -218,7 +218,7 @@ async fn watch(
     sleep_until(end).await;
 }
 
-/// Applies the scenario's events to the target, one after the other; after one that fails there are no more.
+/// Applies the scenario's events to the target, one after the other; a failed event is the last one.
 async fn play<E: std::fmt::Display>(
     events: &[Event],
     begin: Instant,
@@ -248,7 +248,7 @@ async fn play<E: std::fmt::Display>(
     played
 }
 
-/// Waits for what is under way, and counts what does not end.
+/// Waits for running exchanges, and counts those that do not end.
 async fn finish(crews: &mut [Crew<'_>], until: Instant) {
     for crew in crews {
         // Loads without a schedule count missing responses at the end of the grace.
@@ -259,7 +259,7 @@ async fn finish(crews: &mut [Crew<'_>], until: Instant) {
         let tasks = &mut crew.running.tasks;
         let drained = timeout_at(until, async { while tasks.join_next().await.is_some() {} }).await;
         if drained.is_err() {
-            // A visitor that still runs has an exchange without a response.
+            // A visitor that is still running has an exchange without a response.
             let left = tasks.len() as u64;
             crew.tally.failed_many(Failure::Unfinished, left);
             tasks.shutdown().await;

@@ -1,7 +1,7 @@
-//! What a load test does, as data: which loads at which rates, for how long, and what happens meanwhile.
+//! A load test as data: the loads, their rates, the duration, and the events.
 //!
-//! `file` is the file's form, `check` makes a [`Scenario`] of it or returns what is wrong and where. The units are in the
-//! names of the keys. All keys are in `docs/loadtest.md`.
+//! `file` defines the format of the file; `check` converts a file to a [`Scenario`], or returns an error with its
+//! place. The units are in the names of the keys. All keys are in `docs/loadtest.md`.
 
 mod check;
 mod file;
@@ -15,72 +15,72 @@ use crate::events::Event;
 use crate::failure::Failure;
 use crate::schedule::{Arrivals, Step};
 
-/// A load test, checked: it can be run.
+/// A checked load test that can be run.
 #[derive(Debug, Clone)]
 pub(crate) struct Scenario {
     pub(crate) name: String,
     pub(crate) about: String,
-    /// Sent and checked but not measured, before the window.
+    /// The time before the window, in which exchanges are made and checked but not measured.
     pub(crate) warm_up: Duration,
-    /// What the rates of all loads are multiplied by, one step after the other: the window.
+    /// The factors of the rates of all loads, one step after the other; together the steps are the window.
     pub(crate) steps: Vec<Step>,
     /// An exchange that takes longer has failed.
     pub(crate) timeout: Duration,
-    /// What is under way at the end may take so long to end.
+    /// The time that exchanges in progress at the end may take.
     pub(crate) grace: Duration,
-    /// Clients of one group, where the target is ours.
+    /// The number of clients of one group, if this program starts the target.
     pub(crate) clients: usize,
     pub(crate) loads: Vec<Load>,
     pub(crate) events: Vec<Event>,
     pub(crate) allowed: Allowed,
 }
 
-/// One kind of visitor.
+/// The visitors of one kind.
 #[derive(Debug, Clone)]
 pub(crate) struct Load {
     pub(crate) name: String,
     pub(crate) kind: Kind,
-    /// Exchanges per second, before the steps' factors; of `sse` the events of each subscriber.
+    /// Exchanges per second, before the steps' factors; for `sse`, the events of each subscriber.
     pub(crate) rate: f64,
-    /// Connections at once; of `grpc_*` those of HTTP/2, of `udp` flows, of `sse` subscribers.
+    /// Connections at once; for `grpc_*` HTTP/2 connections, for `udp` flows, for `sse` subscribers.
     pub(crate) connections: usize,
-    /// A connection (a call of `grpc_stream`) is ended after so many exchanges.
+    /// The number of exchanges after which a connection (for `grpc_stream`, a call) is ended.
     pub(crate) per_connection: Option<u64>,
-    /// Calls at once on each connection, of `grpc_*`.
+    /// Calls at once on each connection, for `grpc_*`.
     pub(crate) streams: usize,
     pub(crate) sizes: Mix,
     pub(crate) limits: Limits,
 }
 
-/// What a visitor does.
+/// The exchange of a visitor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// `GET`, and a response of some bytes.
+    /// A `GET` request with a response of some bytes.
     Http,
-    /// `POST` of some bytes, and a response with their checksum.
+    /// A `POST` request of some bytes with a response that contains their checksum.
     Upload,
-    /// A message there and back.
+    /// An echoed message.
     WebSocket,
-    /// A call with one message each way.
+    /// A call with one message in each direction.
     GrpcUnary,
-    /// A message there and back within a call that goes on.
+    /// An echoed message in a long-lived call.
     GrpcStream,
-    /// Some bytes there and back.
+    /// Some echoed bytes.
     TcpEcho,
-    /// A connection that is sent some bytes.
+    /// A connection on which the service sends some bytes.
     TcpDownload,
-    /// A connection that sends some bytes.
+    /// A connection on which the visitor sends some bytes.
     TcpUpload,
-    /// A datagram there and back; lost when it has not come within this.
+    /// An echoed datagram; it is lost when it has not been received within this time.
     Udp { response_within: Duration },
-    /// Subscribers who are all sent the same events.
+    /// Subscribers that all receive the same events.
     Sse,
     /// Downloads that are read at this many bytes per second.
     SlowReaders { bytes_per_s: u64 },
 }
 
 impl Kind {
-    /// Its name in scenarios and reports.
+    /// The name in scenarios and reports.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -97,7 +97,7 @@ impl Kind {
         }
     }
 
-    /// Whether it is measured in bytes per second rather than exchanges per second.
+    /// Whether the kind is measured in bytes per second rather than exchanges per second.
     pub(crate) fn is_bulk(self) -> bool {
         matches!(
             self,
@@ -105,7 +105,7 @@ impl Kind {
         )
     }
 
-    /// What its latency is counted from and to.
+    /// The start and the end of a latency of this kind.
     pub(crate) fn latency(self) -> &'static str {
         match self {
             Self::Sse => "from when an event was due at the service to its last byte",
@@ -117,15 +117,15 @@ impl Kind {
     }
 }
 
-/// Sizes and how often each is taken.
+/// Sizes with the weight of each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mix {
-    /// Bytes, and the weights up to this one added up.
+    /// Each size in bytes with the sum of the weights up to this one.
     sizes: Vec<(u64, u64)>,
 }
 
 impl Mix {
-    /// Weights are at least 1, and there is at least one size.
+    /// Creates a mix. Weights must be at least 1, and there must be at least one size.
     pub(crate) fn new(sizes: impl IntoIterator<Item = (u64, u32)>) -> Self {
         let mut sum = 0;
         let sizes = sizes.into_iter().map(|(bytes, weight)| {
@@ -137,7 +137,7 @@ impl Mix {
         }
     }
 
-    /// The size of exchange `number`: chosen by chance that is the same in every run.
+    /// The size of exchange `number`: it is pseudorandom and the same in every run.
     pub(crate) fn pick(&self, number: u64) -> u64 {
         // splitmix64 (Steele, Lea, Flood 2014).
         let mut hash = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -160,15 +160,15 @@ impl Mix {
     }
 }
 
-/// Errors that are no reason to fail.
+/// Errors that do not make a run fail.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct Allowed {
-    /// Of all exchanges of a load.
+    /// The allowed share of the exchanges of a load.
     pub(crate) percent: f64,
-    /// Of these kinds only.
+    /// The allowed kinds.
     #[serde(serialize_with = "names")]
     pub(crate) kinds: Vec<Failure>,
-    /// Datagrams that do not come back, of those sent.
+    /// The allowed share of lost datagrams.
     pub(crate) loss_percent: f64,
 }
 
@@ -185,19 +185,19 @@ pub(crate) struct Limits {
     pub(crate) max: Option<Duration>,
 }
 
-/// What the command line changes.
+/// Changes of a scenario on the command line.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Change {
-    /// All loads together are due at this rate.
+    /// The rate of all loads together.
     pub(crate) rate: Option<f64>,
-    /// The window is so long; steps and events keep their places in it.
+    /// The length of the window; steps and events keep their relative places in it.
     pub(crate) duration: Option<Duration>,
-    /// Rates and connections times this.
+    /// The factor of rates and connections.
     pub(crate) scale: Option<f64>,
 }
 
 impl Scenario {
-    /// How long the window is.
+    /// The length of the window.
     pub(crate) fn duration(&self) -> Duration {
         self.steps.iter().map(|step| step.length).sum()
     }
@@ -207,7 +207,8 @@ impl Scenario {
         self.loads.iter().map(Load::offered).sum()
     }
 
-    /// When the exchanges of a load are due: the warm-up at the rate that the window begins with, then the steps.
+    /// The times at which the exchanges of a load are due: the warm-up has the initial rate of the window, and the
+    /// steps follow.
     pub(crate) fn arrivals(&self, load: &Load) -> Arrivals {
         let first = self.steps.first().map_or(1.0, |step| step.from);
         let warm_up = Step {
@@ -223,7 +224,7 @@ impl Scenario {
         }))
     }
 
-    /// The scenario as the command line wants it.
+    /// Applies the changes of the command line to the scenario.
     pub(crate) fn changed(mut self, change: Change) -> Self {
         if let Some(scale) = change.scale {
             for load in &mut self.loads {
@@ -255,7 +256,7 @@ impl Scenario {
 }
 
 impl Load {
-    /// Exchanges per second that its rate makes.
+    /// Exchanges per second that result from its rate.
     pub(crate) fn offered(&self) -> f64 {
         match self.kind {
             Kind::Sse => self.rate * self.connections as f64,

@@ -1,22 +1,21 @@
-//! When requests are due.
+//! The times at which requests are due.
 //!
-//! [`Arrivals`] is the plan: a function from a number to a moment, without a clock. [`Schedule`] lays it over the clock
-//! and hands it out to a free visitor.
+//! [`Arrivals`] is the plan: a function from a number to a moment, without a clock. [`Schedule`] applies the plan to
+//! the clock and assigns due requests to free visitors.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// Tokio's timer wakes on full milliseconds. A request sent this late after
-/// waiting for its time is late through our own doing and is timed from when
-/// it was sent; anything later counts against the target.
+/// Tokio's timer has a resolution of one millisecond. A request that is sent this late after a wait is late because of
+/// the timer, and is timed from when it was sent; a longer delay counts against the target.
 const TIMER_GRAIN: Duration = Duration::from_millis(2);
 
-/// A fraction of an arrival does not count; rounding of products must not make one.
+/// Rounding of products must not create a fraction of an arrival.
 const ROUNDING: f64 = 1e-6;
 
-/// A stretch of time whose rate runs evenly from one value to another.
+/// A period whose rate changes linearly from one value to another.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Step {
     pub(crate) length: Duration,
@@ -28,9 +27,9 @@ pub(crate) struct Step {
 
 /// The arrivals of an open loop.
 ///
-/// Promises: arrival `n` is due when the integral of the rate reaches `n`, computed anew for each number, so that
-/// nothing drifts however long it goes on; arrivals never go back in time; there are as many as the integral over the
-/// whole length, rounded up.
+/// Promises: arrival `n` is due when the integral of the rate reaches `n`. This is computed from the start for each
+/// number, so that there is no drift; arrivals are in order of time; their number is the integral over the whole
+/// length, rounded up.
 #[derive(Debug, Clone)]
 pub(crate) struct Arrivals {
     steps: Vec<Placed>,
@@ -44,7 +43,7 @@ struct Placed {
     length_s: f64,
     from: f64,
     to: f64,
-    /// Arrivals due before this step, and parts of one.
+    /// The number of arrivals due before this step, with fractions.
     before: f64,
 }
 
@@ -53,8 +52,8 @@ impl Placed {
         f64::midpoint(self.from, self.to) * self.length_s
     }
 
-    /// When `arrivals` of this step have come: the root of `from t + slope t² / 2 = arrivals`, in the form that does not
-    /// cancel where the slope is small.
+    /// The time at which `arrivals` arrivals of this step are due: the root of `from t + slope t² / 2 = arrivals`, in
+    /// the form without cancellation for a small slope.
     fn reaches(&self, arrivals: f64) -> f64 {
         if arrivals <= 0.0 {
             return 0.0;
@@ -66,7 +65,7 @@ impl Placed {
 }
 
 impl Arrivals {
-    /// One step after the other. A step without length holds nothing.
+    /// Creates arrivals from steps in sequence. A step without length has no arrivals.
     pub(crate) fn new(steps: impl IntoIterator<Item = Step>) -> Self {
         let (mut total, mut length_s) = (0.0, 0.0);
         let mut placed = Vec::new();
@@ -89,7 +88,7 @@ impl Arrivals {
         }
     }
 
-    /// The same rate all the time.
+    /// Creates arrivals with a constant rate.
     pub(crate) fn steady(rate: f64, length: Duration) -> Self {
         Self::new([Step {
             length,
@@ -98,26 +97,26 @@ impl Arrivals {
         }])
     }
 
-    /// How many there are.
+    /// The number of arrivals.
     pub(crate) fn count(&self) -> u64 {
         whole((self.total - ROUNDING).ceil())
     }
 
-    /// When arrival `number` is due, counted from the beginning; `None` after the last one.
+    /// The time at which arrival `number` is due, counted from the beginning; `None` after the last one.
     pub(crate) fn due(&self, number: u64) -> Option<Duration> {
         if number >= self.count() {
             return None;
         }
         let number = number as f64;
         let step = self.steps.iter().rev().find(|step| {
-            // A step without arrivals never holds one.
+            // A step without arrivals never contains an arrival.
             step.before <= number && step.arrivals() > 0.0
         })?;
         let seconds = step.begin_s + step.reaches(number - step.before);
         Some(Duration::from_secs_f64(seconds.min(self.length_s)))
     }
 
-    /// Arrivals per second at a moment, for plots.
+    /// Arrivals per second at the given time, for plots.
     pub(crate) fn rate_at(&self, seconds: f64) -> f64 {
         let step = self
             .steps
@@ -135,24 +134,24 @@ impl Arrivals {
 pub(crate) struct Slot {
     /// Its number, from 0.
     pub(crate) number: u64,
-    /// The moment to time it from.
+    /// The time from which the request is timed.
     pub(crate) due: Instant,
 }
 
-/// When requests are due: one queue that all visitors take from.
+/// A queue of due requests that all visitors share.
 #[derive(Debug)]
 pub(crate) struct Schedule {
     begin: Instant,
-    /// Nothing is due any more: the window is over.
+    /// Nothing more is due: the window is over.
     stop: AtomicBool,
-    /// How many a visitor has taken on.
+    /// The number of requests that visitors have taken.
     taken: AtomicU64,
-    /// `None` is a closed loop.
+    /// `None` means a closed loop.
     arrivals: Option<Arrivals>,
 }
 
 impl Schedule {
-    /// Requests are due as `arrivals` defines, from `begin` on.
+    /// Creates a schedule in which requests are due as `arrivals` defines, from `begin` on.
     pub(crate) fn open(begin: Instant, arrivals: Arrivals) -> Self {
         Self {
             begin,
@@ -162,8 +161,8 @@ impl Schedule {
         }
     }
 
-    /// Starts now. With a `rate` (per second) requests are due evenly over
-    /// `length`; without one, whenever a visitor is free, until [`stop`](Self::stop).
+    /// Creates a schedule that starts now. With a `rate` (per second), requests are due at equal intervals over
+    /// `length`; without a rate, a request is due whenever a visitor is free, until [`stop`](Self::stop).
     pub(crate) fn new(rate: Option<f64>, length: Duration) -> Self {
         Self {
             begin: Instant::now(),
@@ -173,17 +172,17 @@ impl Schedule {
         }
     }
 
-    /// When it started.
+    /// The start of the schedule.
     pub(crate) fn begin(&self) -> Instant {
         self.begin
     }
 
-    /// Ends a closed loop: what is under way ends, nothing new begins.
+    /// Ends a closed loop: running requests may end, and no new request begins.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Relaxed);
     }
 
-    /// Waits until a request is due; `None` when there is nothing more to send.
+    /// Waits until a request is due; returns `None` when there are no more requests.
     pub(crate) async fn next(&self) -> Option<Slot> {
         let Some(arrivals) = &self.arrivals else {
             let number = self.taken.fetch_add(1, Relaxed);
@@ -192,8 +191,8 @@ impl Schedule {
                 due: Instant::now(),
             });
         };
-        // What was due in the window is sent even after it, up to the grace:
-        // dropping the backlog would drop the worst latencies.
+        // Requests that were due in the window are sent even after it, up to the grace: dropping them would drop the
+        // highest latencies.
         let number = self.taken.fetch_add(1, Relaxed);
         let due = self.begin + arrivals.due(number)?;
         if due <= Instant::now() {

@@ -12,7 +12,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..6)
 }
 
-/// The integral of the rate up to `seconds`, by trapezoids that fit exactly: the naive count.
+/// The integral of the rate up to `seconds`, by trapezoids, which are exact for linear rates.
 fn integral(steps: &[Step], seconds: f64) -> f64 {
     let (mut sum, mut begin) = (0.0, 0.0);
     for step in steps {
@@ -26,7 +26,7 @@ fn integral(steps: &[Step], seconds: f64) -> f64 {
 }
 
 proptest! {
-    /// As many arrivals as the rate requires, the last one inside, and none after it.
+    /// There are as many arrivals as the rate requires, the last one is inside, and none is after it.
     #[test]
     fn the_count_is_that_of_the_rate(steps in steps()) {
         let arrivals = Arrivals::new(steps.iter().copied());
@@ -42,7 +42,7 @@ proptest! {
         }
     }
 
-    /// Arrival n comes when n have come before it, however many steps and arrivals there were: no drift.
+    /// Arrival n is due after exactly n arrivals, for any steps and arrivals: there is no drift.
     #[test]
     fn nothing_drifts(steps in steps(), part in 0.0..1.0_f64) {
         let arrivals = Arrivals::new(steps.iter().copied());
@@ -53,7 +53,7 @@ proptest! {
         prop_assert!((before - number as f64).abs() < 0.01, "{number} is due after {before}");
     }
 
-    /// Time does not run backwards.
+    /// Arrivals are in order of time.
     #[test]
     fn arrivals_come_in_order(steps in steps(), part in 0.0..1.0_f64) {
         let arrivals = Arrivals::new(steps.iter().copied());
@@ -62,7 +62,7 @@ proptest! {
         prop_assert!(arrivals.due(number).unwrap() <= arrivals.due(number + 1).unwrap());
     }
 
-    /// At one rate, arrival n is due after n intervals to within a microsecond, after a day as after a second.
+    /// At a constant rate, arrival n is due after n intervals to within a microsecond, even after a day.
     #[test]
     fn a_steady_rate_is_steady(rate in 0.1..100_000.0_f64, number in 0..1_000_000_u64) {
         let day = Duration::from_secs(86_400);
@@ -102,7 +102,7 @@ fn a_ramp_comes_ever_faster() {
         to: 20.0,
     }]);
     assert_eq!(arrivals.count(), 100);
-    // A quarter of them after half of the time.
+    // A quarter of the arrivals are due after half of the time.
     assert_eq!(arrivals.due(25), Some(Duration::from_secs(5)));
     assert!((arrivals.rate_at(5.0) - 10.0).abs() < 1e-9);
 }
@@ -116,8 +116,8 @@ async fn an_open_loop_is_timed_from_its_due_times() {
     let second = schedule.next().await.unwrap().due - schedule.begin();
     let grain = Duration::from_millis(10)..=Duration::from_millis(12);
     assert!(grain.contains(&second), "{second:?}");
-    // A stall of half a second: what fell due meanwhile is timed from
-    // when it was due, not from when it could be sent.
+    // After a stall of half a second, requests that became due in that time are timed from when they were due, not from
+    // when they could be sent.
     tokio::time::advance(Duration::from_millis(500)).await;
     let third = schedule.next().await.unwrap();
     assert_eq!(third.due - schedule.begin(), Duration::from_millis(20));

@@ -1,4 +1,4 @@
-//! Second by second: what ended in each, and how long it took.
+//! The counts of each second: the requests that ended in it, and their latencies.
 
 use hdrhistogram::{CreationError, Histogram};
 use serde::Serialize;
@@ -6,25 +6,25 @@ use tokio::time::Instant;
 
 use crate::tally::histogram;
 
-/// Seconds that are kept: a day. What comes later is only in the totals.
+/// The number of seconds that are kept: a day. Later seconds are counted only in the totals.
 const LONGEST_S: u64 = 86_400;
 
 /// One second of the window, or of the grace after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Second {
-    /// Requests that were completed in it.
+    /// Requests that were completed in this second.
     pub(crate) completed: u64,
-    /// Bytes that were checked in it.
+    /// Bytes that were checked in this second.
     pub(crate) bytes: u64,
-    /// Requests that failed in it.
+    /// Requests that failed in this second.
     pub(crate) errors: u64,
-    /// Microseconds of those that were completed in it; 0 when there were none.
+    /// Quantiles of the completed requests in microseconds; 0 when there were none.
     pub(crate) p50_us: u64,
     pub(crate) p99_us: u64,
     pub(crate) max_us: u64,
 }
 
-/// The seconds so far. One histogram serves for all of them, one after the other.
+/// The seconds so far. They use one histogram, one after the other.
 #[derive(Debug)]
 pub(crate) struct Series {
     begin: Option<Instant>,
@@ -37,7 +37,8 @@ pub(crate) struct Series {
 
 impl Series {
     /// # Errors
-    /// The histogram could not be made.
+    ///
+    /// Returns an error when the histogram could not be created.
     pub(crate) fn new() -> Result<Self, CreationError> {
         Ok(Self {
             begin: None,
@@ -48,20 +49,20 @@ impl Series {
         })
     }
 
-    /// The first second begins, with these totals.
+    /// Starts the first second with these totals.
     pub(crate) fn begin(&mut self, at: Instant, bytes: u64, errors: u64) {
         self.begin = Some(at);
         (self.bytes, self.errors) = (bytes, errors);
     }
 
-    /// A request was completed after so many microseconds.
+    /// Records that a request was completed after `micros` microseconds.
     pub(crate) fn record(&mut self, micros: u64) {
         if self.begin.is_some() {
             self.histogram.saturating_record(micros);
         }
     }
 
-    /// Closes the seconds that are over, given the totals up to now.
+    /// Closes the seconds that are over, with the totals up to now.
     pub(crate) fn roll(&mut self, now: Instant, bytes: u64, errors: u64) {
         let Some(begin) = self.begin else { return };
         let over = now.duration_since(begin).as_secs().min(LONGEST_S);
@@ -75,13 +76,13 @@ impl Series {
                 p99_us: at(0.99),
                 max_us: self.histogram.max(),
             });
-            // Counts that were not reported belong to the second that was closed first.
+            // Counts that have not been reported belong to the first second that is closed.
             self.histogram.reset();
             (self.bytes, self.errors) = (bytes, errors);
         }
     }
 
-    /// The seconds that are over.
+    /// The closed seconds.
     pub(crate) fn seconds(&self) -> &[Second] {
         &self.seconds
     }

@@ -1,7 +1,7 @@
-//! The private services that tunnels lead to, and that the drivers check against: one for each protocol, each on a
-//! port of its own.
+//! The private services behind the tunnels, whose responses the drivers check: one service for each protocol, each on
+//! its own port.
 //!
-//! They run on a thread of this process ([`Running`]), or as a process of their own (`adit-loadtest serve`): beside a
+//! They run on a thread of this process ([`Running`]), or as a separate process (`adit-loadtest serve`): next to a
 //! client in the compose stack, or behind any other tunnel.
 
 pub(crate) mod grpc;
@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use self::process::Hosted;
 
-/// Where the services are to listen; port 0 takes a free one.
+/// The ports on which the services listen; port 0 means a free port.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ports {
     pub(crate) ip: IpAddr,
@@ -35,7 +35,7 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
-    /// Free ones on loopback.
+    /// Free ports on loopback.
     pub(crate) const FREE: Self = Self {
         ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
         http: 0,
@@ -46,7 +46,7 @@ impl Ports {
     };
 }
 
-/// Where each protocol is served. As JSON it is the line for another program.
+/// The address of each protocol's service. As JSON it is the output line for another program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Addresses {
     pub(crate) http: SocketAddr,
@@ -56,7 +56,7 @@ pub(crate) struct Addresses {
     pub(crate) grpc: SocketAddr,
 }
 
-/// All services, listening but not yet served.
+/// All services; they listen but are not yet served.
 pub(crate) struct Services {
     http: TcpListener,
     tcp: TcpListener,
@@ -66,10 +66,10 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// Takes the ports.
+    /// Binds the ports.
     ///
     /// # Errors
-    /// One cannot be bound; the text names it.
+    /// Returns an error that names the port when a port cannot be bound.
     pub(crate) async fn bind(ports: &Ports) -> io::Result<Self> {
         let tcp = async |name: &str, port: u16| {
             let address = SocketAddr::new(ports.ip, port);
@@ -89,10 +89,10 @@ impl Services {
         })
     }
 
-    /// Where they listen.
+    /// The addresses on which the services listen.
     ///
     /// # Errors
-    /// The system does not report it.
+    /// Returns an error when the system does not report an address.
     pub(crate) fn addresses(&self) -> io::Result<Addresses> {
         Ok(Addresses {
             http: self.http.local_addr()?,
@@ -103,10 +103,10 @@ impl Services {
         })
     }
 
-    /// Serves until it is dropped.
+    /// Serves until the future is dropped.
     ///
     /// # Cancel safety
-    /// Dropping it closes the ports; connections end with their runtime.
+    /// Dropping the future closes the ports; connections end with their runtime.
     pub(crate) async fn serve(self) {
         tokio::join!(
             http::serve(self.http),
@@ -125,7 +125,7 @@ fn named(name: &str, address: SocketAddr, error: &io::Error) -> io::Error {
     )
 }
 
-/// Serves each connection in a task of its own.
+/// Serves each connection in its own task.
 async fn accept<F>(listener: TcpListener, serve: impl Fn(TcpStream) -> F)
 where
     F: Future<Output = Option<()>> + Send + 'static,
@@ -136,13 +136,13 @@ where
                 tokio::spawn(serve(stream));
             }
             Ok(_) => {}
-            // Out of descriptors: let running connections end.
+            // The process has no free file descriptors: wait until connections end.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }
 }
 
-/// The services on a thread of this process. Dropped, they end.
+/// The services on a thread of this process. Dropping it ends the services.
 #[derive(Debug)]
 pub(crate) struct Running {
     addresses: Addresses,
@@ -151,10 +151,11 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts them on free ports of loopback, on a thread of their own: what they cost must not delay the generator.
+    /// Starts the services on free ports of loopback, on their own thread, so that their work does not delay the
+    /// generator.
     ///
     /// # Errors
-    /// No port, or no thread.
+    /// Returns an error when a port cannot be bound, or when the thread cannot be started.
     pub(crate) fn start() -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -193,7 +194,7 @@ impl Running {
         })
     }
 
-    /// Where they listen.
+    /// The addresses on which the services listen.
     pub(crate) fn addresses(&self) -> Addresses {
         self.addresses
     }

@@ -1,4 +1,4 @@
-//! What a generator has counted so far.
+//! The counters of a generator.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,29 +11,28 @@ use tokio::time::Instant;
 use crate::failure::{Failed, Failure, Failures};
 use crate::series::Series;
 
-/// Different texts of failures that are kept; the rest is only counted by kind.
+/// The maximum number of different texts of failures; further failures are only counted by kind.
 const DETAILS: usize = 32;
 
-/// What was counted so far. One thread writes: the atomics and the lock are
-/// there for `Send`, and are never contended.
+/// The counts so far. Only one thread writes: the atomics and the lock are needed for `Send`, and are never contended.
 #[derive(Debug)]
 pub(crate) struct Tally {
-    /// Requests that were completed, since the start.
+    /// Completed requests since the start.
     pub(crate) requests: AtomicU64,
-    /// Bytes of bodies, checked, since the start.
+    /// Checked bytes of bodies since the start.
     pub(crate) body_bytes: AtomicU64,
-    /// Requests that failed, since the start.
+    /// Failed requests since the start.
     pub(crate) failures: Failures,
-    /// Datagrams since the start that did not come back in time.
+    /// Datagrams since the start that were not echoed in time.
     pub(crate) lost: AtomicU64,
-    /// Datagrams that came back more than once.
+    /// Datagrams that were echoed more than once.
     pub(crate) doubled: AtomicU64,
     latencies: Mutex<Latencies>,
 }
 
 #[derive(Debug)]
 struct Latencies {
-    /// The measured window; requests that began in it are recorded.
+    /// The beginning of the measured window; requests that began in it are recorded.
     begin: Option<Instant>,
     end: Option<Instant>,
     histogram: Histogram<u64>,
@@ -42,28 +41,28 @@ struct Latencies {
     disturbed: Vec<Disturbed>,
 }
 
-/// An event, and what followed it.
+/// An event and its consequences.
 #[derive(Debug)]
 struct Disturbed {
     at: Instant,
-    /// A request due after it was completed before anything failed.
+    /// A request that was due after the event was completed before a failure.
     completed: bool,
-    /// The first failure after it.
+    /// The time of the first failure after the event.
     failed: Option<Instant>,
     /// From the event to the first good response after that failure.
     recovered: Option<Duration>,
 }
 
-/// How a load came through an event.
+/// The recovery of a load from an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Recovery {
     /// From the event to the first good response after the first failure that followed it.
     After(Duration),
-    /// Nothing failed after it.
+    /// There was no failure after the event.
     WithoutFailure,
-    /// Nothing was due any more that could have shown it.
+    /// No request was due after the event, so the load cannot show an effect.
     NothingDue,
-    /// No good response came.
+    /// There was no good response.
     Missing,
 }
 
@@ -76,7 +75,7 @@ pub(crate) struct Begin {
     pub(crate) failures: u64,
 }
 
-/// What happened between the beginning and the end.
+/// The counts between the beginning and the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Window {
     pub(crate) elapsed: Duration,
@@ -84,17 +83,19 @@ pub(crate) struct Window {
     pub(crate) body_bytes: u64,
 }
 
-/// One microsecond to one hour, three digits; higher values are recorded as an hour rather than lost.
+/// Creates a histogram from one microsecond to one hour with three significant digits; higher values are recorded as
+/// one hour.
 ///
 /// # Errors
-/// It could not be made.
+/// Returns an error when the histogram could not be created.
 pub(crate) fn histogram() -> Result<Histogram<u64>, CreationError> {
     Histogram::new_with_bounds(1, 3_600_000_000, 3)
 }
 
 impl Tally {
     /// # Errors
-    /// The histogram could not be made.
+    ///
+    /// Returns an error when the histogram could not be created.
     pub(crate) fn new() -> Result<Self, CreationError> {
         Ok(Self {
             requests: AtomicU64::new(0),
@@ -113,10 +114,10 @@ impl Tally {
         })
     }
 
-    /// Also records each second.
+    /// Creates a tally that also records each second.
     ///
     /// # Errors
-    /// The histograms could not be made.
+    /// Returns an error when a histogram could not be created.
     pub(crate) fn with_series() -> Result<Self, CreationError> {
         let tally = Self::new()?;
         tally.latencies().series = Some(Series::new()?);
@@ -129,12 +130,12 @@ impl Tally {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The measured window begins now.
+    /// Starts the measured window now.
     pub(crate) fn mark_begin(&self) -> Begin {
         self.mark_begin_at(Instant::now())
     }
 
-    /// The measured window began at a moment that has just come: what is due in it begins with that one.
+    /// Starts the measured window at `at`, which has just passed: requests that are due from then on are recorded.
     pub(crate) fn mark_begin_at(&self, at: Instant) -> Begin {
         let mut latencies = self.latencies();
         latencies.begin = Some(at);
@@ -150,7 +151,7 @@ impl Tally {
         }
     }
 
-    /// The measured window that began at `begin` ends now.
+    /// Ends the measured window that began at `begin`.
     pub(crate) fn mark_end(&self, begin: Begin) -> Window {
         let at = Instant::now();
         self.latencies().end = Some(at);
@@ -161,12 +162,12 @@ impl Tally {
         }
     }
 
-    /// A request timed from `begun` was completed.
+    /// Records that a request timed from `begun` was completed.
     pub(crate) fn completed(&self, begun: Instant) {
         self.completed_after(begun, begun.elapsed());
     }
 
-    /// A request timed from `begun` was completed after `latency`.
+    /// Records that a request timed from `begun` was completed after `latency`.
     pub(crate) fn completed_after(&self, begun: Instant, latency: Duration) {
         self.requests.fetch_add(1, Relaxed);
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
@@ -190,7 +191,7 @@ impl Tally {
         }
     }
 
-    /// A request failed.
+    /// Records that a request failed.
     pub(crate) fn failed(&self, failed: Failed) {
         self.failures.add(failed.kind, 1);
         let mut latencies = self.latencies();
@@ -203,13 +204,13 @@ impl Tally {
         }
     }
 
-    /// A datagram that was due then did not come back in its time.
+    /// Records that a datagram that was due at `due` was not echoed in time.
     pub(crate) fn missed(&self, due: Instant) {
         self.lost.fetch_add(1, Relaxed);
         self.latencies().stumble(Some(due));
     }
 
-    /// An event disturbs the target now; what fails from now on is its doing, until the next one.
+    /// Records that an event disturbs the target now; later failures are attributed to it, until the next event.
     pub(crate) fn disturb(&self) {
         self.latencies().disturbed.push(Disturbed {
             at: Instant::now(),
@@ -219,14 +220,15 @@ impl Tally {
         });
     }
 
-    /// How the load came through each event, where its last request was due at `last_due`.
+    /// The recovery of the load from each event, where its last request was due at `last_due`.
     pub(crate) fn recoveries(&self, last_due: Option<Instant>) -> Vec<Recovery> {
         let latencies = self.latencies();
         let recoveries = latencies.disturbed.iter().map(|event| {
             if let Some(after) = event.recovered {
                 return Recovery::After(after);
             }
-            // After a completed request before the failure, another one is needed only if something was due after it.
+            // If a request was completed before the failure, another completed request is needed only if something was
+            // due after the failure.
             let since = match event.failed {
                 None if event.completed => return Recovery::WithoutFailure,
                 Some(failed) if event.completed => failed,
@@ -240,12 +242,12 @@ impl Tally {
         recoveries.collect()
     }
 
-    /// The texts of failures, and how often each was given.
+    /// The texts of failures, with the number of times each occurred.
     pub(crate) fn details(&self) -> BTreeMap<String, u64> {
         self.latencies().details.clone()
     }
 
-    /// Second by second, up to now.
+    /// The counts of each second up to now.
     pub(crate) fn series(&self) -> Vec<crate::series::Second> {
         let mut latencies = self.latencies();
         self.roll(&mut latencies, Instant::now());
@@ -256,7 +258,7 @@ impl Tally {
             .unwrap_or_default()
     }
 
-    /// The second that ended last.
+    /// The last closed second.
     pub(crate) fn last_second(&self) -> Option<crate::series::Second> {
         let mut latencies = self.latencies();
         self.roll(&mut latencies, Instant::now());
@@ -270,7 +272,7 @@ impl Tally {
         }
     }
 
-    /// Microseconds of the requests that began in the window.
+    /// Latencies in microseconds of the requests that began in the window.
     pub(crate) fn histogram(&self) -> Histogram<u64> {
         self.latencies().histogram.clone()
     }
@@ -282,11 +284,12 @@ impl Tally {
 }
 
 impl Latencies {
-    /// Something failed now: a request, or a datagram that was due then.
+    /// Records a failure at the current time: of a request, or of a datagram that was due at `due`.
     fn stumble(&mut self, due: Option<Instant>) {
         let last = self.disturbed.len().saturating_sub(1);
         for (place, event) in self.disturbed.iter_mut().enumerate() {
-            // Failures after a later event belong to that one, unless this one still waits for its first response.
+            // Failures after a later event belong to that event, unless the earlier event still has no completed
+            // request.
             let mine = place == last || !event.completed;
             if mine && event.failed.is_none() && due.is_none_or(|due| due >= event.at) {
                 event.failed = Some(Instant::now());
@@ -339,7 +342,7 @@ mod tests {
         tally.completed(before);
         assert_eq!(recoveries(after), [Recovery::Missing]);
         assert_eq!(recoveries(before), [Recovery::NothingDue]);
-        // A draining side goes on responding for a while.
+        // A draining side responds for some more time.
         tally.completed(after);
         assert_eq!(recoveries(after), [Recovery::WithoutFailure]);
         advance(step).await;
@@ -362,7 +365,7 @@ mod tests {
         let before = Instant::now();
         advance(step).await;
         tally.disturb();
-        // A datagram from before the event shows nothing about it.
+        // A datagram that was due before the event does not show an effect of the event.
         tally.missed(before);
         tally.completed(Instant::now());
         advance(step).await;

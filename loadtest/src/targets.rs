@@ -1,4 +1,4 @@
-//! What a scenario is run against: where visitors go in, and how a side of it is restarted.
+//! The targets of a scenario: the entries for visitors, and the restart of a side.
 
 mod address;
 mod binaries;
@@ -20,13 +20,13 @@ use crate::events::Event;
 use crate::process::ProcessError;
 use crate::scenario::{Kind, Scenario};
 
-/// Everything must respond within this after a start.
+/// The time within which every load must get a response after a start.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
-/// A free port may be taken by another program between finding and using it.
+/// Attempts to start on free ports: another program may take a free port before this program binds it.
 const PORT_ATTEMPTS: usize = 3;
 
-/// An entry of HTTP: its address, and what its visitors request.
+/// An entry of HTTP: its address, and the host of its requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Web {
     pub(crate) addr: SocketAddr,
@@ -34,7 +34,7 @@ pub(crate) struct Web {
     pub(crate) host: String,
 }
 
-/// Where visitors of each protocol go; `None` where the target has no entry for it.
+/// The entries for visitors of each protocol; `None` if the target has no entry for a protocol.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Entries {
     pub(crate) http: Option<Web>,
@@ -44,13 +44,13 @@ pub(crate) struct Entries {
     pub(crate) udp: Option<SocketAddr>,
 }
 
-/// Hosts that lead to the tunnels of our own targets, and to those of the compose stack.
+/// Hosts of the tunnels of the targets that this program starts, and of the compose stack.
 pub(crate) const HTTP_HOST: &str = "web.localhost";
 pub(crate) const WEBSOCKET_HOST: &str = "ws.localhost";
 pub(crate) const GRPC_HOST: &str = "grpc.localhost";
 
 impl Entries {
-    /// The entry that a kind of load needs, if it is missing.
+    /// The flag of the entry that a kind of load needs, if the entry is missing.
     fn missing(&self, kind: Kind) -> Option<&'static str> {
         let (there, flag) = match kind {
             Kind::Http | Kind::Upload | Kind::Sse | Kind::SlowReaders { .. } => {
@@ -65,15 +65,15 @@ impl Entries {
     }
 }
 
-/// Which target is wanted.
+/// The selected target.
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant, reason = "there is one of it in a run")]
 pub(crate) enum Wanted {
     /// Server, clients and services are threads of this process.
     InProcess,
-    /// Programs of adit in this directory, and services as a process of their own.
+    /// The programs of adit in this directory, and the services as a separate process.
     Binaries { dir: PathBuf },
-    /// Whatever is behind these addresses: the compose stack, or any other tunnel.
+    /// A target at these addresses: the compose stack, or any other tunnel.
     Address {
         name: &'static str,
         entries: Entries,
@@ -81,7 +81,7 @@ pub(crate) enum Wanted {
     },
 }
 
-/// A target that takes visitors in.
+/// A running target.
 #[allow(clippy::large_enum_variant, reason = "there is one of it in a run")]
 pub(crate) enum Target {
     InProcess(InProcess),
@@ -89,52 +89,52 @@ pub(crate) enum Target {
     Address(Address),
 }
 
-/// A target does not run.
+/// A target could not be started, or does not respond.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TargetError {
     /// A program did not start, or ended.
     #[error(transparent)]
     Program(#[from] ProcessError),
-    /// Our own server or client, on a thread, did not start.
+    /// A server or client on a thread of this process did not start.
     #[error("{what}: {problem}")]
     Start {
-        /// Which part.
+        /// The part that did not start.
         what: &'static str,
-        /// Why.
+        /// The cause.
         problem: String,
     },
     /// The scenario needs an entry that was not given.
     #[error("load \"{load}\" needs an entry of its protocol: give {flag}")]
     NoEntry {
-        /// Which load.
+        /// The name of the load.
         load: String,
-        /// How to give it.
+        /// The flag that gives the entry.
         flag: &'static str,
     },
-    /// The scenario restarts a side without a command for it.
+    /// The scenario restarts a side for which there is no command.
     #[error(
         "the scenario restarts the {side} of a target that is not ours: give {flag}, or --without-events"
     )]
     NoCommand {
         /// `client` or `server`.
         side: &'static str,
-        /// How to give it.
+        /// The flag that gives the command.
         flag: &'static str,
     },
     /// A command that restarts a side failed.
     #[error("`{command}` failed: {problem}")]
     Command {
-        /// As given.
+        /// The command as given by the user.
         command: String,
-        /// Why.
+        /// The cause.
         problem: String,
     },
-    /// It runs, but does not respond.
+    /// The target runs, but does not respond.
     #[error("no right response to {what} through the target within {READY_WITHIN:?}: {problem}")]
     NoResponse {
-        /// To what kind of load.
+        /// The kind of load.
         what: &'static str,
-        /// What came last.
+        /// The last failure.
         problem: String,
     },
 }
@@ -153,13 +153,13 @@ impl TargetError {
 }
 
 impl Target {
-    /// Starts what is wanted, and waits until each kind of load of the scenario gets a response.
+    /// Starts the selected target, and waits until each kind of load of the scenario gets a response.
     ///
     /// # Errors
-    /// [`TargetError`].
+    /// Returns a [`TargetError`].
     ///
     /// # Cancel safety
-    /// What was started ends when the future is dropped.
+    /// Dropping the future ends everything that was started.
     pub(crate) async fn start(
         wanted: &Wanted,
         scenario: &Scenario,
@@ -191,7 +191,7 @@ impl Target {
         Ok(target)
     }
 
-    /// Where visitors go.
+    /// The entries for visitors.
     pub(crate) fn entries(&self) -> &Entries {
         match self {
             Self::InProcess(target) => target.entries(),
@@ -219,10 +219,10 @@ impl Target {
         }
     }
 
-    /// Ends a side, waits, and starts it again; done when it is there again.
+    /// Stops a side, waits, and starts the side again; returns when the side is ready.
     ///
     /// # Errors
-    /// [`TargetError`]: it did not come back.
+    /// Returns a [`TargetError`] when the side did not return.
     pub(crate) async fn restart(&mut self, event: &Event) -> Result<(), TargetError> {
         match self {
             Self::InProcess(target) => target.restart(event).await,
@@ -232,7 +232,8 @@ impl Target {
     }
 
     /// # Errors
-    /// A program of ours ended by itself.
+    ///
+    /// Returns an error when a program that was started here has ended.
     pub(crate) fn check_running(&mut self) -> Result<(), TargetError> {
         match self {
             Self::Binaries(target) => Ok(target.check_running()?),
@@ -240,7 +241,7 @@ impl Target {
         }
     }
 
-    /// Ends what was started: the clients before the server.
+    /// Stops everything that was started, the clients before the server.
     pub(crate) async fn stop(self) {
         match self {
             Self::InProcess(target) => target.stop().await,
@@ -250,7 +251,7 @@ impl Target {
     }
 }
 
-/// Tries a start again: most likely another program took a port meanwhile.
+/// Retries a start: the usual cause of a failure is that another program has taken a port.
 async fn again<T>(
     mut start: impl AsyncFnMut() -> Result<T, TargetError>,
 ) -> Result<T, TargetError> {
@@ -263,7 +264,7 @@ async fn again<T>(
     }
 }
 
-/// Whatever is wanted of a target that is ours, as its entries.
+/// The entries of a target that this program starts.
 fn own_entries(ports: &config::Ports) -> Entries {
     let web = |host: &str| {
         Some(Web {

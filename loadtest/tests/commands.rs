@@ -1,4 +1,4 @@
-//! The commands by themselves: what is refused, what is printed, how they end.
+//! The commands of the program: rejected flags, printed output, exit codes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::fs;
@@ -20,7 +20,7 @@ fn printed(assert: &Assert) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// The services as a process. Dropped, it is killed.
+/// The services as a process. Dropping it kills the process.
 struct Serving {
     child: Child,
     addresses: Value,
@@ -71,7 +71,7 @@ fn services_serve_and_end_cleanly_on_a_signal() {
     assert_eq!(serving.child.wait().unwrap().code(), Some(0));
 }
 
-/// The same scenario against any tunnel by its addresses; here without a tunnel.
+/// The same scenario runs against any tunnel by its addresses; here the target is the service without a tunnel.
 #[test]
 fn any_target_is_measured_by_its_addresses() {
     let serving = Serving::start();
@@ -120,7 +120,7 @@ fn any_target_is_measured_by_its_addresses() {
     }
 }
 
-/// Errors that the scenario does not allow are exit code 1, with the report all the same.
+/// Errors that the scenario does not allow cause exit code 1, and the report is still written.
 #[test]
 fn a_run_with_errors_fails_and_is_reported() {
     let serving = Serving::start();

@@ -1,4 +1,4 @@
-//! Every scenario that ships, in its smallest form: run by the binary, in process, over real sockets.
+//! Every shipped scenario in its smallest form: run by the binary, in process, over real sockets.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::fs;
@@ -14,8 +14,8 @@ fn run(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Runs a scenario and gives its report and its page; nothing that is not allowed may have gone wrong.
-/// Nothing here looks at how fast it is.
+/// Runs a scenario and returns its report and its page; the run must not have failures that the scenario does not
+/// allow. The test ignores how fast the run is.
 fn smallest(name: &str, seconds: &str, scale: &str) -> (Value, String) {
     let out = tempfile::tempdir().unwrap();
     let output = run(&[
@@ -37,13 +37,13 @@ fn smallest(name: &str, seconds: &str, scale: &str) -> (Value, String) {
     (report, read("html").unwrap())
 }
 
-/// What holds of every report: each load was completed, every byte was checked, and the plots are there.
+/// Checks what is true of every report: each load was completed, every byte was checked, and the plots exist.
 fn check(report: &Value, page: &str) {
     let loads = report["loads"].as_array().unwrap();
     assert!(!loads.is_empty());
     for load in loads {
         let name = load["name"].as_str().unwrap();
-        // Running exchanges at the end are completed after it.
+        // Exchanges in progress at the end are completed after it.
         assert!(
             load["latency"]["count"].as_u64().unwrap() > 0,
             "{name}: {load}"
@@ -131,7 +131,7 @@ fn soak() {
     without_errors_at("soak", "0.5");
 }
 
-/// F21: clients of a group are restarted one after the other, and no request fails.
+/// F21: the clients of a group are restarted one after the other, and no request fails.
 #[test]
 fn rolling_restart() {
     let (report, page) = smallest("rolling-restart", "4", "0.2");
@@ -152,10 +152,10 @@ fn rolling_restart() {
     assert_eq!(report["events"].as_array().unwrap().len(), 3);
 }
 
-/// What is cut off when a server is killed is counted, and is all that goes wrong.
+/// Connections that are cut when a server is killed are counted, and there is no other failure.
 #[test]
 fn reconnect_storm() {
-    // Each kill cuts every connection once: the window must be long enough for that to be few.
+    // Each kill cuts every connection once: the window must be so long that these are few.
     let (report, page) = smallest("reconnect-storm", "6", "0.2");
     check(&report, &page);
     let events = report["events"].as_array().unwrap();

@@ -15,20 +15,20 @@ const LINK_WINDOW: u32 = 16 << 20;
 pub trait Credit: Send + 'static {
     /// The name in bench ids.
     const NAME: &'static str;
-    /// What it is to the comparison.
+    /// The role of the design in the comparison.
     const ROLE: Role;
     /// What the requests of a link share.
     type Link: Clone + Default + Send;
 
-    /// A new request.
+    /// Creates a new request.
     fn request(link: &Self::Link) -> Self;
 
-    /// A message is charged, sent, received, consumed, and its credit given back, at the latest when it would be missed.
-    /// False when there was no credit.
+    /// Charges, sends, receives and consumes a message and returns its credit, at the latest when the sender would
+    /// otherwise wait for it. Returns false when there was no credit.
     fn message(&mut self, payload: usize) -> bool;
 }
 
-/// Absolute limits, one owner each; only growth touches what is shared.
+/// The credit of this project: absolute limits with one owner each; only growth accesses shared state.
 #[derive(Debug)]
 pub struct OurCredit {
     sender: SendCredit,
@@ -73,7 +73,7 @@ impl Credit for OurCredit {
     }
 }
 
-/// A locked counter for the request, one for the link, each message given back by itself.
+/// A locked counter for the request and one for the link; the credit of each message is returned separately.
 #[derive(Debug)]
 pub struct LockedCredit {
     request: Mutex<u64>,
@@ -158,7 +158,7 @@ impl Credit for SemaphoreCredit {
         ) else {
             return false;
         };
-        // The permits travel with the message; its consumption is another place.
+        // The permits move with the message; consumption returns them elsewhere.
         request.forget();
         link.forget();
         self.request.add_permits(cost);
@@ -167,7 +167,7 @@ impl Credit for SemaphoreCredit {
     }
 }
 
-/// One level of HTTP/2's flow control, both ends: windows in increments, given back when half of one is owed.
+/// One level of HTTP/2's flow control with both ends: windows are increased when half of one has been consumed.
 #[derive(Debug)]
 struct Http2Window {
     send: i64,
@@ -202,8 +202,9 @@ impl Http2Window {
     }
 }
 
-/// Windows of the stream and of the connection as HTTP/2 has them; those of the connection under its lock. Their size is
-/// fixed: unlike ours they do not watch whether it should grow, which is left out in their favour.
+/// The windows of an HTTP/2 stream and of its connection; the connection's windows are behind its lock. Their size is
+/// fixed: unlike the windows of this project, they do not measure whether they should grow. The comparison ignores
+/// that, which favours them.
 #[derive(Debug)]
 pub struct Http2Credit {
     stream: Http2Window,

@@ -16,24 +16,24 @@ use crate::case::Role;
 pub trait Permits: Send + Sync + 'static {
     /// The name in bench ids.
     const NAME: &'static str;
-    /// What it is to the comparison.
+    /// The role of the design in the comparison.
     const ROLE: Role;
-    /// Comes back when dropped.
+    /// A permit; dropping it returns it.
     type Permit: Send;
-    /// What waiting comes to.
+    /// The output of the future that waits.
     type Outcome: Send;
 
-    /// So many permits, and room for so many who wait.
+    /// Creates `permits` permits, and a queue for `waiters` waiting tasks.
     fn new(permits: usize, waiters: usize) -> Self;
-    /// A permit, if one is free.
+    /// Takes a permit if one is free.
     fn try_take(&self) -> Option<Self::Permit>;
-    /// Waits for a permit. The design's own future, with nothing around it.
+    /// Waits for a permit. This is the design's own future without a wrapper.
     fn wait(&self) -> impl Future<Output = Self::Outcome> + Send + 'static;
-    /// The permit. `None` when the line is full or closed, which does not happen here.
+    /// The permit of an outcome. `None` when the queue is full or closed, which does not happen here.
     fn granted(outcome: Self::Outcome) -> Option<Self::Permit>;
 }
 
-/// Ours.
+/// The gate of this project.
 pub struct OurGate(Arc<Gate>);
 
 impl Permits for OurGate {
@@ -59,7 +59,7 @@ impl Permits for OurGate {
     }
 }
 
-/// tokio's, whose waiters stand in line as well.
+/// tokio's semaphore, whose waiters form a queue as well.
 pub struct TokioSemaphore(Arc<Semaphore>);
 
 impl Permits for TokioSemaphore {
@@ -85,10 +85,10 @@ impl Permits for TokioSemaphore {
     }
 }
 
-/// Permits behind a lock; a task without a permit leaves a waker, and each released permit wakes them all.
+/// Permits behind a lock; a task without a permit registers a waker, and each released permit wakes all tasks.
 pub struct WakeAll(Arc<Mutex<(usize, Vec<Waker>)>>);
 
-/// One of them.
+/// A permit of [`WakeAll`].
 pub struct WakeAllPermit(Arc<Mutex<(usize, Vec<Waker>)>>);
 
 impl Drop for WakeAllPermit {

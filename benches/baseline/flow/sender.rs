@@ -1,4 +1,4 @@
-//! Who sends next.
+//! Queues that choose which request sends next.
 
 use std::{
     cmp::Reverse,
@@ -9,22 +9,22 @@ use adit_flow::{FairSender, QUANTUM};
 
 use crate::case::Role;
 
-/// What leaves next, of many requests that have something queued.
+/// A queue that chooses the next item of many requests that have queued items.
 pub trait Sender: Send + 'static {
     /// The name in bench ids.
     const NAME: &'static str;
-    /// What it is to the comparison.
+    /// The role of the design in the comparison.
     const ROLE: Role;
 
-    /// With nothing queued.
+    /// Creates an empty queue.
     fn empty() -> Self;
-    /// Queues an item, known by its cost.
+    /// Queues an item, which is identified by its cost.
     fn push(&mut self, key: u64, cost: u64);
     /// The next item: key and cost.
     fn pop(&mut self) -> Option<(u64, u64)>;
 }
 
-/// Ours: deficit round robin, a key that had nothing takes its turn early.
+/// The queue of this project: deficit round robin, where a key that had no items gets its first turn early.
 pub struct OurSender(FairSender<u64, u64>);
 
 impl Sender for OurSender {
@@ -44,7 +44,8 @@ impl Sender for OurSender {
     }
 }
 
-/// One queue for all keys: what queueing costs at least. It shares nothing out, so that it does less than the task.
+/// One queue for all keys: the least that queueing costs. It does not share the link fairly, so that it does less than
+/// the task.
 #[derive(Debug)]
 pub struct Fifo(VecDeque<(u64, u64)>);
 
@@ -65,8 +66,8 @@ impl Sender for Fifo {
     }
 }
 
-/// A queue for each key, one message of each in turn, whatever it costs: what one writes first, and the ready queue of
-/// HTTP/2 and yamux libraries. Requests with larger messages get more.
+/// A queue for each key that sends one message of each key in turn, whatever it costs: the naive design, and that of
+/// the ready queue of HTTP/2 and yamux libraries. Requests with larger messages get a larger share.
 #[derive(Debug)]
 pub struct RoundRobin {
     queues: HashMap<u64, VecDeque<u64>>,
@@ -105,7 +106,8 @@ impl Sender for RoundRobin {
     }
 }
 
-/// Start-time fair queueing (Goyal, Vin, Cheng, 1996): every item gets a virtual time, and the earliest leaves.
+/// Start-time fair queueing (Goyal, Vin, Cheng, 1996): every item gets a virtual time, and the item with the earliest
+/// time is sent next.
 #[derive(Debug)]
 pub struct VirtualTime {
     heap: BinaryHeap<Reverse<(u64, u64, u64, u64)>>,

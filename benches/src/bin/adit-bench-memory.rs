@@ -1,5 +1,5 @@
-//! Prints the figures of a suite's memory as JSON. A program of its own, as the allocator that counts would be counted by
-//! callgrind.
+//! Prints the figures of a suite's memory as JSON. This is a separate program, because callgrind would also count the
+//! counting allocator.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

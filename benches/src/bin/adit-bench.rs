@@ -1,10 +1,10 @@
-//! Compares designs and writes down what came of it.
+//! Compares designs and writes the results.
 //!
 //! ```text
 //! adit-bench list                             the ids of all cases
-//! adit-bench run <id> <times>                 one case, so many operations: for callgrind and other tools
+//! adit-bench run <id> <times>                 runs one case <times> times, for callgrind and other tools
 //! adit-bench compare [--rounds <n>] [--out <directory>] [<suite> …]
-//! adit-bench write <report.json>              the tables and plots of a report anew, with the sentences of today
+//! adit-bench write <report.json>              writes a report's tables and plots again, with the current sentences
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -76,8 +76,8 @@ fn compare(arguments: &[&str]) -> Outcome {
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         match *argument {
-            "--rounds" => rounds = arguments.next().ok_or("--rounds wants a number")?.parse()?,
-            "--out" => out = arguments.next().ok_or("--out wants a directory")?.into(),
+            "--rounds" => rounds = arguments.next().ok_or("--rounds needs a number")?.parse()?,
+            "--out" => out = arguments.next().ok_or("--out needs a directory")?.into(),
             name => names.push(name),
         }
     }
@@ -90,7 +90,7 @@ fn compare(arguments: &[&str]) -> Outcome {
     }
     let program = env::current_exe()?;
     let counting = program.with_file_name("adit-bench-memory");
-    // Read before the run: afterwards the load is our own, and the commit may have changed.
+    // This is read before the run: afterwards the load includes this program's own, and the commit may have changed.
     let (machine, commit, date) = (
         machine(),
         commit(),

@@ -1,4 +1,5 @@
-//! A suite's plot: a bar for each contender, its instructions and its processor time on two threads beside those of ours.
+//! A suite's plot: a bar for each contender, with its instructions and its processor time on two threads relative to
+//! the design of this project.
 
 use plotters::{
     backend::SVGBackend,
@@ -22,7 +23,7 @@ const LABELS: i32 = 290;
 const PANEL: i32 = 380;
 const GAP: i32 = 30;
 const FOOT: i32 = 10;
-/// From one colour of the key to the next.
+/// The distance from one colour of the key to the next.
 const KEY: i32 = 62;
 
 const INK: RGBColor = RGBColor(40, 40, 40);
@@ -45,7 +46,7 @@ struct Axis {
 }
 
 impl Axis {
-    /// Wide enough for all of them, and for 1.
+    /// Creates an axis wide enough for all ratios, and for 1.
     fn of(left: i32, ratios: impl Iterator<Item = f64>) -> Self {
         let (mut low, mut high) = (0.5_f64, 2.0_f64);
         for ratio in ratios.filter(|ratio| ratio.is_finite() && *ratio > 0.0) {
@@ -55,7 +56,7 @@ impl Axis {
         Self { left, low, high }
     }
 
-    #[allow(clippy::cast_possible_truncation)] // a place on the page
+    #[allow(clippy::cast_possible_truncation)] // a position on the page
     fn at(&self, ratio: f64) -> i32 {
         let ratio = ratio.clamp(self.low, self.high);
         let part = (ratio / self.low).ln() / (self.high / self.low).ln();
@@ -66,7 +67,7 @@ impl Axis {
         let (low, high) = (self.low, self.high);
         let powers = (-4..=6).map(|power| 10_f64.powi(power));
         let all = powers.flat_map(|power| [power, power * 2.0, power * 5.0]);
-        // Not crowded: without the twos and fives when there are many powers.
+        // When there are many powers, the ticks at two and five are left out to avoid crowding.
         let wide = high / low > 200.0;
         all.filter(move |mark| {
             let is_power = (mark.log10() - mark.log10().round()).abs() < 1e-9;
@@ -102,7 +103,7 @@ fn write(
 /// The plot of a suite as SVG.
 ///
 /// # Errors
-/// Those of drawing.
+/// Returns the errors of drawing.
 pub fn draw(suite: &Compared) -> Result<String, Failed> {
     let lines: usize = suite.groups.iter().map(|group| group.rows.len() + 1).sum();
     let bottom = HEAD + LINE * i32::try_from(lines).unwrap_or(i32::MAX / LINE);
@@ -149,7 +150,7 @@ pub fn draw(suite: &Compared) -> Result<String, Failed> {
     Ok(svg)
 }
 
-/// What the colours mean.
+/// Draws the key, which explains the colours.
 fn key(area: &Area<'_>) -> Result<(), Failed> {
     let mut x = 10;
     for (role, name) in [
@@ -215,7 +216,7 @@ mod tests {
         for label in ["trip/64", "map", "memcpy", "ours", "2.50", "0.10"] {
             assert!(svg.contains(label), "{label}");
         }
-        // The ground, the key, and a bar for each of three contenders in each of two panels.
+        // The background, the key, and a bar for each of three contenders in each of two panels.
         assert_eq!(svg.matches("<rect").count(), 1 + 4 + 6);
         for name in ["naive", "rival", "limit"] {
             assert!(svg.contains(name), "the key has {name}");

@@ -1,4 +1,4 @@
-//! Sentences about the numbers, written by hand. They stay over the next run, and are compared with its verdicts.
+//! Sentences about the numbers, written by hand. They are kept after the next run, and are compared with its verdicts.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::{compare::Compared, verdict::Verdict};
 
-/// By suite, what its tables decided.
+/// The sentences on the results, by suite.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(transparent)]
 pub struct Sentences(BTreeMap<String, Sentence>);
@@ -15,22 +15,22 @@ pub struct Sentences(BTreeMap<String, Sentence>);
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sentence {
-    /// Of the table of speed and memory.
+    /// The sentence on the table of speed and memory.
     speed: String,
-    /// Of the table of quality.
+    /// The sentence on the table of quality.
     #[serde(default)]
     quality: String,
-    /// The verdicts and ratios that it rests on: `operation/size threads verdict`, or
-    /// `operation/size threads contender least..most` for how many times of ours a contender needs.
+    /// The verdicts and ratios that the sentence is based on: `operation/size threads verdict`, or `operation/size
+    /// threads contender least..most` for the ratio of a contender to the design of this project.
     #[serde(default)]
     rests_on: Vec<String>,
 }
 
 impl Sentences {
-    /// Reads TOML.
+    /// Reads sentences from TOML.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Returns what is wrong with the text.
     pub fn parse(toml: &str) -> Result<Self, toml::de::Error> {
         toml::from_str(toml)
     }
@@ -65,7 +65,7 @@ impl Sentences {
 }
 
 impl Sentence {
-    /// Whether it mentions two threads without a claim about them.
+    /// Whether the sentence mentions two threads without a claim about them.
     fn is_groundless(&self) -> bool {
         let is_of_two = |claim: &String| claim.split_whitespace().nth(1) == Some("2");
         self.speed.contains("two threads") && !self.rests_on.iter().any(is_of_two)

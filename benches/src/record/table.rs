@@ -1,4 +1,4 @@
-//! The tables.
+//! Writes the tables.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use crate::{
     verdict::{MARGIN, Spread, Verdict, by_amounts},
 };
 
-/// The whole page. `name` is what its plots are named after.
+/// The complete page. `name` is the base name of its plots.
 #[must_use]
 pub fn markdown(report: &Report, sentences: &Sentences, name: &str) -> String {
     let mut page = format!(
@@ -65,7 +65,7 @@ fn speed(page: &mut String, suite: &Compared) {
     }
 }
 
-/// Rounds whose most is as many times their least are worth a warning.
+/// The ratio of the largest to the smallest round from which the page shows a warning.
 const WIDE: f64 = 10.0;
 
 fn rows(page: &mut String, group: &Group) {
@@ -146,7 +146,7 @@ fn quality(page: &mut String, suite: &Compared) {
     }
 }
 
-/// Who is nearest to the best.
+/// The contender whose figures are nearest to the best.
 fn by_figures(suite: &Compared, all: &[&Figure]) -> Verdict {
     let is_ours = |figure: &&&Figure| {
         let of_operation = suite
@@ -170,7 +170,7 @@ fn dash() -> String {
     "–".to_owned()
 }
 
-/// Three digits, or all of those before the point.
+/// Three digits, or all digits before the decimal point.
 fn figure(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),

@@ -1,7 +1,7 @@
-//! Announcing into a full directory: one client's ten tunnels come, with two hosts each, and ten that were there go, so that
-//! `size` tunnels stay. Afterwards visitors can be routed by the new ones.
+//! Announcing into a full directory: one client's ten tunnels with two hosts each are added, and ten existing tunnels
+//! are removed, so that `size` tunnels remain. Afterwards visitors can be routed by the new tunnels.
 //!
-//! A directory has one thread that works on it; the cases are for one.
+//! A directory has one thread that changes it, so the cases are for one thread.
 
 use std::hint::black_box;
 
@@ -18,7 +18,7 @@ pub const SUITE: Suite = Suite {
     memory,
 };
 
-/// The last is what 880 clients with ten tunnels each have.
+/// The last size is that of 880 clients with ten tunnels each.
 const TUNNELS: [usize; 3] = [100, 1_000, 8_800];
 const PER_CLIENT: usize = 10;
 
@@ -37,7 +37,7 @@ fn client(number: usize) -> Vec<Announced> {
 /// A directory with this many tunnels, and the number of the next client.
 fn full<R: Routes>(tunnels: usize) -> (R, usize) {
     let mut routes = R::empty();
-    // In one go: made tunnel by tunnel, a large one takes the naive design minutes.
+    // All tunnels are added at once: added one by one, a large directory takes the naive design minutes.
     let all = (0..tunnels / PER_CLIENT).flat_map(client).collect();
     routes.announce_all(all);
     (routes, tunnels / PER_CLIENT)
@@ -72,7 +72,7 @@ fn cases() -> Vec<Case> {
         .collect()
 }
 
-/// What a tunnel costs, with the current routes and the next.
+/// The memory of a tunnel, with the current routes and the next ones.
 fn held<R: Routes>(meter: &Meter, figures: &mut Vec<Figure>) {
     for size in TUNNELS {
         let bytes = meter.per_entry(size, || full::<R>(size));

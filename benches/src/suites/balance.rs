@@ -1,9 +1,11 @@
-//! Choosing one of `size` members of weights 1 to 4: a request begins at the member that is chosen, and the oldest of four
-//! for each member ends. `consistent_hash_anew` makes the set anew, as when a member comes or goes, and chooses a hundred
-//! times; what else is measured of hashing has chosen often enough to have worked out what it works out as it goes.
+//! Choosing one of `size` members of weights 1 to 4: a request begins at the member that is chosen, and the oldest of
+//! four for each member ends. `consistent_hash_anew` builds the set again, as when a member is added or removed, and
+//! chooses a hundred times; the other measurements of hashing start after so many choices that everything that is
+//! computed lazily has been computed.
 //!
-//! Quality: the fullest of the members beside the mean, each for its weight, for requests that stay a while; the same of
-//! turns while one is out; and the share of keys that move when one member of ten leaves.
+//! Quality: the load of the fullest member relative to the mean, each divided by its weight, for requests of some
+//! duration; the same for turns while one member is excluded; and the share of keys that move when one member of ten is
+//! removed.
 
 use std::{collections::VecDeque, hint::black_box, sync::Arc};
 
@@ -28,7 +30,7 @@ pub const SUITE: Suite = Suite {
 const SIZES: [usize; 2] = [4, 64];
 const NO_MEMBER: usize = usize::MAX;
 
-/// Weyl's step: counts throws so that the dice cost nothing in either.
+/// Weyl's step: a counter of random numbers, so that generating them costs nothing in either design.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Weights 1 to 4 in turn.
@@ -78,7 +80,7 @@ fn choose<C: Choose>(policy: Policy, size: usize) -> Case {
     })
 }
 
-/// Chooses for keys that lie so close that each of our slots has one.
+/// Chooses for keys so close together that each slot of the design of this project gets one.
 fn warm<C: Choose>(chooser: &C) {
     for n in 0..1_u64 << 16 {
         let draw = Draw {
@@ -89,7 +91,7 @@ fn warm<C: Choose>(chooser: &C) {
     }
 }
 
-/// The set made anew, and a hundred choices.
+/// Builds the set again and chooses a hundred times.
 fn anew<C: Choose>(policy: Policy, size: usize) -> Case {
     const CHOICES: u64 = 100;
     Case::alone(
@@ -133,7 +135,7 @@ macro_rules! contenders {
     }};
 }
 
-/// The address of a visitor is one more key: `ip_hash` is `consistent_hash` under another name.
+/// The address of a visitor is just another key: `ip_hash` is `consistent_hash` under another name.
 fn policies() -> impl Iterator<Item = Policy> {
     Policy::ALL
         .into_iter()
@@ -148,8 +150,8 @@ fn cases() -> Vec<Case> {
     chosen.chain(anew.into_iter().flatten()).collect()
 }
 
-/// The fullest member beside the mean, each for its weight, on the average over time, where each new request ends
-/// another; every tenth stays ten times as long.
+/// The load of the fullest member relative to the mean, each divided by its weight, averaged over time, where each new
+/// request ends another one; every tenth request lasts ten times as long.
 fn imbalance<C: Choose>(policy: Policy, size: usize) -> Figure {
     let weights = weights(size);
     let capacity: usize = weights.iter().sum();
@@ -190,7 +192,7 @@ fn imbalance<C: Choose>(policy: Policy, size: usize) -> Figure {
     Figure::new(operation(policy), C::NAME, size, what, sum / looks).near(1.0)
 }
 
-/// The same where nothing runs but the request that has just come: how many of all it was given.
+/// The same when only the newest request runs: the highest share of all requests that one member received.
 fn idle<C: Choose>(policy: Policy, size: usize) -> Figure {
     const REQUESTS: u32 = 16_000;
     let chooser = C::new(policy, &vec![1; size]);
@@ -215,7 +217,7 @@ fn idle<C: Choose>(policy: Policy, size: usize) -> Figure {
     .near(1.0)
 }
 
-/// Turns while one member is out: the most of one beside the mean, each for its weight.
+/// Turns while one member is excluded: the most turns of one member relative to the mean, each divided by its weight.
 fn one_out<C: Choose>(policy: Policy, size: usize) -> Figure {
     const TURNS: u32 = 12_000;
     const OUT: usize = 4;
@@ -273,7 +275,7 @@ fn held<C: Choose>(policy: Policy, size: usize, meter: &Meter) -> Figure {
     let weights = weights(size);
     let bytes = meter.per_entry(size, || {
         let chooser = Box::new(C::new(policy, &weights));
-        // Some work out their plan when they are first asked.
+        // Some designs compute their plan at the first choice.
         drop(chooser.choose(Draw::default(), NO_MEMBER));
         chooser
     });

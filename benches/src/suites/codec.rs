@@ -1,8 +1,8 @@
-//! Messages of chunks out and in, `size` bytes of payload each. `encode` and `decode` have one message in each frame, as
-//! when little is going on; `encode_batch` and `decode_batch` thirty-two of them, as the outbox joins them when many are
-//! ready.
+//! Encodes and decodes messages of chunks with `size` bytes of payload each. `encode` and `decode` have one message in
+//! each frame, as under low load; `encode_batch` and `decode_batch` have thirty-two messages in each frame, as the
+//! outbox joins them when many are ready.
 //!
-//! The threads share nothing but the allocator, as two lanes do.
+//! The threads share only the allocator, as two lanes do.
 
 use std::hint::black_box;
 
@@ -24,7 +24,7 @@ pub const SUITE: Suite = Suite {
 };
 
 const SIZES: [usize; 3] = [64, 1024, 65_536];
-/// What fits a batch of the outbox many times.
+/// Payload sizes of which many fit into a batch of the outbox.
 const SMALL: [usize; 2] = [64, 1024];
 const BATCH: usize = 32;
 const ID: u64 = 2_000;
@@ -50,9 +50,9 @@ impl Ready {
 trait Codec: Default + Send + 'static {
     const CONTENDER: (&'static str, Role);
 
-    /// So many messages of a payload, in one go.
+    /// Encodes `messages` messages of a payload at once.
     fn encode(&mut self, payload: &Bytes, messages: usize) -> Ready;
-    /// Hands on the payloads of a frame's messages; says how many.
+    /// Passes on the payloads of a frame's messages; returns their number.
     fn decode(&mut self, frame: &Bytes, use_payload: impl FnMut(Bytes)) -> usize;
 }
 
@@ -182,7 +182,7 @@ fn decode<C: Codec>(operation: &'static str, size: usize, messages: usize) -> Ca
     })
 }
 
-/// The least that any way of copying costs.
+/// The least that any copy costs.
 fn memcpy(operation: &'static str, size: usize, messages: usize) -> Case {
     Case::alone(operation, ("memcpy", Role::Limit), size, move || {
         let (mut memcpy, payload) = (Memcpy::default(), vec![7; size]);
@@ -252,7 +252,7 @@ fn copied<C: Codec>(figures: &mut Vec<Figure>) {
     }
 }
 
-/// Which share of the payload is written once more on its way: what does not lie where it lay before.
+/// The share of the payload bytes that are copied between their source and their destination.
 fn quality() -> Vec<Figure> {
     let mut figures = Vec::new();
     copied::<Tonic>(&mut figures);
@@ -269,7 +269,7 @@ fn held<C: Codec>(meter: &Meter, figures: &mut Vec<Figure>) {
             figures.push(figure);
         };
         let (mut codec, payload) = (C::default(), Bytes::from(vec![7; size]));
-        // Once before: what is kept for the next message is not this one's.
+        // One message is encoded before: memory that is kept for the next message is not part of this one.
         drop(codec.encode(&payload, 1));
         let mut ready = Vec::with_capacity(WAITING);
         let bytes = meter.per_entry(WAITING, || {
@@ -290,8 +290,8 @@ fn held<C: Codec>(meter: &Meter, figures: &mut Vec<Figure>) {
     }
 }
 
-/// What a message costs that waits to be written, or whose payload waits to be used; the payload itself, which lies
-/// somewhere anyway, not counted.
+/// The memory of a message that waits to be written, or whose payload waits to be used; the payload itself, which is
+/// needed in any design, is not counted.
 fn memory(meter: &Meter) -> Vec<Figure> {
     let mut figures = Vec::new();
     held::<Tonic>(meter, &mut figures);

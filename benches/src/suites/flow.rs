@@ -1,13 +1,14 @@
 //! Credit, permits and the fair sender.
 //!
-//! - `message`: a message of `size` bytes through both ends of a request's credit within its link's. Two threads have a
-//!   request each, of one link.
-//! - `try_acquire`: one of `size` permits, if there is one, and back. `acquire`: waits for it; with one permit, two threads
-//!   take turns.
-//! - `hand_over`: one permit goes round a line of `size` waiting tasks: it comes back, the woken are polled, who has it
-//!   joins the line anew. Two threads run the same tasks, as those of a runtime do: twice as many, and two permits.
-//! - `push_pop`: one message leaves and another is queued, among `size` requests of eight messages each. The threads share
-//!   the sender behind a lock, as those of a link do.
+//! - `message`: a message of `size` bytes passes both ends of a request's credit within its link's credit. Each of two
+//!   threads has its own request on the same link.
+//! - `try_acquire`: takes one of `size` permits, if one is free, and returns it. `acquire`: waits for a permit; with
+//!   one permit, two threads take turns.
+//! - `hand_over`: one permit circulates among `size` waiting tasks: it is returned, the woken tasks are polled, and the
+//!   task that gets it joins the queue again. Two threads run the same tasks, as the threads of a runtime do, with
+//!   twice as many tasks and two permits.
+//! - `push_pop`: one message is sent and another is queued, among `size` requests with eight messages each. The threads
+//!   share the sender behind a lock, as the tasks of a link do.
 
 use std::{
     collections::VecDeque,
@@ -115,7 +116,7 @@ fn acquire<P: Permits>(size: usize) -> Case {
 /// Tasks that were woken, in order.
 type RunQueue = Arc<Mutex<VecDeque<usize>>>;
 
-/// A task that only notes that it was woken.
+/// A task that only records that it was woken.
 struct Task {
     name: usize,
     woken: AtomicBool,
@@ -130,7 +131,7 @@ impl Wake for Task {
     }
 }
 
-/// Tasks that wait for permits, all of which are with one of them.
+/// Tasks that all wait for permits of one gate.
 struct Line<P: Permits> {
     permits: P,
     tasks: Vec<Arc<Task>>,
@@ -140,7 +141,7 @@ struct Line<P: Permits> {
     held: Mutex<Vec<P::Permit>>,
 }
 
-/// A task's stack.
+/// A task's future.
 type Waiting<P> = Pin<Box<dyn Future<Output = <P as Permits>::Outcome> + Send>>;
 
 fn wait<P: Permits>(permits: &P) -> Waiting<P> {
@@ -148,7 +149,7 @@ fn wait<P: Permits>(permits: &P) -> Waiting<P> {
 }
 
 impl<P: Permits> Line<P> {
-    /// A line of so many for each permit.
+    /// Creates a queue of `waiters` tasks for each permit.
     fn new(waiters: usize, permits: usize) -> Self {
         let tasks = waiters * permits;
         let all = P::new(permits, tasks);
@@ -181,15 +182,15 @@ impl<P: Permits> Line<P> {
         }
     }
 
-    /// One permit comes back, and those who were woken run: who has it joins the line anew, and keeps it. Returns how many
-    /// ran.
+    /// Returns one permit and runs the woken tasks: the task that gets the permit joins the queue again, and keeps the
+    /// permit. Returns how many tasks ran.
     fn hand_over(&self) -> u64 {
         let mut ran = 0;
         loop {
             let held = self.held.lock().unwrap().pop();
             let came_back = held.is_some();
             drop(held);
-            // No more than these: another thread may go on waking.
+            // Only these tasks run: another thread may keep waking tasks.
             let woken = self.queue.lock().unwrap().len();
             for _ in 0..woken {
                 let next = self.queue.lock().unwrap().pop_front();
@@ -203,7 +204,7 @@ impl<P: Permits> Line<P> {
                 return ran;
             }
             if woken == 0 {
-                // Another thread has them all for the moment.
+                // Another thread has all permits at the moment.
                 thread::yield_now();
             }
         }
@@ -213,7 +214,7 @@ impl<P: Permits> Line<P> {
         let mut waiting = self.waiting[name].lock().unwrap();
         self.tasks[name].woken.store(false, Ordering::Release);
         let mut granted = self.poll(name, &mut waiting);
-        // Where the first task gets a permit, the same task may have the other one too.
+        // When the first task gets a permit, the same task may get the other one too.
         while let Some(permit) = granted {
             *waiting = wait(&self.permits);
             granted = self.poll(name, &mut waiting);
@@ -314,7 +315,7 @@ fn wakes<P: Permits>(figures: &mut Vec<Figure>) {
     }
 }
 
-/// Four requests of 16 KiB messages have been served for a while; how long does a newcomer wait?
+/// How long a new request waits when four requests with 16 KiB messages have been served for a while.
 fn newcomer<S: Sender>(figures: &mut Vec<Figure>) {
     const REQUESTS: usize = 4;
     let mut sender = filled_with::<S>(REQUESTS, 1024);
@@ -335,8 +336,8 @@ fn newcomer<S: Sender>(figures: &mut Vec<Figure>) {
     ));
 }
 
-/// Sixteen requests offer unequal load in messages of unequal size, the first as much as all others together; how unequal
-/// is what they get while all have something queued, and how long does a newcomer wait?
+/// Sixteen requests offer unequal load in messages of unequal size, the first as much as all others together. Measures
+/// how unequal their shares are while all have queued messages, and how long a new request waits.
 fn fairness<S: Sender>(figures: &mut Vec<Figure>) {
     const REQUESTS: usize = 16;
     const COSTS: [u64; 4] = [64 * 1024, 16 * 1024, 4 * 1024, 512];
@@ -358,7 +359,7 @@ fn fairness<S: Sender>(figures: &mut Vec<Figure>) {
             Ok(key) if key < REQUESTS => served[key] += cost,
             _ => waited = Some(total),
         }
-        // Half of what the small ones offer all together.
+        // This is half of what the small requests offer together.
         if share.is_none() && total >= 8 << 20 {
             let (least, most) = (served.iter().min().unwrap(), served.iter().max().unwrap());
             share = Some(*least as f64 / *most as f64);

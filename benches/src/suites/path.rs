@@ -1,11 +1,12 @@
-//! The way of whole requests between two ends in memory, by the designs that the whole tunnel chooses between.
+//! The path of complete requests between two ends in memory, in the designs that a tunnel can use.
 //!
 //! - `exchange`: a round of `size` requests of 1 KiB and responses of 1 KiB.
-//! - `dispatch`: a round of `size` requests at a service that takes 100 ms for each eighth and 1 ms for the others; it is
-//!   given them one after the other, or all at once. The time is virtual and counts as quality; what is measured is the
-//!   work.
-//! - `body`: a response of `size` bytes, which a service makes in pieces of 64 KiB.
-//! - `lanes`: a round of `size` requests on a data stream that the threads share, or on one for each.
+//! - `dispatch`: a round of `size` requests at a service that takes 100 ms for every eighth request and 1 ms for the
+//!   others; it receives the requests one after the other, or all at once. The time is virtual and is a figure of
+//!   quality; the bench measures the work.
+//! - `body`: a response of `size` bytes, which a service produces in pieces of 64 KiB.
+//! - `lanes`: a round of `size` requests on a data stream that the threads share, or on one data stream for each
+//!   thread.
 
 use std::{
     cmp::Reverse,
@@ -39,7 +40,7 @@ const AT_A_TIME: [usize; 2] = [1, 64];
 const SLOW_AND_FAST: usize = 64;
 const BODIES: [usize; 3] = [64 << 10, 1 << 20, 16 << 20];
 const ROUND: usize = 8;
-/// A service gives its body in such pieces.
+/// The size of the pieces in which a service produces its body.
 const PIECE: usize = 64 << 10;
 
 fn small_body() -> Bytes {
@@ -82,7 +83,8 @@ fn exchange(size: usize) -> [Case; 2] {
     [naive, ours]
 }
 
-/// Gives a service its requests; says after how many virtual milliseconds each response came, in the order of opening.
+/// Sends requests to a service; returns after how many virtual milliseconds each response was received, in the order of
+/// opening.
 fn dispatch(ends: &mut Ends, count: usize, serial: bool) -> Vec<u64> {
     let ids = open(&ends.muxes[SERVER], count, b"");
     ends.carry(SERVER);
@@ -121,7 +123,7 @@ fn dispatches(size: usize) -> [Case; 2] {
     ]
 }
 
-/// What a service has made of its body, piece by piece.
+/// How much of its body a service has produced, piece by piece.
 struct Made {
     left: usize,
     made: usize,
@@ -144,15 +146,15 @@ impl Made {
     }
 }
 
-/// What came of one body.
+/// The result of one body.
 #[derive(Default)]
 struct Came {
     bytes: usize,
-    /// What the service had made of it when the first byte reached the visitor.
+    /// How much the service had produced when the first byte reached the visitor.
     made_before_first: usize,
 }
 
-/// Whole bodies in one message each, made, encoded, decoded and handed on as one.
+/// Whole bodies in one message each: produced, encoded, decoded and forwarded as one.
 fn whole_body(ends: &[Naive; 2], size: usize) -> Came {
     ends[SERVER].open("/basket", &Bytes::new());
     let opened = ends[SERVER].next_message().unwrap();
@@ -170,7 +172,7 @@ fn whole_body(ends: &[Naive; 2], size: usize) -> Came {
     }
 }
 
-/// A body through our muxes: handed on as it comes, or `collected` at both ends first.
+/// A body through two `Mux`es: forwarded as it is received, or `collected` at both ends first.
 fn chunked_body(ends: &mut Ends, size: usize, collected: bool) -> Came {
     let opened = open(&ends.muxes[SERVER], 1, b"");
     ends.carry(SERVER);
@@ -229,7 +231,7 @@ fn chunked_body(ends: &mut Ends, size: usize, collected: bool) -> Came {
     came
 }
 
-/// Carries one body of so many bytes.
+/// Transfers one body of the given number of bytes.
 type Carry = Box<dyn FnMut(usize) -> Came + Send>;
 
 fn carriers() -> [(&'static str, Role, Carry); 3] {
@@ -277,7 +279,8 @@ fn lanes(size: usize) -> [Case; 2] {
             let (ends, server, body) = (Arc::clone(&ends), Arc::clone(&server), small_body());
             Box::new(move |times| {
                 for _ in 0..times {
-                    // Anybody may open; one at a time writes and reads, and does so for all.
+                    // Each thread may open requests; one thread at a time writes and reads, and does so for all
+                    // threads.
                     open(&server, size, &body);
                     ends.lock().unwrap().round(0, &body);
                 }
@@ -305,7 +308,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// How many of 64 requests are lost with one of so many data streams.
+/// How many of 64 requests are lost with one of `lanes` data streams.
 fn lost_with_one(lanes: usize) -> usize {
     let lanes: Vec<Ends> = (0..lanes).map(|_| Ends::new()).collect();
     for turn in 0..SLOW_AND_FAST {

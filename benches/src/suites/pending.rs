@@ -1,5 +1,5 @@
-//! The request table: one request in, one message looked up, one request out, with `size` others waiting. The newest
-//! enters, one in the middle gets a message, the oldest is settled.
+//! The request table: one request is inserted, one message is looked up, and one request is removed, with `size` other
+//! requests waiting. The newest request is inserted, one in the middle receives a message, and the oldest is settled.
 //!
 //! Two threads share the table and the sequence of ids, as the opener of requests and the reader of a link do.
 
@@ -29,12 +29,12 @@ pub const SUITE: Suite = Suite {
 
 const WAITING: [usize; 3] = [64, 1024, 10_000];
 
-/// One side of the traffic over a table: its own requests, and a sequence of ids that may be shared.
+/// One side of the traffic of a table: its own requests, and a sequence of ids that may be shared.
 struct Driver<P: Pending> {
     table: Arc<P>,
     ids: Arc<AtomicU64>,
     live: VecDeque<P::Key>,
-    // Each driver clones its own, so that the counts of references are no meeting point.
+    // Each driver clones its own value, so that the threads do not contend for the reference counts.
     value: Value,
 }
 
@@ -53,7 +53,7 @@ impl<P: Pending> Driver<P> {
     }
 
     fn open(&mut self) {
-        // Even ids: all requests of a lane are opened by the server.
+        // Ids are even: the server opens all requests of a lane.
         let id = self.ids.fetch_add(2, Ordering::Relaxed);
         let key = self.table.insert(id, Arc::clone(&self.value));
         self.live.push_back(key);
@@ -109,7 +109,7 @@ fn cases() -> Vec<Case> {
         .collect()
 }
 
-/// What a waiting request costs in the table: not its value, and not the key that its messages carry.
+/// The memory of a waiting request in the table, without its value and without the key that its messages carry.
 fn held<P: Pending>(meter: &Meter, figures: &mut Vec<Figure>) {
     for size in WAITING {
         let value: Value = Arc::new(0);

@@ -1,11 +1,11 @@
-//! When to dial again: an outage of `size` failed dials, then one that succeeds and whose link is lost after a minute.
-//! Threads share nothing, as clients do not.
+//! When to dial again: an outage of `size` failed dials, then a dial that succeeds and whose link is lost after a
+//! minute. Threads share nothing, like clients.
 //!
-//! Quality, for clients that lost one server at the same instant: how many of a thousand dial within the fullest 10 ms, at
-//! their first dials and at their sixth, and in the time from the fifth second on, whichever dial it is; the dials of a
-//! minute without the server, and against one that accepts and drops at once; and how long after the server's return a
-//! client dials. An outage of a fixed length flatters a schedule without jitter whose dial happens to come soon after it, so
-//! there is one of any length, too.
+//! Quality, for clients that lost one server at the same instant: how many of a thousand dial within the busiest 10 ms,
+//! in their first dials, in their sixth dials, and in any dial from the fifth second on; the number of dials in a
+//! minute without the server, and in a minute with a server that accepts and drops each connection at once; and how
+//! long after the server's return a client dials. A fixed length of the outage can favour a schedule without jitter
+//! whose dial happens to follow soon after the outage, so outages of random length are measured, too.
 
 use std::{
     collections::HashMap,
@@ -43,7 +43,7 @@ fn outage<S: Schedule + Send + 'static>(failures: usize) -> Case {
                 for _ in 0..failures {
                     now = schedule.failed(now, dice.roll());
                 }
-                // Time goes on from one outage to the next: a schedule may look at it.
+                // Time continues from one outage to the next: a schedule may depend on it.
                 let lost = now + Duration::from_secs(60);
                 now = black_box(schedule.dropped(now, lost, dice.roll()));
             }
@@ -65,11 +65,11 @@ fn cases() -> Vec<Case> {
         .collect()
 }
 
-/// How many outages a herd is counted over.
+/// The number of outages over which a herd is averaged.
 const OUTAGES: u32 = 50;
 
-/// How many clients dial within the fullest 10 ms: in the first round, in the sixth, and from the fifth second of the outage
-/// to its sixtieth; the means of so many outages. And how often a client dials in these sixty.
+/// How many clients dial within the busiest 10 ms: in the first round, in the sixth, and from the fifth to the sixtieth
+/// second of the outage, each averaged over [`OUTAGES`]. And how often a client dials in these sixty seconds.
 fn herds<S: Schedule>() -> [f64; 4] {
     const FROM: Duration = Duration::from_secs(5);
     const TO: Duration = Duration::from_secs(60);
@@ -112,7 +112,7 @@ fn herds<S: Schedule>() -> [f64; 4] {
     ]
 }
 
-/// The mean of a thousand clients.
+/// The mean number of dials of a thousand clients.
 fn dials_of_a_flapping_minute<S: Schedule>() -> f64 {
     let mut dice = Dice::new(7);
     let start = Instant::now();
@@ -128,8 +128,8 @@ fn dials_of_a_flapping_minute<S: Schedule>() -> f64 {
     dials / CLIENTS as f64
 }
 
-/// Median and 99th percentile of the milliseconds from the server's return to the next dial, after an outage that lasts as
-/// many milliseconds as are drawn.
+/// Median and 99th percentile of the milliseconds from the server's return to the next dial, after an outage of a
+/// random length from `least` to `most` milliseconds.
 fn return_after<S: Schedule>(least: u64, most: u64) -> [f64; 2] {
     const CLIENTS: u64 = 10_000;
     let mut dice = Dice::new(7);
@@ -192,7 +192,7 @@ fn quality() -> Vec<Figure> {
 
 fn held<S: Schedule>(meter: &Meter, figures: &mut Vec<Figure>) {
     let start = Instant::now();
-    // On the heap, so that the allocator sees all of it.
+    // The clients are on the heap, so that the allocator counts all of their memory.
     let bytes = meter.per_entry(CLIENTS, || {
         let mut schedules: Vec<S> = Vec::with_capacity(CLIENTS);
         schedules.extend((0..CLIENTS as u64).map(|seed| S::start(&Config::default(), start, seed)));

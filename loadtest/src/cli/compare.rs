@@ -1,4 +1,4 @@
-//! `compare`, `protocols`, `isolation`, and their parts to be used by hand.
+//! `compare`, `protocols`, `isolation`, and their parts as separate commands.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -259,7 +259,7 @@ pub(super) async fn compare(options: Compare) -> Result<ExitCode, CliError> {
         write(path, &tables::markdown(&report))?;
     }
     anstream::println!("{}", tables::terminal(&report));
-    // Reports are written first: a failed request is a result too.
+    // Reports are written first, because a failed request is also a result.
     for (target, error) in &measured.uncounted {
         let target = target.name();
         anstream::eprintln!("system calls of {target} not counted: {error}");
@@ -334,7 +334,7 @@ pub(super) async fn protocols(options: Protocols, isolation: bool) -> Result<Exi
     })
 }
 
-/// The commit of adit, where it is among the targets.
+/// The commit of adit, if adit is one of the targets.
 fn commit_of(targets: &[Target], programs: &Programs) -> String {
     if targets.contains(&Target::Adit) {
         commit::of(&[&programs.adit_server, &programs.adit])

@@ -31,7 +31,7 @@ const EXAMPLES: &str = "Examples:
 The service behind a target that is not ours must be `adit-loadtest serve`: it knows which bytes to send.
 The exit code is 1 when anything went wrong that the scenario does not allow.";
 
-/// What to run against what.
+/// What to run, and against which target.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Options {
@@ -64,23 +64,23 @@ pub(crate) struct Options {
     /// Entry for UDP [compose: 127.0.0.1:7002].
     #[arg(long, value_name = "HOST:PORT")]
     udp: Option<String>,
-    /// Command that restarts a client of a target that is not ours; it finds ADIT_EVENT_CLIENT (from 0),
-    /// ADIT_EVENT_HOW (kill, drain) and ADIT_EVENT_DOWN_S in its environment.
+    /// Command that restarts a client of a target that this program did not start; its environment contains
+    /// ADIT_EVENT_CLIENT (from 0), ADIT_EVENT_HOW (kill, drain) and ADIT_EVENT_DOWN_S.
     #[arg(long, value_name = "COMMAND")]
     restart_client: Option<String>,
     /// The same for the server.
     #[arg(long, value_name = "COMMAND")]
     restart_server: Option<String>,
-    /// Leave the scenario's restarts out.
+    /// Run without the scenario's restarts.
     #[arg(long)]
     without_events: bool,
-    /// Exchanges per second of all loads together, instead of the scenario's.
+    /// Exchanges per second of all loads together, instead of the scenario's rate.
     #[arg(long, value_parser = positive)]
     rate: Option<f64>,
-    /// Seconds to measure, instead of the scenario's; its steps and events keep their places.
+    /// Seconds to measure, instead of the scenario's duration; its steps and events keep their relative places.
     #[arg(long, value_parser = some_seconds)]
     duration: Option<Duration>,
-    /// Rates and connections times this.
+    /// Multiply rates and connections by this factor.
     #[arg(long, value_parser = positive)]
     scale: Option<f64>,
     /// Where to write SCENARIO.json and SCENARIO.html.
@@ -184,7 +184,7 @@ pub(super) async fn run(options: Options) -> Result<ExitCode, CliError> {
     })
 }
 
-/// The commit of what is measured. Unknown for a target that is not started here.
+/// The commit of the measured programs. It is unknown for a target that this program did not start.
 fn commit_of(wanted: &Wanted) -> String {
     match wanted {
         Wanted::InProcess => commit::own(),
@@ -193,7 +193,7 @@ fn commit_of(wanted: &Wanted) -> String {
     }
 }
 
-/// How this program was called, the path to it left out.
+/// The command line of this program, without the path to the program.
 fn command() -> String {
     let quoted = std::env::args().skip(1).map(|argument| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@+".contains(c);
@@ -209,7 +209,7 @@ fn command() -> String {
     words.join(" ")
 }
 
-/// One line for one second.
+/// Formats one line for one second.
 fn progress(second: u64, length: f64, ticks: &[Tick<'_>]) -> String {
     let loads = ticks.iter().map(|tick| {
         let second = &tick.second;
@@ -340,7 +340,7 @@ impl Options {
     }
 }
 
-/// What is taken where no flag is given.
+/// The values that are used when a flag is not given.
 #[derive(Debug, Default)]
 struct Defaults {
     http: Option<&'static str>,

@@ -12,14 +12,14 @@ const EXAMPLES: &str = "Examples:
   adit-loadtest serve                                     # free ports on loopback
   adit-loadtest serve --bind 0.0.0.0 --http 8081 --websocket 8082 --grpc 8083 --tcp 8084 --udp 8085";
 
-/// Where to listen.
+/// The addresses and ports to listen on.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Options {
     /// Address to listen on.
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     bind: IpAddr,
-    /// Port for HTTP and server-sent events; 0 takes a free one.
+    /// Port for HTTP and server-sent events; 0 means a free port.
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     http: u16,
     /// Port for WebSocket.
@@ -42,7 +42,7 @@ pub(crate) struct Options {
 /// Serves until SIGTERM or Ctrl-C, which ends it with success.
 ///
 /// # Errors
-/// A port cannot be had.
+/// Returns an error when a port cannot be bound.
 pub(super) async fn serve(options: &Options) -> Result<ExitCode, CliError> {
     let ports = Ports {
         ip: options.bind,

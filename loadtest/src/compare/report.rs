@@ -15,7 +15,7 @@ pub(crate) struct Run {
     pub(crate) round: usize,
     pub(crate) scenario: String,
     pub(crate) target: Target,
-    /// Length of the measured window.
+    /// The length of the measured window.
     pub(crate) elapsed_s: f64,
     pub(crate) requests: u64,
     pub(crate) body_bytes: u64,
@@ -24,21 +24,21 @@ pub(crate) struct Run {
     pub(crate) cost: Cost,
     /// Resident memory of the tunnel's processes before any load.
     pub(crate) idle_kib: u64,
-    /// The most they held during this run.
+    /// The highest memory of the processes during this run.
     pub(crate) peak_kib: u64,
 }
 
 /// CPU seconds spent in the measured window.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Cost {
-    /// By process of the tunnel.
+    /// The CPU time of each process of the tunnel.
     pub(crate) tunnel_s: Vec<(String, f64)>,
     pub(crate) service_s: f64,
     pub(crate) generator_s: f64,
 }
 
 impl Cost {
-    /// Of all the tunnel's processes; `None` without a tunnel.
+    /// The CPU time of all the tunnel's processes; `None` without a tunnel.
     fn tunnel(&self) -> f64 {
         if self.tunnel_s.is_empty() {
             return f64::NAN;
@@ -55,8 +55,7 @@ pub(crate) struct Calls {
     pub(crate) per_request: Vec<(String, f64)>,
 }
 
-/// The figures that runs are compared by. All are per run; the report holds
-/// their medians.
+/// The figures by which runs are compared. They are figures of one run; the report contains their medians.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Figures {
     /// Requests per second, or Gbit per second.
@@ -64,7 +63,7 @@ pub(crate) struct Figures {
     /// CPU of the tunnel's processes: microseconds per request, or
     /// milliseconds per GiB.
     pub(crate) tunnel_cpu: f64,
-    /// The same of all processes: tunnel, service and generator.
+    /// The same for all processes: tunnel, service and generator.
     pub(crate) all_cpu: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
@@ -129,8 +128,8 @@ impl Figures {
     }
 }
 
-/// The middle value; of an even number of values, the mean of the middle two.
-/// Values that are no numbers (nothing was measured) are left out.
+/// The middle value; for an even number of values, the mean of the middle two. Values that are not numbers (nothing was
+/// measured) are ignored.
 fn median(values: &[f64]) -> f64 {
     let mut values: Vec<f64> = values.iter().copied().filter(|it| it.is_finite()).collect();
     values.sort_by(f64::total_cmp);
@@ -146,28 +145,28 @@ fn median(values: &[f64]) -> f64 {
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
     pub(crate) target: Target,
-    /// Median of the rounds.
+    /// The median of the rounds.
     pub(crate) median: Figures,
-    /// CPU of each process of the tunnel, in the scenario's unit, median.
+    /// The median CPU cost of each process of the tunnel, in the scenario's unit.
     pub(crate) tunnel_cpu_by_process: Vec<(String, f64)>,
-    /// Median of the rounds' ratios to the reference; none for itself, or
-    /// where the reference was not run.
+    /// The median of the rounds' ratios to the reference; `None` for the reference itself, or if the reference was not
+    /// run.
     pub(crate) ratio: Option<Figures>,
-    /// Resident memory before any load, median.
+    /// The median resident memory before any load.
     pub(crate) idle_kib: f64,
     pub(crate) failures: u64,
-    /// System calls per request, by process, if counted.
+    /// System calls per request by process, if they were counted.
     pub(crate) calls: Option<Vec<(String, f64)>>,
 }
 
-/// One scenario's rows.
+/// The rows of one scenario.
 #[derive(Debug, Serialize)]
 pub(crate) struct Section {
     pub(crate) scenario: Scenario,
     pub(crate) rows: Vec<Row>,
 }
 
-/// When, where and of what a report is: without these a number is not kept.
+/// The date, machine and programs of a report: numbers without these are not kept.
 #[derive(Debug, Serialize)]
 pub(crate) struct Setup {
     pub(crate) date: String,
@@ -182,21 +181,21 @@ pub(crate) struct Setup {
     pub(crate) reference: Target,
 }
 
-/// A whole comparison.
+/// A complete comparison.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) setup: Setup,
-    /// What the kernel did from the first run to the last.
+    /// The kernel's counters from the first run to the last.
     pub(crate) kernel: Kernel,
-    /// What makes the comparison a poor one.
+    /// Conditions that make the comparison unreliable.
     pub(crate) warnings: Vec<String>,
     pub(crate) sections: Vec<Section>,
-    /// Every run behind the medians.
+    /// All runs from which the medians are computed.
     pub(crate) runs: Vec<Run>,
 }
 
 impl Report {
-    /// Puts the runs together.
+    /// Creates the report from the runs.
     pub(crate) fn new(
         setup: Setup,
         scenarios: &[Scenario],
@@ -232,7 +231,7 @@ fn rows(scenario: &Scenario, reference: Target, runs: &[Run], calls: &[Calls]) -
             targets.push(run.target);
         }
     }
-    // The order of the enum, not of the first round.
+    // The order is that of the enum, not that of the first round.
     targets.sort_by_key(|target| *target as usize);
     let of = |target| runs.iter().copied().filter(move |run| run.target == target);
     targets

@@ -68,8 +68,8 @@ fn figures_are_per_request_or_per_gib() {
 
 #[test]
 fn a_ratio_is_taken_within_its_round() {
-    // Rathole halves its speed in the last two rounds and so does adit: the
-    // ratio of medians would be 1.0 or 4.0 by chance, the median ratio is 2.
+    // Both rathole and adit run at half speed in the last two rounds: the ratio of medians would be 1.0 or 4.0 by
+    // chance, but the median ratio is 2.
     let runs = vec![
         run(Target::Rathole, 0, 1_000, 0.04),
         run(Target::Adit, 0, 2_000, 0.04),

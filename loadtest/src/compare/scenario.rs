@@ -1,4 +1,4 @@
-//! Scenarios are data: one file defines what a comparison sends.
+//! Scenarios are data: a file defines what a comparison sends.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct ScenarioFile {
     /// The name of the set.
     pub(crate) name: String,
-    /// One sentence on what the set is for.
+    /// One sentence on the purpose of the set.
     pub(crate) about: String,
-    /// In the order they are run.
+    /// The scenarios in the order in which they are run.
     pub(crate) scenarios: Vec<Scenario>,
 }
 
@@ -22,7 +22,7 @@ pub(crate) struct ScenarioFile {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Scenario {
-    /// Names the row in the tables.
+    /// The name of the row in the tables.
     pub(crate) name: String,
     /// A path of the service whose response is the pattern.
     pub(crate) path: String,
@@ -31,63 +31,62 @@ pub(crate) struct Scenario {
     /// A new connection for each request.
     #[serde(default)]
     pub(crate) new_connection: bool,
-    /// Requests per second of an open loop; left out, the loop is closed.
+    /// Requests per second of an open loop; without it, the loop is closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rate: Option<f64>,
-    /// What the run is judged by.
+    /// The unit in which the run is compared.
     #[serde(default)]
     pub(crate) judge: Judge,
-    /// Seconds of the measured window, where the scenario needs its own.
+    /// Seconds of the measured window, if the scenario has its own duration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) duration_s: Option<f64>,
 }
 
-/// What a scenario's rate and cost are counted in.
+/// The unit of a scenario's rate and cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Judge {
-    /// Requests per second, CPU microseconds per request.
+    /// Requests per second, and CPU microseconds per request.
     #[default]
     Requests,
-    /// Gbit per second, CPU milliseconds per GiB.
+    /// Gbit per second, and CPU milliseconds per GiB.
     Bytes,
 }
 
 /// The scenario file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ScenarioError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read {path}: {source}; run from the root of the repository, or give the path of a file", path = path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The I/O error.
         source: std::io::Error,
     },
-    /// Its content is invalid.
+    /// The file's content is invalid.
     #[error("{path}: {source}", path = path.display())]
     Parse {
         /// The file.
         path: PathBuf,
-        /// Where and why.
+        /// The position and the cause of the error.
         source: serde_json::Error,
     },
-    /// It holds nothing to run, or something that cannot be run.
+    /// The file contains no scenario, or a scenario that cannot be run.
     #[error("{path}: {problem}", path = path.display())]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         problem: String,
     },
 }
 
 impl ScenarioFile {
-    /// Reads a file: a path that ends in `.json`, or the name of one in
-    /// `loadtest/comparisons`.
+    /// Reads a file: a path that ends in `.json`, or the name of a file in `loadtest/comparisons`.
     ///
     /// # Errors
-    /// [`ScenarioError`].
+    /// Returns a [`ScenarioError`] when the file cannot be used.
     pub(crate) fn read(name: &str) -> Result<Self, ScenarioError> {
         let path = if name.ends_with(".json") {
             PathBuf::from(name)
@@ -133,13 +132,12 @@ impl ScenarioFile {
 }
 
 impl Scenario {
-    /// How long to measure it, if the caller would take `usual`.
+    /// How long to measure the scenario, where `usual` is the caller's duration.
     pub(crate) fn duration(&self, usual: Duration) -> Duration {
         self.duration_s.map_or(usual, Duration::from_secs_f64)
     }
 
-    /// How much to read at once: large bodies are measured by what the tunnel
-    /// does, not by how often the visitor reads.
+    /// How much to read at once: for large bodies, the bench measures the tunnel's work, not the visitor's reads.
     pub(crate) fn read_bytes(&self) -> usize {
         match self.judge {
             Judge::Requests => 16 * 1024,

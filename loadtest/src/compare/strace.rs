@@ -1,8 +1,8 @@
 //! Counts the system calls of running processes with `strace -c`.
 //!
-//! Tracing slows a process down several times, so this is a run of its own and
-//! its speed is not looked at. It also changes how much work piles up between
-//! two calls: the count is a witness of batching, not a measure of cost.
+//! Tracing makes a process several times slower, so calls are counted in a separate run whose speed is not used.
+//! Tracing also changes how much work accumulates between two calls: the count shows batching, and is not a measure of
+//! cost.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -14,10 +14,10 @@ use tokio::time::timeout;
 
 use crate::generator::RunError;
 
-/// How long strace may take to attach, and to write its summary.
+/// How long strace may take to attach, and how long it may take to write its summary.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// strace at work on one process.
+/// A running strace of one process.
 #[derive(Debug)]
 pub(crate) struct Strace {
     child: Child,
@@ -27,25 +27,25 @@ pub(crate) struct Strace {
 /// The calls could not be counted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StraceError {
-    /// It could not be run.
+    /// strace could not be run.
     #[error("cannot run strace: {0}; install it, or leave --strace out")]
     Run(#[from] std::io::Error),
-    /// It may not trace, or the process is gone.
+    /// strace is not permitted to trace, or the process has ended.
     #[error("strace could not attach: {0}")]
     Attach(String),
-    /// It wrote nothing that can be understood.
+    /// strace wrote no valid summary.
     #[error("strace left no summary")]
     NoSummary,
-    /// The load could not be made.
+    /// The load could not be sent.
     #[error(transparent)]
     Load(#[from] RunError),
 }
 
 impl Strace {
-    /// Attaches to all threads of `pid`; counting has begun on return.
+    /// Attaches to all threads of `pid`; the count has started when the function returns.
     ///
     /// # Errors
-    /// [`StraceError`].
+    /// Returns a [`StraceError`] when the calls cannot be counted.
     pub(crate) async fn attach(pid: u32, dir: &Path) -> Result<Self, StraceError> {
         let summary = dir.join(format!("strace-{pid}"));
         let mut child = Command::new("strace")
@@ -73,19 +73,19 @@ impl Strace {
             if !matches!(attached.await, Ok(Ok(()))) || !output.contains(" attached") {
                 return Err(StraceError::Attach(output));
             }
-            // Read on to the end, so that it never waits for a reader.
+            // The output is read to its end, so that strace never blocks on a full pipe.
             tokio::spawn(async move { while matches!(stderr.read(&mut buffer).await, Ok(1..)) {} });
         }
         Ok(Self { child, summary })
     }
 
-    /// Detaches and gives how many calls there were.
+    /// Detaches and returns the number of calls.
     ///
     /// # Errors
-    /// [`StraceError`].
+    /// Returns a [`StraceError`] when there is no valid summary.
     pub(crate) async fn finish(mut self) -> Result<u64, StraceError> {
         if let Some(strace) = self.child.id() {
-            // SIGINT lets it detach and write; killing would do neither.
+            // After SIGINT strace detaches and writes its summary; SIGKILL would prevent both.
             Command::new("kill")
                 .args(["-INT", &strace.to_string()])
                 .status()
@@ -99,11 +99,10 @@ impl Strace {
     }
 }
 
-/// The number of calls in a summary. Nothing at all is written when there
-/// were none.
+/// The number of calls in a summary. The summary is empty when there were no calls.
 ///
-/// From the line `100.00 0.0123 4 3021 12 total`: seconds, microseconds per
-/// call, calls, errors (left out when there were none).
+/// The number is in the line `100.00 0.0123 4 3021 12 total`: seconds, microseconds per call, calls, errors (missing
+/// when there were none).
 fn total_calls(summary: &str) -> Option<u64> {
     if summary.trim().is_empty() {
         return Some(0);

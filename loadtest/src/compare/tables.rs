@@ -1,4 +1,4 @@
-//! Lays a report out for a terminal and as Markdown: the same cells in both.
+//! Formats a report for a terminal and as Markdown: the same cells in both formats.
 
 use std::fmt::Write as _;
 
@@ -34,7 +34,7 @@ pub(crate) fn terminal(report: &Report) -> String {
     text
 }
 
-/// The report as Markdown, to be kept.
+/// The report as Markdown, for a file.
 pub(crate) fn markdown(report: &Report) -> String {
     let mut text = format!(
         "# Load test `{}`\n\n{}",
@@ -145,7 +145,7 @@ fn cells(report: &Report, judge: Judge) -> Vec<Vec<String>> {
 
 fn row_cells(scenario: &str, row: &Row, judge: Judge) -> Vec<String> {
     let figures = &row.median;
-    // Direct has no tunnel: neither cost nor memory of one.
+    // Direct has no tunnel, so its row has no cost and no memory of a tunnel.
     let tunnel = !row.tunnel_cpu_by_process.is_empty();
     let ratio = |field: fn(&crate::compare::report::Figures) -> f64| {
         row.ratio
@@ -193,7 +193,7 @@ fn row_cells(scenario: &str, row: &Row, judge: Judge) -> Vec<String> {
     cells
 }
 
-/// Three digits that count, or all of a whole number.
+/// Three significant digits, or all digits of a whole number.
 fn number(value: f64) -> String {
     if !value.is_finite() {
         NOTHING.to_owned()

@@ -1,8 +1,7 @@
-//! What is measured: no tunnel at all, adit, and its peers.
+//! The measured targets: no tunnel, adit, and its peers.
 //!
-//! Each tunnel is started with its shipped binaries and its own defaults, in
-//! the clear, on loopback, and is ready when a visitor has got a correct
-//! response through it.
+//! Each tunnel is started with its shipped binaries and its own defaults, without TLS, on loopback, and is ready when a
+//! visitor has received a correct response through it.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -17,13 +16,13 @@ use crate::download;
 use crate::process::{Process, ProcessError};
 use crate::services::http::SMALL_BYTES;
 
-/// What every visitor sends as `Host`; adit's tunnel is named for it.
+/// The `Host` of every visitor's requests; adit's tunnel has this host.
 const HOST: &str = "web.localhost";
 
-/// The shared secret. Both ends are ours and on loopback.
+/// The shared secret. Both ends belong to this program and are on loopback.
 const TOKEN: &str = "a-token-of-load-tests";
 
-/// A free port may be taken by another program between finding and using it.
+/// Attempts to start on free ports: another program may take a free port before this program binds it.
 const PORT_ATTEMPTS: usize = 3;
 
 /// One of the ways a visitor can reach the service.
@@ -32,14 +31,14 @@ const PORT_ATTEMPTS: usize = 3;
 pub(crate) enum Target {
     /// Directly to the service: the bound for all targets.
     Direct,
-    /// rathole: a byte copier, one tunnel connection per visitor connection.
+    /// rathole: it copies bytes, with one tunnel connection for each visitor connection.
     Rathole,
     /// adit.
     Adit,
 }
 
 impl Target {
-    /// Its name in tables and on the command line.
+    /// The name in tables and on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
@@ -49,7 +48,7 @@ impl Target {
     }
 }
 
-/// Where the programs are.
+/// The paths of the programs.
 #[derive(Debug, Clone)]
 pub(crate) struct Programs {
     pub(crate) rathole: PathBuf,
@@ -60,21 +59,21 @@ pub(crate) struct Programs {
 /// A target that is ready for visitors.
 #[derive(Debug)]
 pub(crate) struct Running {
-    /// Which one.
+    /// The target.
     pub(crate) target: Target,
-    /// Where visitors connect to.
+    /// The address to which visitors connect.
     pub(crate) entry: SocketAddr,
-    /// What they send as `Host`.
+    /// The `Host` of the visitors' requests.
     pub(crate) host: String,
-    /// The tunnel's own processes: the server first; none for `direct`.
+    /// The tunnel's own processes, with the server first; empty for `direct`.
     pub(crate) processes: Vec<Process>,
 }
 
 impl Running {
-    /// Starts `target` before `service` and waits until it responds.
+    /// Starts `target` in front of `service` and waits until the target responds.
     ///
     /// # Errors
-    /// [`ProcessError`].
+    /// Returns a [`ProcessError`] when a process does not start.
     pub(crate) async fn start(
         target: Target,
         programs: &Programs,
@@ -97,7 +96,7 @@ impl Running {
                         processes,
                     });
                 }
-                // Most likely another program took the port meanwhile.
+                // Another program has probably taken the port.
                 Err(ProcessError::Ended { .. })
                     if target == Target::Rathole && attempt < PORT_ATTEMPTS =>
                 {
@@ -114,14 +113,15 @@ impl Running {
     }
 
     /// # Errors
-    /// [`ProcessError::Ended`] if one of its processes no longer runs.
+    ///
+    /// Returns [`ProcessError::Ended`] if one of its processes has ended.
     pub(crate) fn check_running(&mut self) -> Result<(), ProcessError> {
         self.processes
             .iter_mut()
             .try_for_each(Process::check_running)
     }
 
-    /// Ends it, the client before the server.
+    /// Stops the target, the client before the server.
     pub(crate) async fn stop(self) {
         for process in self.processes.into_iter().rev() {
             process.stop().await;
@@ -153,7 +153,7 @@ async fn rathole(program: &Path, service: SocketAddr, dir: &Path) -> Started {
         Process::start(name, program, &[mode, &config.to_string_lossy()], &[], dir)
     };
     let mut server = start("rathole-server", "--server", &server_config)?;
-    // A client that comes too early waits a second before it tries again.
+    // A client that connects too early waits a second before the next attempt.
     let listening = async |_: &Process| tokio::net::TcpStream::connect(tunnel).await.ok();
     server.until("tunnel port", listening).await?;
     let mut client = start("rathole-client", "--client", &client_config)?;
@@ -166,8 +166,8 @@ async fn rathole(program: &Path, service: SocketAddr, dir: &Path) -> Started {
     Ok((entry, vec![server, client]))
 }
 
-/// What `adit-server` writes to its state directory when it is ready; fields
-/// that are not needed here are left out.
+/// The fields of the file that `adit-server` writes to its state directory when it is ready; fields that are not needed
+/// here are left out.
 #[derive(Debug, Deserialize)]
 struct ServerState {
     tunnel_addr: SocketAddr,
@@ -230,7 +230,7 @@ async fn adit(programs: &Programs, service: SocketAddr, dir: &Path) -> Started {
     Ok((addresses.http_addr, vec![server, client]))
 }
 
-/// Whether a visitor gets the right bytes.
+/// Whether a visitor receives the right bytes.
 async fn responds(entry: SocketAddr) -> Option<()> {
     let fetch = download::fetch(entry, HOST, "/small", SMALL_BYTES);
     timeout(Duration::from_secs(2), fetch)
@@ -240,10 +240,10 @@ async fn responds(entry: SocketAddr) -> Option<()> {
         .map(|_| ())
 }
 
-/// Two free addresses.
+/// Returns two free addresses.
 fn free_addresses() -> Result<(SocketAddr, SocketAddr), ProcessError> {
     let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    // Both are held at once, or they could be the same.
+    // Both are bound at once; otherwise they could be the same.
     let both = || {
         let (one, other) = (bind()?, bind()?);
         Ok((one.local_addr()?, other.local_addr()?))
@@ -262,7 +262,7 @@ fn write(dir: &Path, name: &str, text: &str) -> Result<PathBuf, ProcessError> {
     }
 }
 
-/// An empty directory: the state of an earlier run would look like readiness.
+/// Creates an empty directory: the state of an earlier run would look like readiness.
 fn state_dir(dir: &Path, name: &str) -> Result<PathBuf, ProcessError> {
     let path = dir.join(name);
     let made = match fs::remove_dir_all(&path) {

@@ -1,17 +1,17 @@
-//! Takes the chunks off a body (RFC 9112, 7.1), in whatever pieces it comes.
+//! Removes the chunked coding of a body (RFC 9112, 7.1), in pieces of any size.
 
 use crate::failure::{Failed, Failure};
 
-/// Lines of sizes and trailers are short.
+/// The length limit of a line: sizes and trailers are short.
 const LINE_LIMIT_BYTES: usize = 1_024;
 
-/// Where in the coding the next byte is.
+/// The position of the next byte in the coding.
 #[derive(Debug, Default)]
 pub(super) struct Chunked {
     line: Vec<u8>,
-    /// Bytes of the chunk that are still to come.
+    /// The remaining bytes of the chunk.
     left: u64,
-    /// What follows a chunk's bytes is the end of its line.
+    /// The next bytes are the end of the line after a chunk.
     after: bool,
 }
 
@@ -20,10 +20,11 @@ fn wrong(text: &str) -> Failed {
 }
 
 impl Chunked {
-    /// Appends what is in the chunks of `bytes` to `body`.
+    /// Appends the content of the chunks in `bytes` to `body`.
     ///
     /// # Errors
-    /// The coding is wrong, or the body has ended: what is read here never should.
+    /// Returns an error when the coding is invalid, or when the body has ended: the bodies that are read here are
+    /// endless.
     pub(super) fn take(&mut self, mut bytes: &[u8], body: &mut Vec<u8>) -> Result<(), Failed> {
         while !bytes.is_empty() {
             if self.left > 0 {

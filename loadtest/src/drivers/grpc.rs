@@ -1,5 +1,5 @@
-//! gRPC calls over HTTP/2 in clear text, framed by hand: one message each way, or messages there and back in a call that
-//! goes on. A call that does not end with status 0 has failed.
+//! gRPC calls over HTTP/2 in clear text, with frames built by this module: one message in each direction, or messages
+//! that are echoed in a long-lived call. A call that does not end with status 0 has failed.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,13 +24,13 @@ use crate::services::grpc::{CONNECTION_WINDOW, STREAM_WINDOW, grpc_message};
 use crate::tally::Tally;
 use crate::targets::Web;
 
-/// The method; the service echoes whatever it is called.
+/// The method; the service echoes the messages of any method.
 const METHOD: &str = "/adit.load.v1.Load/Echo";
 
-/// A message is preceded by a flag and its length.
+/// The length of a message's prefix: a flag and the length of the message.
 const PREFIX: usize = 5;
 
-/// HTTP/2 connections that calls share, in turns.
+/// HTTP/2 connections that calls use in turn.
 struct Channels {
     web: Web,
     slots: Vec<Mutex<Option<SendRequest<Messages>>>>,
@@ -47,7 +47,7 @@ impl Channels {
         }
     }
 
-    /// The next connection. The first user opens it, and the others wait for that.
+    /// Returns the next connection. The first user opens the connection, and the other users wait until it is open.
     async fn take(&self) -> Result<SendRequest<Messages>, Failed> {
         let place = self.next.fetch_add(1, Relaxed) % self.slots.len();
         let mut slot = self.slots[place].lock().await;
@@ -61,7 +61,7 @@ impl Channels {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| Failed::new(Failure::Connect, error))?;
-        // It ends when the last one who may send on it is dropped.
+        // The connection ends when the last sender of the connection is dropped.
         tokio::spawn(async move {
             let _ = connection.await;
         });
@@ -69,7 +69,7 @@ impl Channels {
         Ok(open)
     }
 
-    /// Begins a call and waits for the head of its response.
+    /// Starts a call and waits for the head of its response.
     async fn call(
         &self,
         channel: &mut SendRequest<Messages>,
@@ -101,7 +101,7 @@ impl Channels {
     }
 }
 
-/// The end of a call.
+/// Checks the status in the trailers of a call.
 fn status(trailers: &HeaderMap) -> Result<(), Failed> {
     let text = |name| {
         trailers
@@ -121,7 +121,7 @@ fn status(trailers: &HeaderMap) -> Result<(), Failed> {
     }
 }
 
-/// Reads until `have` holds so many bytes; gives the trailers when the response ends before.
+/// Reads until `have` contains the given number of bytes; returns the trailers when the response ends before.
 async fn fill(
     response: &mut Incoming,
     have: &mut BytesMut,
@@ -141,13 +141,13 @@ async fn fill(
     Ok(None)
 }
 
-/// What a message looks like on the wire, and what it holds.
+/// A message in its wire format, and its payload.
 fn message(sizes: &Mix, number: u64) -> (Bytes, &'static [u8]) {
     let payload = Pattern::shared().piece(Pattern::place(number), sizes.pick(number));
     (grpc_message(payload), payload)
 }
 
-/// Takes one message off and compares it.
+/// Takes one message from the response and compares its payload.
 async fn receive(
     web: &Web,
     response: &mut Incoming,
@@ -169,7 +169,7 @@ async fn receive(
     Ok(())
 }
 
-/// The call ends now, with status 0 and nothing before it.
+/// Checks that the call ends now, with status 0 and without further bytes.
 async fn finish(web: &Web, response: &mut Incoming, have: &mut BytesMut) -> Result<(), Failed> {
     match fill(response, have, 1).await? {
         Some(trailers) => status(&trailers),
@@ -177,7 +177,7 @@ async fn finish(web: &Web, response: &mut Incoming, have: &mut BytesMut) -> Resu
     }
 }
 
-/// A call for each exchange.
+/// A new call for each exchange.
 pub(super) struct Unary {
     channels: Channels,
     sizes: Mix,
@@ -218,7 +218,7 @@ impl Driver for Unary {
     }
 }
 
-/// Calls that go on: an exchange is one message each way.
+/// Long-lived calls: an exchange is one message in each direction.
 pub(super) struct Stream {
     channels: Channels,
     sizes: Mix,
@@ -235,7 +235,7 @@ impl Stream {
     }
 }
 
-/// A call under way.
+/// A call in progress.
 pub(super) struct Call {
     sender: mpsc::Sender<Bytes>,
     response: Incoming,
@@ -263,7 +263,7 @@ impl Driver for Stream {
 
     async fn exchange(&self, call: &mut Call, number: u64) -> Result<bool, Failed> {
         let (wire, payload) = message(&self.sizes, number);
-        // The receiver has ended with the call, whose end is read below.
+        // The receiver ended together with the call, whose end is read below.
         let _ = call.sender.send(wire).await;
         let web = &self.channels.web;
         receive(
@@ -289,7 +289,7 @@ impl Driver for Stream {
     }
 }
 
-/// The messages of a call.
+/// The request messages of a call.
 pub(super) enum Messages {
     Once(Option<Bytes>),
     Stream(mpsc::Receiver<Bytes>),

@@ -1,4 +1,4 @@
-//! HTTP/1.1 requests on raw sockets: nothing between the generator and the bytes.
+//! HTTP/1.1 requests on plain sockets, without an HTTP library.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -20,10 +20,10 @@ use crate::targets::Web;
 /// How much of an upload is written at once.
 const WRITE_BYTES: u64 = 64 * 1024;
 
-/// How much is read at once: large bodies are measured by what the tunnel does, not by how often the visitor reads.
+/// How much is read at once: for large bodies, the bench measures the tunnel's work, not the visitor's reads.
 const READ_BYTES: usize = 64 * 1024;
 
-/// A connection and what was read from it.
+/// A connection and the bytes read from it.
 pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -50,8 +50,8 @@ impl Connection {
             .map_err(|error| Failed::new(Failure::Write, error))
     }
 
-    /// The head of a response with status 200, and where in the buffer the rest of what was read is. Interim responses are
-    /// skipped. `parse` is what reads a head.
+    /// Reads the head of a response with status 200; returns the head, and the range of the buffer with the remaining
+    /// bytes. Interim responses are skipped. `parse` parses a head.
     pub(super) async fn head<E>(
         &mut self,
         parse: impl Fn(&[u8]) -> Result<Option<Head>, E>,
@@ -76,7 +76,7 @@ impl Connection {
         Ok((head, head.end..self.filled))
     }
 
-    /// The status, and adit's reason if there is one.
+    /// The status, and adit's reason if the response has one.
     fn refusal(&self, head: &Head) -> String {
         let text = String::from_utf8_lossy(&self.buffer[..head.end]).to_ascii_lowercase();
         let reason = text.lines().find_map(|line| {
@@ -93,14 +93,14 @@ impl Connection {
         &self.buffer[piece]
     }
 
-    /// The next bytes, at most so many.
+    /// Reads the next bytes, at most the given number.
     pub(super) async fn more(&mut self, most: usize) -> Result<Range<usize>, Failed> {
         let most = most.min(self.buffer.len());
         let read = read(&mut self.stream, &mut self.buffer[..most]).await?;
         Ok(0..read)
     }
 
-    /// Reads a body that is the pattern from `offset` on.
+    /// Reads a body that contains the pattern from `offset` on.
     async fn pattern(
         &mut self,
         head: &Head,
@@ -125,7 +125,7 @@ impl Connection {
     }
 }
 
-/// The same request again and again, whose response is the pattern.
+/// Sends the same request repeatedly; the response is the pattern.
 #[derive(Debug)]
 pub(crate) struct Fetch {
     pub(crate) target: SocketAddr,
@@ -153,12 +153,12 @@ impl Driver for Fetch {
     }
 }
 
-/// Requests of many sizes, each for bytes of its own.
+/// Requests of many sizes, each with its own bytes.
 pub(super) struct Http {
     web: Web,
     sizes: Mix,
     upload: bool,
-    /// Each request has `connection: close`.
+    /// Whether each request has `connection: close`.
     close: bool,
     tally: Arc<Tally>,
 }
@@ -204,7 +204,7 @@ impl Http {
             .into_bytes();
         let mut sum = Checksum::new();
         let mut sent = 0;
-        // The first piece leaves with the head.
+        // The first piece is sent together with the head.
         loop {
             let piece = Pattern::shared().piece(from + sent, (bytes - sent).min(WRITE_BYTES));
             sum.update(piece);

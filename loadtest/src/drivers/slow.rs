@@ -1,4 +1,4 @@
-//! Readers that take a body at a trickle. They hold memory that a tunnel must bound, and must not delay others.
+//! Readers that read a body slowly. They use memory that a tunnel must bound, and must not delay others.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,14 +15,14 @@ use crate::response;
 use crate::tally::Tally;
 use crate::targets::Web;
 
-/// How often a reader takes its next portion.
+/// The interval in which a reader takes its portions.
 pub(super) const TICK: Duration = Duration::from_millis(200);
 const TICKS_PER_S: u64 = 5;
 
-/// The kernel must not take for the reader what the reader does not.
+/// The receive buffer is small, so that the kernel does not receive data that the reader does not read.
 const RECEIVE_BUFFER_BYTES: u32 = 4_096;
 
-/// Pause after a failure.
+/// The pause after a failure.
 const PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) struct Reader {
@@ -35,10 +35,10 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// One body after the other, until all portions of the window have come or the grace is over.
+    /// Reads one body after the other, until all portions of the window have been received or the grace is over.
     pub(super) async fn run(self) {
         let end = self.ground.end;
-        // When the portion that is waited for was due.
+        // The time at which the awaited portion was due.
         let mut due = Instant::now();
         let reading = async {
             while due <= end {
@@ -46,7 +46,7 @@ impl Reader {
                 if let Err(failed) = fetched {
                     self.tally.failed(failed);
                     sleep(PAUSE).await;
-                    // The failed one is counted; those that were due since then had no reader.
+                    // The failed portion is counted; the portions that were due since then had no reader.
                     let missed = portions(due + TICK, end.min(Instant::now()));
                     self.tally.failed_many(Failure::Cut, missed);
                     due = Instant::now();
@@ -75,7 +75,7 @@ impl Reader {
         Ok(Connection::on(stream, 16 * 1024))
     }
 
-    /// One body, or as much of it as is due in the window.
+    /// Reads one body, or the part of it that is due in the window.
     async fn fetch(&self, due: &mut Instant) -> Result<(), Failed> {
         let from = Pattern::place(self.number);
         let request = async {
@@ -119,7 +119,7 @@ impl Reader {
     }
 }
 
-/// How many portions are due from `first` to `last`.
+/// The number of portions that are due from `first` to `last`.
 fn portions(first: Instant, last: Instant) -> u64 {
     match last.checked_duration_since(first) {
         Some(time) => {
@@ -145,7 +145,8 @@ mod tests {
         assert_eq!(portions(now + TICK, now), 0);
     }
 
-    /// Two seconds of portions from a service that accepts and sends nothing: eleven are due, and none is forgotten.
+    /// Reads for two seconds from a service that accepts and sends nothing: eleven portions are due, and all are
+    /// counted.
     async fn stalled(grace: Duration) -> Arc<Tally> {
         let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let tally = Arc::new(Tally::new().unwrap());

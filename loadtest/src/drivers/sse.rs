@@ -1,7 +1,7 @@
-//! Subscribers of server-sent events: every event must come, once, in order, as it was sent.
+//! Subscribers of server-sent events: every event must be received once, in order, and unchanged.
 //!
-//! An event contains when it was due at the service, by the clock of its machine. Where that is another machine, the clocks
-//! are compared first, by the time there and back; on one machine they are the same.
+//! An event contains the time at which it was due at the service, by the clock of the service's machine. The clocks of
+//! different machines are compared first, by the round-trip time; on one machine they are the same.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,10 +19,10 @@ use crate::services::http::{Event, unix_us};
 use crate::tally::Tally;
 use crate::targets::Web;
 
-/// Pause before a new subscription after a failure.
+/// The pause before a new subscription after a failure.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Subscribers read little at a time; there are many.
+/// The number of bytes read at once. It is small because there are many subscribers.
 const READ_BYTES: usize = 8 * 1024;
 
 pub(super) struct Subscriber {
@@ -50,7 +50,8 @@ impl Subscriber {
         }
     }
 
-    /// Subscribes, and again after a failure, until all events of the window have come or the grace is over.
+    /// Subscribes, and subscribes again after a failure, until all events of the window have been received or the grace
+    /// is over.
     pub(super) async fn run(self) {
         let (begun, begun_us) = (Instant::now(), unix_us());
         let end = self.ground.end;
@@ -60,7 +61,7 @@ impl Subscriber {
             while let Err(failed) = self.subscribe(begun_us, resumed, &mut followed).await {
                 self.tally.failed(failed);
                 resumed = true;
-                // A new subscription begins with the next event, which is after the end.
+                // A new subscription would begin with the next event, which is after the end.
                 if Instant::now() >= end {
                     return;
                 }
@@ -69,14 +70,15 @@ impl Subscriber {
         };
         let _ = timeout_at(end + self.ground.grace, following).await;
         let left = followed.map_or_else(
-            // The start is unknown: all that was due since the beginning.
+            // The start is unknown, so all events that were due since the beginning count.
             || micros(end.duration_since(begun)) / self.every_us,
             |followed: Followed| followed.left(),
         );
         self.tally.failed_many(Failure::Unfinished, left);
     }
 
-    /// Reads until the last event of the window has come. `resumed`: what was due before the first event is missing.
+    /// Reads until the last event of the window has been received. `resumed` means that the events that were due before
+    /// the first received event were missed.
     async fn subscribe(
         &self,
         begun_us: u64,
@@ -106,7 +108,7 @@ impl Subscriber {
         let (mut chunked, mut text) = (Chunked::default(), Vec::new());
         chunked.take(connection.bytes(rest), &mut text)?;
         let mut first = true;
-        // An event that does not come is a failure, and not a reason to wait for ever.
+        // An event that is not received is a failure, and must not make the subscriber wait without limit.
         let patience = self.ground.timeout + Duration::from_micros(every_us);
         loop {
             while let Some(end) = text.windows(2).position(|two| two == b"\n\n") {
@@ -144,8 +146,8 @@ impl Subscriber {
             .unwrap_or_else(|_| Err(Failure::Timeout.into()))
     }
 
-    /// How far the service's clock is behind this one, in microseconds; what the way there and back could explain is
-    /// nothing.
+    /// How far the service's clock is behind the local clock, in microseconds; 0 if the round-trip time can explain the
+    /// difference.
     async fn clocks(&self, connection: &mut Connection) -> Result<i64, Failed> {
         let request = format!("GET /clock HTTP/1.1\r\nhost: {}\r\n\r\n", self.web.host);
         let before = unix_us();
@@ -164,7 +166,7 @@ impl Subscriber {
         Ok(ahead(before, there, after))
     }
 
-    /// The event that this text is.
+    /// Parses the event of this text and checks it.
     fn check(&self, text: &[u8], expected: Option<u64>) -> Result<Event, Failed> {
         let event = parse(text).ok_or_else(|| Failed::new(Failure::Unreadable, "no event"))?;
         if let Some(expected) = expected
@@ -183,24 +185,24 @@ impl Subscriber {
     }
 }
 
-/// What one subscriber has had of the stream, over all its subscriptions.
+/// The events that one subscriber has received over all its subscriptions.
 #[derive(Debug)]
 struct Followed {
-    /// The event that must come next.
+    /// The number of the event that must be next.
     next: u64,
-    /// The last one that is due in the window.
+    /// The number of the last event that is due in the window.
     last: u64,
-    /// The stream was under way before this subscription, so that what is before its first event was missed.
+    /// The stream was running before this subscription, so that the events before its first event were missed.
     resumed: bool,
 }
 
 impl Followed {
-    /// Events of the window that have not come.
+    /// The number of events of the window that have not been received.
     fn left(&self) -> u64 {
         (self.last + 1).saturating_sub(self.next)
     }
 
-    /// A subscription begins with event `number`: how many were missed before it.
+    /// A subscription begins with event `number`: returns how many events were missed before it.
     fn resume(&mut self, number: u64) -> Result<u64, Failed> {
         if !std::mem::replace(&mut self.resumed, true) {
             return Ok(0);
@@ -221,7 +223,7 @@ fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// By how much the clock here is ahead of one that showed `there` between two readings here.
+/// How far the local clock is ahead of a clock that showed `there` between two local readings.
 fn ahead(before: u64, there: u64, after: u64) -> i64 {
     let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let middle = signed(before.midpoint(after));
@@ -244,7 +246,7 @@ fn parse(text: &[u8]) -> Option<Event> {
     })
 }
 
-/// Reads a head whose body is in chunks: it has no length, and must have none.
+/// Reads a head whose body is chunked: it must not have a length.
 fn chunked_head(bytes: &[u8]) -> Result<Option<Head>, Unreadable> {
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
         return Ok(None);
@@ -338,13 +340,13 @@ mod tests {
             last: 20,
             resumed: false,
         };
-        // What was due while the first one was opened was never to come.
+        // The events that were due while the first subscription was opened were not expected.
         assert_eq!(followed.resume(7), Ok(0));
         followed.next = 8;
         assert_eq!(followed.left(), 13);
         assert_eq!(followed.resume(8), Ok(0));
         assert_eq!(followed.resume(11), Ok(3));
-        // After the end nothing is due.
+        // No event is due after the end.
         assert_eq!(followed.resume(30), Ok(13));
         assert_eq!(followed.resume(7).unwrap_err().kind, Failure::Sequence);
         followed.next = 30;

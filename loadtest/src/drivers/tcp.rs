@@ -1,4 +1,4 @@
-//! Bytes: echoed on connections that go on, or as much as there is in one direction and then the end.
+//! Bytes: echoed on long-lived connections, or sent in one direction until the end of the stream.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ fn read_failed(error: std::io::Error) -> Failed {
     Failed::new(Failure::Read, error)
 }
 
-/// The other side must end now, without another byte.
+/// Checks that the other side ends the stream now, without another byte.
 async fn end(stream: &mut TcpStream) -> Result<(), Failed> {
     let mut more = [0; 64];
     match stream.read(&mut more).await {
@@ -52,7 +52,7 @@ impl Echo {
 }
 
 impl Driver for Echo {
-    /// The buffer holds one message.
+    /// A connection, and a buffer for one message.
     type Session = (TcpStream, Vec<u8>);
 
     async fn open(&self) -> Result<Self::Session, Failed> {
@@ -69,7 +69,7 @@ impl Driver for Echo {
         let message = Pattern::shared().piece(Pattern::place(number), self.sizes.pick(number));
         got.resize(message.len(), 0);
         let (mut from, mut to) = stream.split();
-        // Both at once: a message may be larger than what the way holds.
+        // Both directions run at once: a message may be larger than the buffers on the path.
         let (written, received) = tokio::join!(to.write_all(message), from.read_exact(got));
         written.map_err(write_failed)?;
         received.map_err(read_failed)?;
@@ -86,7 +86,7 @@ impl Driver for Echo {
     }
 }
 
-/// A connection for each exchange.
+/// A new connection for each exchange.
 pub(super) struct Bulk {
     entry: SocketAddr,
     sizes: Mix,
@@ -112,7 +112,7 @@ impl Bulk {
             sent += written;
             self.tally.body_bytes.fetch_add(written, Relaxed);
         }
-        // The service compared every byte.
+        // The service compared every byte and reports the result.
         match stream.read_u8().await.map_err(read_failed)? {
             b'1' => Ok(()),
             _ => Err(Failed::new(Failure::WrongBytes, "the service got others")),

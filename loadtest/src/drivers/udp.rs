@@ -1,5 +1,6 @@
-//! Datagrams there and back. Each carries its number and bytes that follow from it, so that one that was changed, or
-//! that belongs to another sender, is not taken for the right one. A lost datagram is not an error: it is counted separately.
+//! Datagrams that are echoed. Each contains its number and bytes that are derived from the number, so that a datagram
+//! that was changed, or that belongs to another sender, is not taken for the expected one. A lost datagram is not an
+//! error: it is counted separately.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -19,7 +20,7 @@ use crate::schedule::Schedule;
 use crate::services::udp::BUFFER_BYTES;
 use crate::tally::Tally;
 
-/// The number at the beginning of a datagram.
+/// The length of the number at the beginning of a datagram.
 const NUMBER: usize = size_of::<u64>();
 
 /// A load of datagrams.
@@ -27,7 +28,7 @@ pub(super) struct Flows {
     pub(super) entry: SocketAddr,
     pub(super) sizes: Mix,
     pub(super) response_within: Duration,
-    /// A flow gives way to a new one after so many datagrams.
+    /// A flow is replaced by a new one after this many datagrams.
     pub(super) per_flow: Option<u64>,
     pub(super) schedule: Arc<Schedule>,
     pub(super) tally: Arc<Tally>,
@@ -41,8 +42,8 @@ struct Sent {
     came: bool,
 }
 
-/// One socket, and what was sent on it and is still waited for. Bounded: whatever is older than the time it may take is
-/// taken out before the next one leaves.
+/// One socket, and the datagrams that were sent on it and are still expected. The list is bounded: datagrams older than
+/// the time limit are removed before the next one is sent.
 struct Flow {
     socket: UdpSocket,
     waiting: Mutex<VecDeque<Sent>>,
@@ -55,7 +56,7 @@ impl Flow {
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
         let socket = UdpSocket::bind(any).await?;
-        // The system may grant less.
+        // The system may set a smaller buffer.
         let _ = SockRef::from(&socket).set_recv_buffer_size(BUFFER_BYTES);
         socket.connect(entry).await?;
         Ok(Self {
@@ -68,7 +69,7 @@ impl Flow {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives up on datagrams that have had their time.
+    /// Removes datagrams whose time limit has passed, and counts them as lost.
     fn expire(&self, within: Duration, tally: &Tally) {
         let now = Instant::now();
         let mut waiting = self.waiting();
@@ -83,7 +84,7 @@ impl Flow {
     }
 }
 
-/// Number and bytes of a datagram.
+/// Creates a datagram with its number and its bytes.
 fn datagram(number: u64, bytes: u64) -> Vec<u8> {
     let mut datagram = number.to_be_bytes().to_vec();
     let rest = bytes.saturating_sub(NUMBER as u64);
@@ -92,7 +93,7 @@ fn datagram(number: u64, bytes: u64) -> Vec<u8> {
 }
 
 impl Flows {
-    /// One flow after the other, until nothing is due any more and the last has had its time.
+    /// Sends on one flow after the other, until nothing is due and the time limit of the last datagram has passed.
     pub(super) async fn send(self: Arc<Self>) {
         let mut receiving = JoinSet::new();
         let mut open: Option<(Arc<Flow>, u64)> = None;
@@ -122,7 +123,7 @@ impl Flows {
             let _ = flow.socket.send(&bytes).await;
             *sent += 1;
             if self.per_flow.is_some_and(|most| *sent >= most) {
-                // The receiver goes on until all have had their time.
+                // The receiver continues until the time limit of all datagrams has passed.
                 open = None;
             }
             while receiving.try_join_next().is_some() {}
@@ -131,19 +132,19 @@ impl Flows {
         while receiving.join_next().await.is_some() {}
     }
 
-    /// Takes what comes back, until the flow is over and all that was sent has come or has had its time.
+    /// Receives the echoes, until the flow is over and each datagram has been received or its time limit has passed.
     async fn receive(self: Arc<Self>, flow: Arc<Flow>) {
         let mut buffer = vec![0; 65_536];
         loop {
             tokio::select! {
                 received = flow.socket.recv(&mut buffer) => match received {
                     Ok(length) => self.check(&flow, &buffer[..length]),
-                    // As above: the port was closed at that moment.
+                    // As above, the error belongs to an earlier datagram.
                     Err(_) => sleep(Duration::from_millis(1)).await,
                 },
                 () = sleep(self.response_within) => {}
             }
-            // The sender holds the other one.
+            // The sender has the other reference.
             if Arc::strong_count(&flow) == 1 {
                 flow.expire(self.response_within, &self.tally);
                 if flow.waiting().iter().all(|sent| sent.came) {
@@ -164,9 +165,9 @@ impl Flows {
             return wrong("another datagram");
         }
         let mut waiting = flow.waiting();
-        // The sender takes numbers in order.
+        // The sender uses numbers in increasing order.
         let place = waiting.binary_search_by_key(&number, |sent| sent.number);
-        // What is not found came after its time, and counts as lost.
+        // A datagram that is not in the list was received after its time limit, and counts as lost.
         let Ok(place) = place else { return };
         let sent = &mut waiting[place];
         if std::mem::replace(&mut sent.came, true) {
@@ -180,10 +181,10 @@ impl Flows {
     }
 }
 
-/// Sends a datagram until one comes back.
+/// Sends datagrams until an echo is received.
 ///
 /// # Errors
-/// No socket, or other bytes.
+/// Returns an error when there is no socket, or when the echo has other bytes.
 pub(super) async fn probe(entry: SocketAddr) -> Result<(), Failed> {
     let failed = |error| Failed::new(Failure::Connect, error);
     let flow = Flow::open(entry).await.map_err(failed)?;
@@ -206,7 +207,7 @@ pub(super) async fn probe(entry: SocketAddr) -> Result<(), Failed> {
 mod tests {
     use super::*;
 
-    /// A service that treats datagrams by their number.
+    /// A service that handles datagrams by their number.
     async fn run(treat: impl Fn(u64, &mut Vec<u8>) -> usize + Send + 'static) -> Arc<Tally> {
         let service = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let entry = service.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! WebSocket messages there and back; a connection ends with close frames of both sides.
+//! WebSocket messages that are echoed; a connection ends with close frames of both sides.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -49,7 +49,8 @@ impl Driver for Echo {
     }
 
     async fn exchange(&self, socket: &mut Self::Session, number: u64) -> Result<bool, Failed> {
-        // A close between two messages, since the other side is leaving: reconnect, as any client would.
+        // A close frame between two messages means that the other side is going away: the driver reconnects, as any
+        // client would.
         while let Some(between) = socket.next().now_or_never() {
             match between {
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
@@ -85,7 +86,7 @@ impl Driver for Echo {
                     let code = code.map_or("without a code".to_owned(), |code| code.to_string());
                     return Err(Failed::new(Failure::Cut, format!("close {code}")));
                 }
-                // Pings and pongs.
+                // Pings and pongs are ignored.
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(Failed::new(Failure::Read, error)),
                 None => return Err(Failure::Cut.into()),
@@ -101,7 +102,7 @@ impl Driver for Echo {
         let mut closed = false;
         while let Some(message) = socket.next().await {
             match message {
-                // The other side's own, if it was first, or its response.
+                // This is the other side's own close frame, if it closed first, or its response.
                 Ok(Message::Close(_)) => closed = true,
                 Ok(Message::Binary(_) | Message::Text(_)) => {
                     return Err(wrong_bytes(&self.web, "a message after the last one"));

@@ -1,4 +1,4 @@
-//! What is measured of a protocol: bulk in one direction, messages there and back, datagrams at a fixed rate.
+//! What is measured of a protocol: bulk transfer in one direction, echoed messages, datagrams at a fixed rate.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,32 +16,32 @@ use super::visitor::{Entries, Protocol, converse};
 use crate::pattern::{PIECE, Pattern};
 use crate::procfs::Cpu;
 
-/// More than any run moves.
+/// More bytes than any run transfers.
 const ENDLESS: u64 = 1 << 50;
 
-/// A datagram that has not come back after this is lost.
+/// A datagram that has not been echoed within this time is lost.
 const LOST_AFTER: Duration = Duration::from_millis(500);
 
 /// One measurement.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Case {
-    /// Bytes of TCP towards the visitors.
+    /// Bytes over TCP to the visitors.
     Down { connections: usize },
-    /// Bytes of TCP towards the service.
+    /// Bytes over TCP to the service.
     Up { connections: usize },
-    /// Messages of some bytes that are echoed, `depth` under way in each conversation.
+    /// Messages that are echoed, with `depth` messages in progress in each conversation.
     Echo {
         protocol: Protocol,
         conversations: usize,
         depth: usize,
         bytes: usize,
     },
-    /// Datagrams that are sent at this rate whatever comes back.
+    /// Datagrams that are sent at this rate, independently of the echoes.
     Paced { per_second: u32, bytes: usize },
 }
 
 impl Case {
-    /// All of them, in the order of the report.
+    /// All cases in the order of the report.
     pub(crate) const ALL: [Self; 9] = [
         Self::Down { connections: 1 },
         Self::Down { connections: 8 },
@@ -66,7 +66,7 @@ impl Case {
         }
     }
 
-    /// Its name in the table.
+    /// The name in the table.
     pub(crate) fn name(self) -> String {
         match self {
             Self::Down { connections } => format!("tcp, {connections} down"),
@@ -84,20 +84,20 @@ impl Case {
         }
     }
 
-    /// Whether what counts are bytes.
+    /// Whether the case counts bytes.
     pub(crate) const fn is_bulk(self) -> bool {
         matches!(self, Self::Down { .. } | Self::Up { .. })
     }
 }
 
-/// What a run gave.
+/// The result of a run.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Outcome {
-    /// Bytes, or messages that came back.
+    /// Bytes, or echoed messages.
     pub(crate) count: u64,
-    /// Datagrams that did not come back.
+    /// Datagrams that were not echoed.
     pub(crate) lost: u64,
-    /// Seconds.
+    /// The length of the run in seconds.
     pub(crate) elapsed_s: f64,
     /// CPU seconds of the tunnel's processes.
     pub(crate) cpu_s: f64,
@@ -113,10 +113,10 @@ struct Counts {
 /// Runs one case against one target, whose processes are `pids`.
 ///
 /// # Errors
-/// A visitor broke off, or got other bytes than it should.
+/// Returns an error when a visitor failed, or received wrong bytes.
 ///
 /// # Cancel safety
-/// Everything it started ends when it is dropped.
+/// Dropping the future ends everything that the run started.
 pub(crate) async fn run(
     case: Case,
     entries: &Entries,
@@ -171,7 +171,7 @@ pub(crate) async fn run(
     let sent = counts.sent.load(Relaxed) - sent;
     broken(&mut visitors)?;
     let lost = if matches!(case, Case::Paced { .. }) {
-        // What is under way at both ends of the window is the same, but for a few.
+        // The number of datagrams in progress at the beginning and at the end of the window is almost the same.
         sent.saturating_sub(count)
     } else {
         counts.lost.load(Relaxed) - lost
@@ -237,7 +237,7 @@ async fn echo(
             match timeout(LOST_AFTER, receiver.receive(message)).await {
                 Ok(same) => same?,
                 Err(_) => {
-                    // All that was under way is lost.
+                    // All datagrams in progress are lost.
                     counts.lost.fetch_add(depth as u64, Relaxed);
                     for _ in 0..depth {
                         sender.send(message).await?;
@@ -262,7 +262,7 @@ async fn paced(
     bytes: usize,
     counts: Arc<Counts>,
 ) -> io::Result<()> {
-    // A timer is coarser than the rate: as many as are due leave at each tick.
+    // The timer is coarser than the rate, so all datagrams that are due are sent at each tick.
     const TICK: Duration = Duration::from_millis(1);
     let socket = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?);
     socket.connect(entry).await?;

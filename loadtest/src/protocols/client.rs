@@ -1,4 +1,4 @@
-//! A client that registers as any does, and then sends what it likes on its data stream.
+//! A client that registers as usual, and then sends arbitrary data on its data stream.
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,11 +28,11 @@ use crate::services::grpc::grpc_message;
 
 const REGISTER_PATH: &str = "/adit.tunnel.v1.TunnelService/Register";
 
-/// Blocks that wait to be written.
+/// The number of blocks that may wait to be written.
 const BLOCKS: usize = 4;
 
 impl Message {
-    /// As it stands on a data stream.
+    /// The encoding of the message on a data stream.
     pub(super) fn encode(self) -> Bytes {
         let payload = match self {
             Self::Empty => None,
@@ -60,7 +60,7 @@ impl Message {
 
 type Sending = SendRequest<BoxBody<Bytes, io::Error>>;
 
-/// A client that is registered.
+/// A registered client.
 pub(super) struct HostileClient {
     send: Sending,
     session: String,
@@ -78,7 +78,7 @@ impl HostileClient {
     /// Connects and registers.
     ///
     /// # Errors
-    /// The server does not take it.
+    /// Returns an error when the server does not accept the client.
     pub(super) async fn connect(tunnel: SocketAddr, client_id: &str) -> io::Result<Self> {
         let stream = TcpStream::connect(tunnel).await?;
         stream.set_nodelay(true)?;
@@ -115,10 +115,10 @@ impl HostileClient {
         Ok(client)
     }
 
-    /// Sends `block` on a data stream, again and again, until the server ends it. Returns how many bytes were sent.
+    /// Sends `block` on a data stream repeatedly, until the server ends the stream. Returns how many bytes were sent.
     ///
     /// # Errors
-    /// The server has ended it.
+    /// Returns an error when the server has ended the connection.
     pub(super) async fn flood(
         mut self,
         block: Bytes,

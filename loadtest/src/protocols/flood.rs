@@ -1,6 +1,6 @@
-//! Peers that send what costs work and carries nothing, as fast as the target takes it.
+//! Peers that send data without content that costs the target work, as fast as the target reads it.
 //!
-//! They run on a thread of their own, so that the load beside them waits for the target and not for them.
+//! The peers run on their own thread, so that the measured load waits for the target and not for them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,59 +21,59 @@ use tokio::time::sleep;
 use super::client::HostileClient;
 use super::visitor::{Entries, FLOOD_HTTP_HOST, FLOOD_WEBSOCKET_HOST};
 
-/// Written at a time.
+/// The number of bytes that are written at once.
 const BLOCK_BYTES: usize = 16 * 1024;
 
-/// Of a flood's socket.
+/// The size of the send buffer of a flood's socket.
 const SEND_BUFFER_BYTES: u32 = 64 * 1024;
 
-/// A peer whose connection was ended by the target comes back after this.
+/// The pause before a peer reconnects after the target has ended its connection.
 const COMES_BACK_AFTER: Duration = Duration::from_millis(250);
 
 /// One kind of flood.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Flood {
     pub(crate) name: &'static str,
-    /// At a time.
+    /// The number of connections at once.
     pub(crate) connections: usize,
     sender: Sender,
 }
 
-/// Who sends, and what.
+/// The kind of peer, and what it sends.
 #[derive(Debug, Clone, Copy)]
 enum Sender {
-    /// A visitor of HTTP/1 whose body is chunked: the pattern, again and again.
+    /// A visitor of HTTP/1 with a chunked body: this pattern, repeatedly.
     Chunks(&'static str),
-    /// A visitor of HTTP/1 that requests this, which never ends.
+    /// A visitor of HTTP/1 that requests this path, whose response never ends.
     Get(&'static str),
     /// A visitor with a WebSocket: binary frames without payload.
     EmptyFrames,
-    /// A visitor of HTTP/2: this frame, again and again.
+    /// A visitor of HTTP/2: this frame, repeatedly.
     Http2(&'static [u8]),
-    /// A client: this message, again and again.
+    /// A client: this message, repeatedly.
     Client(Message),
 }
 
-/// What a client floods its data stream with.
+/// The message with which a client floods its data stream.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Message {
     /// A message without any field.
     Empty,
     /// A heartbeat that requests a response.
     Heartbeat,
-    /// A window for a request that is over.
+    /// A window for a request that has ended.
     LateWindow,
 }
 
-/// Length 0, a type that no RFC has, stream 0.
+/// A frame with length 0, an undefined type and stream 0.
 const UNKNOWN_FRAME: &[u8] = &[0, 0, 0, 0xfe, 0, 0, 0, 0, 0];
-/// Requests a response.
+/// A PING frame, which requires a response.
 const PING_FRAME: &[u8] = &[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
-/// Without a setting; gets a response too.
+/// A SETTINGS frame without settings, which also requires a response.
 const SETTINGS_FRAME: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
 impl Flood {
-    /// All of them, in the order of the report.
+    /// All floods in the order of the report.
     pub(crate) const ALL: [Self; 13] = [
         Self::of("leading zeros", 100, Sender::Chunks("0000000000000000")),
         Self::of(
@@ -110,10 +110,10 @@ impl Flood {
         }
     }
 
-    /// Begins it.
+    /// Starts the flood.
     ///
     /// # Errors
-    /// The thread cannot be started.
+    /// Returns an error when the thread cannot be started.
     pub(crate) fn start(self, entries: &Entries) -> io::Result<Running> {
         let counts = Arc::new(Counts::default());
         let (stop, stopped) = oneshot::channel::<()>();
@@ -130,7 +130,7 @@ impl Flood {
                     for number in 0..self.connections {
                         all.spawn(self.sender.flood(entries.clone(), number, counts.clone()));
                     }
-                    // An error is the end as well: the peer has disconnected.
+                    // An error also means the end: the peer has disconnected.
                     let _ = stopped.await;
                 });
             })?;
@@ -143,11 +143,11 @@ impl Flood {
     }
 }
 
-/// What a flood has come to.
+/// The result of a flood.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) sent_mb_per_s: f64,
-    /// Connections that the target ended, or refused.
+    /// Connections that the target ended or refused.
     pub(crate) ended: u64,
 }
 
@@ -157,7 +157,7 @@ struct Counts {
     ended: AtomicU64,
 }
 
-/// A flood that goes on until it is dropped.
+/// A running flood; dropping it ends the flood.
 pub(crate) struct Running {
     begun: Instant,
     counts: Arc<Counts>,
@@ -166,7 +166,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// What it has come to so far.
+    /// The result up to now.
     pub(crate) fn outcome(&self) -> Outcome {
         let sent = self.counts.sent_bytes.load(Relaxed) as f64;
         Outcome {
@@ -180,17 +180,17 @@ impl Drop for Running {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // Its tasks end at their next wait.
+            // Its tasks end at their next await.
             let _ = thread.join();
         }
     }
 }
 
 impl Sender {
-    /// Floods on one connection, and on another one when that has been ended.
+    /// Floods on one connection, and on a new connection when that has been ended.
     async fn flood(self, entries: Entries, number: usize, counts: Arc<Counts>) {
         loop {
-            // However it ends, it comes again.
+            // The peer reconnects, however the connection ended.
             let _ = self.flood_once(&entries, number, &counts).await;
             counts.ended.fetch_add(1, Relaxed);
             sleep(COMES_BACK_AFTER).await;
@@ -230,7 +230,7 @@ impl Sender {
                     "GET / HTTP/1.1\r\nHost: {FLOOD_WEBSOCKET_HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
                 );
-                // The mask of no payload does not matter.
+                // The value of the mask does not matter for an empty payload.
                 let frame = [0x82, 0x80, 0, 0, 0, 0];
                 over_tcp(entries.flood_websocket, head.as_bytes(), &frame, counts).await
             }
@@ -254,7 +254,7 @@ impl Sender {
     }
 }
 
-/// Writes `head`, and then `pattern` without end; what comes back is thrown away.
+/// Writes `head`, and then `pattern` repeatedly; received bytes are discarded.
 async fn over_tcp(
     addr: SocketAddr,
     head: &[u8],
@@ -262,7 +262,8 @@ async fn over_tcp(
     counts: &Counts,
 ) -> io::Result<()> {
     let socket = TcpSocket::new_v4()?;
-    // What the kernel holds when a flood ends is still read by the target, beside the next one.
+    // The target still reads the bytes in the kernel's buffer when a flood has ended, which overlaps with the next
+    // flood.
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
     let mut stream = socket.connect(addr).await?;
@@ -287,7 +288,7 @@ async fn over_tcp(
     }
 }
 
-/// About a block of whole patterns.
+/// A block of about the block size that repeats the complete pattern.
 fn repeated(pattern: &[u8]) -> Bytes {
     pattern
         .repeat((BLOCK_BYTES / pattern.len().max(1)).max(1))

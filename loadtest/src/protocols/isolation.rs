@@ -1,7 +1,8 @@
-//! Whether peers that stall or flood delay others: the same paced load alone, and beside them.
+//! Measures whether peers that stall or flood delay others: the same paced load is measured alone, and together with
+//! such peers.
 //!
-//! Open loop: each message has a time at which it is due, and its latency counts from then. The phases alternate within
-//! one run of the tunnel, and the medians over the rounds are compared.
+//! The load is an open loop: each message has a time at which it is due, and its latency is measured from then. The
+//! phases alternate within one run of the tunnel, and the medians over the rounds are compared.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,34 +24,34 @@ use super::visitor::{self, Entries, HTTP_HOST, Protocol, WEBSOCKET_HOST, convers
 use crate::generator::{self, Plan};
 use crate::pattern::Pattern;
 
-/// Peers of each protocol that stall.
+/// The number of stalled peers of each protocol.
 pub(crate) const STALLED: usize = 8;
 
-/// What each of them requests.
+/// The number of bytes that each stalled peer requests.
 const LARGE: u64 = 64 << 20;
 
-/// Conversations of each protocol that go on.
+/// The number of long-lived conversations of each protocol.
 const CONVERSATIONS: u32 = 4;
 
-/// What a message holds.
+/// The length of a message.
 const BYTES: u64 = 200;
 
-/// How long the peers may take until what they do has its effect, and until what they left is cleared away.
+/// How long the effect of the peers may take to appear, and how long the cleanup after them may take.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// A flood may add this to the 99th percentile.
+/// The time that a flood may add to the 99th percentile.
 const FLOOD_ADDS_US: u64 = 100_000;
 
-/// A datagram that has not come back after this is lost, and the next one leaves.
+/// A datagram that has not been echoed within this time is lost, and the next one is sent.
 const LOST_AFTER: Duration = Duration::from_millis(500);
 
-/// What has failed took this long.
+/// The time that a failed message counts as.
 pub(crate) const FOR_EVER_US: u64 = 3_600_000_000;
 
-/// How much is sent, and for how long in each phase.
+/// How much is sent, and how long each phase takes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
-    /// Messages of each protocol in a second.
+    /// Messages of each protocol per second.
     pub(crate) per_second: u32,
     pub(crate) duration: Duration,
 }
@@ -58,7 +59,7 @@ pub(crate) struct Pace {
 /// 99th percentiles in microseconds, by protocol.
 type P99 = BTreeMap<&'static str, u64>;
 
-/// What a load stands beside.
+/// The peers that run together with the load.
 #[derive(Debug, Clone, Copy)]
 enum Beside {
     Stalled,
@@ -77,7 +78,7 @@ impl Beside {
         }
     }
 
-    /// The longest that keeps the promise, where it takes this long alone.
+    /// The highest allowed latency, where `alone_us` is the latency without peers.
     const fn limit_us(self, alone_us: u64) -> u64 {
         match self {
             Self::Stalled => 2 * alone_us + 5_000,
@@ -86,20 +87,20 @@ impl Beside {
     }
 }
 
-/// What the load met beside some peers.
+/// The result of the load together with some peers.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Verdict {
-    /// The peers.
+    /// The name of the peers.
     pub(crate) beside: String,
     /// The 99th percentile of each protocol.
     pub(crate) p99_us: P99,
-    /// What the flood came to, if it is one.
+    /// The result of the flood, if the peers flood.
     pub(crate) flood: Option<flood::Outcome>,
-    /// No protocol takes longer than it may.
+    /// Whether the latency of every protocol is within its limit.
     pub(crate) holds: bool,
 }
 
-/// What a run gave.
+/// The result of a run.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Isolation {
     /// The 99th percentile of each protocol alone.
@@ -117,7 +118,7 @@ impl Isolation {
 /// Measures `rounds` times and gives a verdict for each kind of peers whose name contains `only`.
 ///
 /// # Errors
-/// A conversation broke off, or got other bytes than it should.
+/// Returns an error when a conversation failed, or received wrong bytes.
 pub(crate) async fn measure(
     entries: &Entries,
     only: &str,
@@ -164,7 +165,7 @@ pub(crate) async fn measure(
     })
 }
 
-/// The load beside such peers, and what they have come to if they flood.
+/// Measures the load together with the given peers, and returns the result of their flood if they flood.
 async fn load_beside(
     kind: Beside,
     entries: &Entries,
@@ -185,7 +186,7 @@ async fn load_beside(
     }
 }
 
-/// The 99th percentile, where what has failed took for ever.
+/// The 99th percentile, where a failed message counts as [`FOR_EVER_US`].
 fn p99_with_failures(latencies: &Histogram<u64>, failed: u64) -> u64 {
     let completed = latencies.len();
     let wanted = (completed + failed) as f64 * 0.99;
@@ -258,7 +259,7 @@ async fn load(entries: &Entries, pace: Pace) -> io::Result<P99> {
     Ok(p99)
 }
 
-/// One conversation at its share of the rate.
+/// Runs one conversation at its share of the rate.
 async fn talk(
     protocol: Protocol,
     entries: Entries,
@@ -276,7 +277,7 @@ async fn talk(
         sender.send(message).await?;
         let same = match timeout(LOST_AFTER, receiver.receive(message)).await {
             Ok(same) => same?,
-            // It counts as it is.
+            // The latency of a lost datagram is the time limit.
             Err(_) if protocol == Protocol::Udp => true,
             Err(_) => receiver.receive(message).await?,
         };
@@ -293,7 +294,7 @@ async fn talk(
     Ok((protocol, histogram))
 }
 
-/// Connections that requested much and read nothing: they are only held.
+/// Connections that requested much and read nothing; they only have to stay open.
 type Stalled = Vec<Box<dyn Send>>;
 
 async fn stall(entries: &Entries) -> io::Result<Stalled> {
@@ -314,7 +315,7 @@ async fn stall(entries: &Entries) -> io::Result<Stalled> {
         let text = Message::text(LARGE.to_string());
         socket.send(text).await.map_err(other)?;
         stalled.push(Box::new(socket));
-        // The call has no messages: its sender is gone at once.
+        // The call has no messages: its sender is dropped at once.
         let (_, messages) = mpsc::channel(1);
         let path = format!("/load/Send/{LARGE}");
         let call = visitor::call(entries.grpc, &path, messages).await?;
@@ -329,7 +330,7 @@ async fn stall(entries: &Entries) -> io::Result<Stalled> {
     Ok(stalled)
 }
 
-/// A connection that takes little at a time.
+/// Opens a connection with a small receive buffer.
 async fn narrow(addr: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(4096)?;

@@ -1,4 +1,4 @@
-//! Tunnels for every protocol before one service.
+//! Tunnels for every protocol in front of one service.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -15,14 +15,14 @@ use crate::services::Addresses;
 
 pub(super) const TOKEN: &str = "a token of load tests";
 
-/// A target that takes visitors of every protocol in.
+/// A running target that accepts visitors of every protocol.
 pub(crate) struct Running {
     pub(crate) target: Target,
     pub(crate) entries: Entries,
     processes: Vec<Process>,
 }
 
-/// Where visitors who come without a tunnel go.
+/// The addresses for visitors without a tunnel.
 fn direct(service: &Addresses) -> Entries {
     Entries {
         http: service.http,
@@ -37,11 +37,11 @@ fn direct(service: &Addresses) -> Entries {
 }
 
 impl Running {
-    /// Starts `target` before `service` and waits until every protocol gets a response. Floods reach `flooded` through
-    /// tunnels of their own beside the others: a service that is busy with a flood would delay its own visitors.
+    /// Starts `target` in front of `service` and waits until every protocol gets a response. Floods reach `flooded`
+    /// through separate tunnels, because a service that is busy with a flood would delay its own visitors.
     ///
     /// # Errors
-    /// [`ProcessError`].
+    /// Returns a [`ProcessError`].
     pub(crate) async fn start(
         target: Target,
         programs: &Programs,
@@ -77,7 +77,7 @@ impl Running {
         self.processes.iter().map(Process::pid).collect()
     }
 
-    /// Ends it, the client before the server.
+    /// Stops the target, the client before the server.
     pub(crate) async fn stop(self) {
         for process in self.processes.into_iter().rev() {
             process.stop().await;
@@ -85,7 +85,7 @@ impl Running {
     }
 }
 
-/// Whether one message comes back.
+/// Whether one message is echoed.
 async fn responds(protocol: Protocol, entries: &Entries) -> Option<()> {
     let exchange = async {
         let (mut sender, mut receiver) = converse(protocol, entries, 5).await.ok()?;
@@ -153,7 +153,7 @@ async fn rathole(program: &Path, service: &Entries, dir: &Path) -> Started {
     Ok((entries, vec![server, client]))
 }
 
-/// What `adit-server` writes when it is ready.
+/// The fields of the file that `adit-server` writes when it is ready.
 #[derive(Debug, Deserialize)]
 struct ServerState {
     tunnel_addr: SocketAddr,
@@ -243,13 +243,13 @@ async fn adit(programs: &Programs, service: &Entries, dir: &Path) -> Started {
     Ok((entries, vec![server, client]))
 }
 
-/// Free addresses.
+/// Returns free addresses.
 fn free() -> Result<[SocketAddr; 8], ProcessError> {
     let fail = |source| ProcessError::File {
         path: "a free port".into(),
         source,
     };
-    // All are held at once, or two could be the same.
+    // All are bound at once; otherwise two could be the same.
     let held = std::iter::repeat_with(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
         .take(8)
         .collect::<Result<Vec<_>, _>>()

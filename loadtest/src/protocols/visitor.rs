@@ -1,4 +1,4 @@
-//! Visitors of one protocol each: small messages there and back, many under way at a time.
+//! Visitors of one protocol each: small echoed messages, many in progress at a time.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::services::grpc::{CONNECTION_WINDOW, STREAM_WINDOW, grpc_message};
 
-/// What a visitor speaks.
+/// The protocol of a visitor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Protocol {
     Tcp,
@@ -45,7 +45,7 @@ impl Protocol {
     }
 }
 
-/// Where a target takes visitors in, and under which names.
+/// The addresses at which a target accepts visitors, and the hosts of its tunnels.
 #[derive(Debug, Clone)]
 pub(crate) struct Entries {
     pub(crate) http: SocketAddr,
@@ -53,11 +53,11 @@ pub(crate) struct Entries {
     pub(crate) udp: SocketAddr,
     pub(crate) websocket: SocketAddr,
     pub(crate) grpc: SocketAddr,
-    /// HTTP that floods are sent to.
+    /// The HTTP entry for floods.
     pub(crate) flood_http: SocketAddr,
-    /// WebSockets that floods are sent to.
+    /// The WebSocket entry for floods.
     pub(crate) flood_websocket: SocketAddr,
-    /// Where clients of ours connect, where the target has any.
+    /// The address to which clients of adit connect, if the target has one.
     pub(crate) tunnel: Option<SocketAddr>,
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn other(error: impl std::error::Error + Send + Sync + 'static) -> io
     io::Error::other(error)
 }
 
-/// The half of a conversation that sends.
+/// The sending half of a conversation.
 pub(crate) enum Sender {
     Tcp(OwnedWriteHalf),
     Udp(std::sync::Arc<UdpSocket>),
@@ -88,7 +88,7 @@ pub(crate) enum Sender {
     Grpc(mpsc::Sender<Bytes>),
 }
 
-/// The half that receives.
+/// The receiving half of a conversation.
 pub(crate) enum Receiver {
     Tcp(OwnedReadHalf, Vec<u8>),
     Udp(std::sync::Arc<UdpSocket>, Vec<u8>),
@@ -100,7 +100,7 @@ pub(crate) enum Receiver {
     },
 }
 
-/// Aborted when dropped.
+/// The task of a connection; dropping it aborts the task.
 pub(crate) struct Connection(JoinHandle<()>);
 
 impl Drop for Connection {
@@ -109,10 +109,10 @@ impl Drop for Connection {
     }
 }
 
-/// Begins a conversation whose messages are echoed, all of the length of `message`.
+/// Starts a conversation whose messages are echoed and have the length of `message`.
 ///
 /// # Errors
-/// It cannot be had.
+/// Returns an error when the conversation cannot be started.
 pub(crate) async fn converse(
     protocol: Protocol,
     entries: &Entries,
@@ -153,7 +153,7 @@ pub(crate) async fn converse(
 /// Opens a WebSocket.
 ///
 /// # Errors
-/// It cannot be had.
+/// Returns an error when the WebSocket cannot be opened.
 pub(crate) async fn websocket(addr: SocketAddr) -> io::Result<WebSocketStream<TcpStream>> {
     let stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
@@ -161,10 +161,10 @@ pub(crate) async fn websocket(addr: SocketAddr) -> io::Result<WebSocketStream<Tc
     opened.map(|(socket, _)| socket).map_err(other)
 }
 
-/// Begins a call on a connection of its own; gives the body of its response.
+/// Starts a call on a new connection; returns the body of its response.
 ///
 /// # Errors
-/// The connection fails, or the response has another status than 200.
+/// Returns an error when the connection fails, or when the response has a status other than 200.
 pub(crate) async fn call(
     addr: SocketAddr,
     path: &str,
@@ -198,7 +198,7 @@ pub(crate) async fn call(
     Ok((response.into_body(), connection))
 }
 
-/// The messages of a call.
+/// The request messages of a call.
 struct Messages(mpsc::Receiver<Bytes>);
 
 impl Body for Messages {
@@ -217,7 +217,8 @@ impl Body for Messages {
 
 impl Sender {
     /// # Errors
-    /// The conversation is over.
+    ///
+    /// Returns an error when the conversation is over.
     pub(crate) async fn send(&mut self, message: &[u8]) -> io::Result<()> {
         match self {
             Self::Tcp(write) => write.write_all(message).await,
@@ -232,13 +233,13 @@ impl Sender {
 }
 
 impl Receiver {
-    /// Whether the next message is this one.
+    /// Receives the next message; returns whether it equals `expected`.
     ///
     /// # Errors
-    /// The conversation is over.
+    /// Returns an error when the conversation is over.
     ///
     /// # Cancel safety
-    /// That of UDP and WebSocket; of the others, part of a message may be lost.
+    /// Yes for UDP and WebSocket; with other protocols, part of a message may be lost.
     pub(crate) async fn receive(&mut self, expected: &[u8]) -> io::Result<bool> {
         let over = || io::Error::from(io::ErrorKind::UnexpectedEof);
         match self {

@@ -1,4 +1,4 @@
-//! The report as one HTML page (`templates/report.html`) that contains its plots and loads nothing.
+//! The report as one HTML page (`templates/report.html`) that includes its plots and loads no other resource.
 
 use askama::Template;
 
@@ -8,15 +8,15 @@ use super::{LoadReport, Report, table};
 /// Why the page could not be written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PageError {
-    /// A plot.
+    /// A plot could not be drawn.
     #[error(transparent)]
     Plot(#[from] PlotError),
-    /// The page itself.
+    /// The page could not be rendered.
     #[error("the page cannot be written: {0}")]
     Template(#[from] askama::Error),
 }
 
-/// The values of the template. Texts are escaped by it; plots are SVG.
+/// The values of the template. The template escapes texts; plots are SVG.
 #[derive(Template)]
 #[template(path = "report.html")]
 struct Page<'r> {
@@ -38,10 +38,10 @@ struct Plots<'r> {
     latency: String,
 }
 
-/// The page.
+/// Renders the page.
 ///
 /// # Errors
-/// [`PageError`].
+/// Returns a [`PageError`].
 pub(crate) fn page(report: &Report) -> Result<String, PageError> {
     let percentiles = report.loads.iter().map(|load| Line {
         name: load.name.clone(),
@@ -169,7 +169,7 @@ fn latency(report: &Report, load: &LoadReport) -> Result<String, PlotError> {
         let points = load.seconds.iter().enumerate();
         Line {
             name: name.to_owned(),
-            // A second without a response has no latency.
+            // A second without responses has no latency.
             points: points
                 .filter(|(_, second)| second.completed > 0)
                 .map(|(at, second)| (at as f64 + 0.5, value(second) as f64 / 1e3))

@@ -5,10 +5,10 @@ use plotters::prelude::*;
 /// Width and height of a plot in pixels.
 const SIZE: (u32, u32) = (860, 300);
 
-/// Beside the plot, so that it hides no line.
+/// The width of the legend beside the plot; it does not cover a line.
 const LEGEND_WIDTH: u32 = 150;
 
-/// Characters of a name that fit into it.
+/// The number of characters of a name that fit into the legend.
 const LEGEND_CHARS: usize = 20;
 
 /// Colours that colour-blind readers can distinguish (Okabe, Ito 2008).
@@ -22,7 +22,7 @@ const COLORS: [RGBColor; 7] = [
     RGBColor(60, 60, 60),
 ];
 
-/// More points than pixels show nothing.
+/// The maximum number of points: more points than pixels are not visible.
 const MOST_POINTS: usize = 600;
 
 /// A plot could not be drawn.
@@ -47,20 +47,20 @@ pub(super) struct Plot<'a> {
     pub(super) x: Axis,
     pub(super) y: Axis,
     pub(super) lines: Vec<Line>,
-    /// Vertical lines at these places of the x axis.
+    /// The places of vertical lines on the x axis.
     pub(super) marks: Vec<f64>,
 }
 
-/// How an axis is laid out.
+/// The scale and unit of an axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Axis {
     /// Seconds of the window.
     Seconds,
-    /// From 0 on.
+    /// A linear axis from 0.
     Amount(&'static str),
-    /// Milliseconds, each decade as long as the next.
+    /// Milliseconds on a logarithmic axis.
     Milliseconds,
-    /// Percentiles, each nine as long as the next.
+    /// Percentiles on a logarithmic axis, where each additional nine has the same length.
     Percentile,
 }
 
@@ -68,7 +68,7 @@ impl Axis {
     fn place(self, value: f64) -> f64 {
         match self {
             Self::Seconds | Self::Amount(_) => value,
-            // A microsecond is the least that is measured.
+            // A microsecond is the smallest measured value.
             Self::Milliseconds => value.max(0.001).log10(),
             Self::Percentile => -(1.0 - value.min(99.9999) / 100.0).log10(),
         }
@@ -104,7 +104,7 @@ impl Axis {
         }
     }
 
-    /// Whole decades, where a place is one.
+    /// Whether one unit of the axis is a factor of ten.
     fn is_log(self) -> bool {
         matches!(self, Self::Milliseconds | Self::Percentile)
     }
@@ -130,7 +130,7 @@ impl Axis {
 /// Draws a plot.
 ///
 /// # Errors
-/// [`PlotError`].
+/// Returns a [`PlotError`].
 pub(super) fn draw(plot: &Plot<'_>) -> Result<String, PlotError> {
     let mut svg = String::new();
     let drawn = draw_on(plot, &mut svg);
@@ -172,7 +172,7 @@ fn draw_on(plot: &Plot<'_>, svg: &mut String) -> Result<(), String> {
         .map_err(text)?;
     let labels = |axis: Axis, from: f64, to: f64, usual: usize| {
         if axis.is_log() {
-            // One for each decade: `as` saturates, and there are few decades.
+            // There is one label for each decade: `as` saturates, and there are few decades.
             #[allow(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,

@@ -6,7 +6,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, pre
 
 use super::{LoadReport, Report};
 
-/// The whole report as text.
+/// The complete report as text.
 pub(crate) fn terminal(report: &Report) -> String {
     let setup = &report.setup;
     let machine = &setup.machine;
@@ -56,10 +56,10 @@ pub(crate) fn terminal(report: &Report) -> String {
     text
 }
 
-/// Columns of a terminal that the table may take.
+/// The maximum width of the table in columns of a terminal.
 const WIDTH: usize = 100;
 
-/// What the table does without where it would be wider, in this order. The other reports have all of it.
+/// The columns that are left out of a table that would be wider, in this order. The other reports have all columns.
 const LESS: [&str; 3] = ["p99.99", "p90", "kind"];
 
 fn loads(report: &Report) -> Table {
@@ -138,7 +138,7 @@ pub(super) fn row(load: &LoadReport) -> [String; 13] {
     ]
 }
 
-/// The loads with how long each took to respond again.
+/// The loads, each with the time until its first good response.
 pub(super) fn recovered(event: &super::EventReport) -> String {
     let loads = event.recovered_ms.iter().map(|(load, after)| match after {
         Some(ms) => format!("{load} {} ms", number(*ms)),
@@ -151,7 +151,7 @@ pub(super) fn recovered(event: &super::EventReport) -> String {
         .join(", ")
 }
 
-/// Whether and when the side was there again.
+/// Whether and when the side returned.
 pub(super) fn back(event: &super::EventReport) -> String {
     match event.took_s {
         Some(took_s) => format!("back after {took_s:.2} s"),
@@ -159,7 +159,7 @@ pub(super) fn back(event: &super::EventReport) -> String {
     }
 }
 
-/// Three digits that count, or all of a whole number.
+/// Three significant digits, or all digits of a whole number.
 pub(super) fn number(value: f64) -> String {
     if value >= 100.0 {
         format!("{value:.0}")

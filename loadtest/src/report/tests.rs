@@ -141,7 +141,7 @@ fn the_page_has_its_plots_and_needs_nothing_from_elsewhere() {
     for outside in ["src=", "href=", "@import", "url(", "<script"] {
         assert!(!page.contains(outside), "{outside}");
     }
-    // The text of a scenario is never markup.
+    // The text of a scenario must not be interpreted as markup.
     assert!(page.contains("About &#60;it&#62;.") && page.contains("a&#38;b"));
     assert!(!page.contains("<small>") && !page.contains("<no_client>"));
 }
@@ -312,7 +312,7 @@ fn a_failure_is_later_than_any_limit() {
         found(204, "p99"),
         "<small>: p99 is a failure, the limit is 3600s"
     );
-    // Failures push the others up: half of all is then further along the completed ones.
+    // Failures count as the slowest: the median of all exchanges is at a higher percentile of the completed ones.
     let latencies = load(&[]).histogram;
     let median = quantile_with_failures(&latencies, 2_000, 0.5).unwrap();
     assert!((5_990..=6_010).contains(&median.as_micros()), "{median:?}");

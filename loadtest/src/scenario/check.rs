@@ -1,4 +1,4 @@
-//! From what was written to what can be run.
+//! Converts a scenario file to a checked scenario.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use crate::pattern::PIECE;
 use crate::schedule::Step;
 use crate::services::http::EVENT_LIMIT_BYTES;
 
-/// The place and the problem.
+/// The place of an error, and the problem.
 type Wrong = (String, String);
 
-/// A week: whatever is longer is a mistake.
+/// A week: a longer time is a mistake.
 const LONGEST_S: f64 = 7.0 * 86_400.0;
 
-/// More than one machine can hold.
+/// More connections than one machine can have.
 const MOST_CONNECTIONS: usize = 100_000;
 
-/// A datagram that fits into UDP over IPv4; the number at its beginning must fit too.
+/// The range of the length of a datagram: it must fit into UDP over IPv4, and must contain the number at its beginning.
 const DATAGRAM: std::ops::RangeInclusive<u64> = 8..=65_507;
 
-/// Largest body.
+/// The largest body.
 const LARGEST: u64 = 1 << 40;
 
 fn wrong(place: impl Into<String>, problem: impl Into<String>) -> Wrong {
@@ -309,7 +309,7 @@ impl FileAllowed {
             let place = format!("allowed.kinds[{at}]");
             let kind = Failure::ALL.into_iter().find(|kind| kind.name() == name);
             match kind {
-                // A tunnel that changes bytes is broken, whatever happens to it.
+                // A tunnel that changes bytes is faulty in any case.
                 Some(Failure::WrongBytes | Failure::Sequence) => {
                     Err(wrong(place, format!("{name} is never allowed")))
                 }

@@ -1,4 +1,4 @@
-//! Scenarios as they are written: YAML or JSON.
+//! The format of scenario files: YAML or JSON.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::Scenario;
 
-/// A file. Times are in seconds.
+/// A scenario file. Times are in seconds.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
@@ -34,10 +34,10 @@ pub(super) struct File {
 #[serde(deny_unknown_fields)]
 pub(super) struct FileStep {
     pub(super) for_s: f64,
-    /// What rates are multiplied by.
+    /// The factor of the rates.
     #[serde(default = "one")]
     pub(super) rate_x: f64,
-    /// Where that leads to by the end of the step.
+    /// The factor at the end of the step.
     pub(super) to_x: Option<f64>,
 }
 
@@ -96,7 +96,7 @@ pub(super) struct FileLimits {
 pub(super) struct FileEvent {
     pub(super) at_s: f64,
     pub(super) restart: FileSide,
-    /// Which of the clients, from 0.
+    /// The number of the client, from 0.
     pub(super) client: Option<usize>,
     pub(super) how: FileHow,
     #[serde(default)]
@@ -154,38 +154,38 @@ pub(crate) enum ScenarioError {
     Unknown {
         /// The requested name or path.
         name: String,
-        /// What there is.
+        /// The known names.
         known: String,
     },
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read {path}: {source}", path = path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The I/O error.
         source: std::io::Error,
     },
-    /// The file is an invalid scenario.
+    /// The file cannot be parsed.
     #[error("{path}: {problem}", path = path.display())]
     Parse {
         /// The file.
         path: PathBuf,
-        /// Where and why.
+        /// The place and the cause of the error.
         problem: String,
     },
-    /// Its content cannot be run.
+    /// The content of the file cannot be run.
     #[error("{path}: {place}: {problem}", path = path.display())]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// Of what, such as `loads[1].rate`.
+        /// The place of the error, such as `loads[1].rate`.
         place: String,
-        /// What is wrong with it.
+        /// What is wrong at that place.
         problem: String,
     },
 }
 
-/// The scenarios that ship, by name and text. They are in the program, so that it can be used alone.
+/// The shipped scenarios, by name and text. They are part of the program, so that it can be used without other files.
 const SHIPPED: [(&str, &str); 13] = [
     (
         "small-http",
@@ -232,10 +232,10 @@ const SHIPPED: [(&str, &str); 13] = [
     ("soak", include_str!("../../scenarios/soak.yaml")),
 ];
 
-/// The scenarios that ship.
+/// Returns the shipped scenarios.
 ///
 /// # Errors
-/// [`ScenarioError`]; a test sees to it that there are none.
+/// Returns a [`ScenarioError`]; a test checks that there is none.
 pub(crate) fn list() -> Result<Vec<Scenario>, ScenarioError> {
     let shipped = SHIPPED.iter();
     shipped
@@ -243,10 +243,10 @@ pub(crate) fn list() -> Result<Vec<Scenario>, ScenarioError> {
         .collect()
 }
 
-/// A scenario by its name, or from a file whose path ends in `.yaml`, `.yml` or `.json`.
+/// Returns a scenario by its name, or from a file whose path ends in `.yaml`, `.yml` or `.json`.
 ///
 /// # Errors
-/// [`ScenarioError`].
+/// Returns a [`ScenarioError`].
 pub(crate) fn read(name: &str) -> Result<Scenario, ScenarioError> {
     let path = PathBuf::from(name);
     if !matches!(ending(&path), "yaml" | "yml" | "json") {
@@ -269,10 +269,10 @@ fn ending(path: &Path) -> &str {
         .unwrap_or_default()
 }
 
-/// Reads the text of a file; its ending determines the format.
+/// Parses the text of a file; the file's extension determines the format.
 ///
 /// # Errors
-/// [`ScenarioError`].
+/// Returns a [`ScenarioError`].
 pub(super) fn parse(path: &Path, text: &str) -> Result<Scenario, ScenarioError> {
     let parsed = if ending(path) == "json" {
         serde_json::from_str(text).map_err(|error| error.to_string())

@@ -45,7 +45,7 @@ fn what_was_written_is_what_is_run() {
     assert_eq!(scenario.duration(), Duration::from_secs(4));
     assert_eq!(scenario.events.len(), 1);
     assert_eq!(scenario.allowed.kinds, [Failure::Cut]);
-    // The warm-up is a second at the same rate.
+    // The warm-up takes a second at the same rate.
     assert_eq!(scenario.arrivals(http).count(), 500);
 }
 

@@ -14,10 +14,10 @@ use tokio::net::TcpStream;
 
 use crate::pattern::Pattern;
 
-/// The payload of one message of a flood.
+/// The length of the payload of one message of a flood.
 pub(crate) const FLOOD_MESSAGE: u64 = 16 * 1024;
 
-/// Windows of HTTP/2 that never limit: what is measured is the tunnel.
+/// HTTP/2 windows that never limit, because the tunnel is measured.
 pub(crate) const STREAM_WINDOW: u32 = 4 << 20;
 pub(crate) const CONNECTION_WINDOW: u32 = 64 << 20;
 
@@ -43,7 +43,7 @@ pub(super) async fn serve(stream: TcpStream) -> Option<()> {
         .ok()
 }
 
-/// One gRPC message: no compression, its length, its bytes.
+/// Encodes one gRPC message: no compression, its length, its bytes.
 pub(crate) fn grpc_message(payload: &[u8]) -> Bytes {
     let mut message = BytesMut::with_capacity(5 + payload.len());
     message.put_u8(0);
@@ -54,11 +54,11 @@ pub(crate) fn grpc_message(payload: &[u8]) -> Bytes {
 
 /// The body of a gRPC response.
 enum ResponseBody {
-    /// What comes goes back.
+    /// The received messages are echoed.
     Echo(Incoming),
-    /// Messages of the pattern.
+    /// Messages that contain the pattern.
     Send { wanted: u64, offset: u64 },
-    /// The trailers have gone.
+    /// The trailers have been sent.
     Ended,
 }
 

@@ -1,18 +1,16 @@
-//! The private service that every tunnel leads to.
+//! The private service behind every tunnel.
 //!
-//! Holds: a small HTTP/1.1 server on raw sockets, one task per connection, on
-//! one thread. Promises: keep-alive, `TCP_NODELAY`, head and body in one write
-//! when both are at hand, nothing allocated for a small response. It is lean so
-//! that its own cost does not hide the tunnel's; it is not a server for
-//! strangers.
+//! A small HTTP/1.1 server on plain sockets, with one task per connection, on one thread. It has keep-alive and
+//! `TCP_NODELAY`, writes head and body at once when both are ready, and allocates nothing for a small response. It is
+//! small so that its own cost does not hide the tunnel's cost; it is not made for untrusted clients.
 //!
 //! | request | response |
 //! |---|---|
 //! | `GET /small` | 1 KiB of the pattern |
 //! | `GET /bytes/{n}?from=` | n bytes of the pattern, from an offset on (0) |
-//! | `POST /sink` | nothing: it reads to the end |
+//! | `POST /sink` | empty, after the body has been read to its end |
 //! | `GET /zeros`, `GET /chunks` | a chunked body without end: leading zeros, chunks of a byte |
-//! | `POST /upload` | how many bytes came, and their checksum |
+//! | `POST /upload` | the number of received bytes, and their checksum |
 //! | `GET /sse?n=&every=` | n events, `every` milliseconds apart |
 //! | `GET /events?every_us=&bytes=` | events without end at the same moments for every subscriber, see [`Event`] |
 //! | `GET /clock` | microseconds since 1970 |
@@ -29,24 +27,24 @@ use crate::pattern::{Checksum, Pattern};
 /// Length of the response to `/small`.
 pub(crate) const SMALL_BYTES: u64 = 1024;
 
-/// A request head may be this long; a tunnel adds a few fields to ours.
+/// The length limit of a request head; a tunnel adds a few fields to the head that a visitor sends.
 const HEAD_LIMIT_BYTES: usize = 16 * 1024;
 
 /// How much of a large body is written at once.
 const WRITE_BYTES: u64 = 64 * 1024;
 
-/// Serves until it is dropped.
+/// Serves until the future is dropped.
 pub(super) async fn serve(listener: TcpListener) {
     let small: &'static [u8] = small_response().leak();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 tokio::spawn(async move {
-                    // A visitor who leaves early is not this side's error.
+                    // A visitor that disconnects early is not an error of the service.
                     let _ = connection(stream, small).await;
                 });
             }
-            // Out of descriptors: let running connections end.
+            // The process has no free file descriptors: wait until connections end.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }
@@ -107,14 +105,13 @@ async fn connection(mut stream: TcpStream, small: &[u8]) -> io::Result<()> {
                 let mut sum = Checksum::new();
                 sum.update(&buffer[used..used + here]);
                 used += here;
-                // Nothing of a next request can be in the buffer unless the
-                // upload is complete, so it is free to be read into.
+                // The buffer cannot contain bytes of a next request unless the upload is complete, so it is free for
+                // reading.
                 upload(&mut stream, length, &mut sum).await?;
             }
         }
         if close {
-            // The peer may still be sending; half-close so that it reads the
-            // end before any reset.
+            // The peer may still be sending; the half-close lets the peer read the end of the response before a reset.
             return stream.shutdown().await;
         }
         buffer.copy_within(used..filled, 0);
@@ -122,7 +119,7 @@ async fn connection(mut stream: TcpStream, small: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Where the head ends, the empty line included.
+/// The length of the head, with the empty line.
 fn head_end(bytes: &[u8]) -> Option<usize> {
     bytes
         .windows(4)
@@ -156,9 +153,9 @@ enum Route {
     },
     Clock,
     Status(u16),
-    /// Reads whatever comes.
+    /// Reads and discards the body.
     Sink,
-    /// A chunked body without end, of these bytes.
+    /// A chunked body without end that repeats these bytes.
     Endless(&'static [u8]),
     Unknown,
 }
@@ -236,7 +233,7 @@ impl Route {
 }
 
 async fn respond(stream: &mut TcpStream, status: u16, text: &str) -> io::Result<()> {
-    // These two carry neither body nor length (RFC 9110, 15.3.5 and 15.4.5).
+    // Responses with these two statuses have neither body nor length (RFC 9110, 15.3.5 and 15.4.5).
     let whole = if matches!(status, 204 | 304) {
         format!("HTTP/1.1 {status} -\r\n\r\n")
     } else {
@@ -270,7 +267,7 @@ async fn bytes(stream: &mut TcpStream, length: u64, from: u64) -> io::Result<()>
     )
     .into_bytes();
     let mut sent = length.min(WRITE_BYTES);
-    // The pattern repeats: no offset is too large.
+    // The pattern repeats, so no offset is too large.
     let from = from % (1 << 40);
     first.extend_from_slice(pattern.piece(from, sent));
     stream.write_all(&first).await?;
@@ -326,14 +323,14 @@ async fn events(stream: &mut TcpStream, count: u64, every: Duration) -> io::Resu
     stream.write_all(b"0\r\n\r\n").await
 }
 
-/// The longest text of an event.
+/// The length limit of an event's text.
 pub(crate) const EVENT_LIMIT_BYTES: u64 = 64 * 1024;
 
-/// One event of `/events`: `id: NUMBER`, and as data the microsecond (since 1970) at which it was due and a text that
-/// follows from the number.
+/// One event of `/events`: `id: NUMBER`, and as data the microsecond (since 1970) at which the event was due, and a
+/// text that is derived from the number.
 ///
-/// Event `n` is due at microsecond `n * every_us`, so that all subscribers are sent the same events at the same
-/// moments, whenever they came, and nothing has to be kept for any of them.
+/// Event `n` is due at microsecond `n * every_us`, so that all subscribers receive the same events at the same moments,
+/// whenever they subscribed, and the service keeps no state for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Event {
     pub(crate) number: u64,
@@ -341,7 +338,7 @@ pub(crate) struct Event {
 }
 
 impl Event {
-    /// Its whole text, the empty line at its end included.
+    /// The complete text of the event, with the empty line at its end.
     pub(crate) fn text(self, bytes: u64) -> Vec<u8> {
         let mut text = format!("id: {}\ndata: {} ", self.number, self.due_us).into_bytes();
         let piece = Pattern::shared().piece(self.number, bytes);
@@ -359,7 +356,7 @@ pub(crate) fn unix_us() -> u64 {
     })
 }
 
-/// Waits until the other side has ended or failed; what it sends meanwhile has no meaning here.
+/// Waits until the other side has ended or failed; bytes received in that time are ignored.
 async fn ended(stream: &TcpStream) {
     let mut ignored = [0; 256];
     while stream.readable().await.is_ok() {
@@ -380,7 +377,7 @@ async fn fan_out(stream: &mut TcpStream, every_us: u64, bytes: u64) -> io::Resul
     for number in unix_us() / every_us + 1.. {
         let due_us = number.saturating_mul(every_us);
         let left = Duration::from_micros(due_us.saturating_sub(unix_us()));
-        // A subscriber who leaves is noticed now, not when writing to it fails.
+        // This detects at once that a subscriber has disconnected, and not only when a write fails.
         tokio::select! {
             () = tokio::time::sleep(left) => {}
             () = ended(stream) => return Ok(()),

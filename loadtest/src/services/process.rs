@@ -1,24 +1,24 @@
-//! The services as a process of their own, so that their cost can be measured separately.
+//! The services as a separate process, so that their cost can be measured separately.
 
 use std::path::Path;
 
 use super::Addresses;
 use crate::process::{Process, ProcessError};
 
-/// This very program, serving.
+/// This program as a process that serves.
 #[derive(Debug)]
 pub(crate) struct Hosted {
-    /// Where.
+    /// The addresses of the services.
     pub(crate) addresses: Addresses,
     /// The process.
     pub(crate) process: Process,
 }
 
 impl Hosted {
-    /// Starts it on free ports of loopback.
+    /// Starts the process on free ports of loopback.
     ///
     /// # Errors
-    /// [`ProcessError`].
+    /// Returns a [`ProcessError`].
     pub(crate) async fn start(dir: &Path) -> Result<Self, ProcessError> {
         let program = std::env::current_exe().map_err(|source| ProcessError::Spawn {
             program: "adit-loadtest".into(),

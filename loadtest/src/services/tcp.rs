@@ -2,9 +2,9 @@
 //!
 //! | begins with | then |
 //! |---|---|
-//! | `d` and a length (8 bytes, big-endian) | that many bytes of the pattern, and the end |
-//! | `u` and a length | is read and compared with the pattern; the response is `1`, or `0` when a byte was wrong |
-//! | anything else | all that follows is echoed, until the visitor ends its half |
+//! | `d` and a length (8 bytes, big-endian) | the service sends that many bytes of the pattern, and ends the stream |
+//! | `u` and a length | the service reads that many bytes and compares them with the pattern; the response is `1`, or `0` when a byte was wrong |
+//! | anything else | the service echoes all further bytes, until the visitor closes its half |
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -1,4 +1,4 @@
-//! Any target behind given addresses. Its owner must supply the commands that restart a side.
+//! A target at given addresses. Its owner must supply the commands that restart a side.
 
 use std::process::Stdio;
 
@@ -7,7 +7,7 @@ use tokio::process::Command;
 use super::{Entries, TargetError};
 use crate::events::{Event, Side};
 
-/// Shell commands that restart a side of a target that is not ours.
+/// Shell commands that restart a side of a target that this program did not start.
 ///
 /// They receive the event in `ADIT_EVENT_HOW` (`kill` or `drain`), `ADIT_EVENT_DOWN_S`, and `ADIT_EVENT_CLIENT` (the
 /// number of the client, from 0), and are expected to end when the side is back.
@@ -29,7 +29,8 @@ impl Commands {
     }
 
     /// # Errors
-    /// An event has no command.
+    ///
+    /// Returns an error when an event has no command.
     pub(super) fn cover(&self, events: &[Event]) -> Result<(), TargetError> {
         events
             .iter()
@@ -37,7 +38,7 @@ impl Commands {
     }
 }
 
-/// See there.
+/// A target at given addresses, see the module.
 pub(crate) struct Address {
     entries: Entries,
     commands: Commands,

@@ -1,5 +1,5 @@
-//! The programs that ship: `adit-server`, and `adit` once for each client of the group, with the services as a process
-//! of their own.
+//! The shipped programs: `adit-server`, and `adit` once for each client of the group, with the services as a separate
+//! process.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,12 +12,12 @@ use crate::events::{Event, How, Side};
 use crate::process::{Process, ProcessError};
 use crate::services::Hosted;
 
-/// Names of processes are fixed texts; there are few clients in any scenario.
+/// The names of client processes. They are fixed texts, because scenarios have few clients.
 const CLIENTS: [&str; 8] = [
     "adit-0", "adit-1", "adit-2", "adit-3", "adit-4", "adit-5", "adit-6", "adit-7",
 ];
 
-/// See there.
+/// A target of separate processes, see the module.
 pub(crate) struct Binaries {
     entries: Entries,
     programs: PathBuf,
@@ -29,7 +29,7 @@ pub(crate) struct Binaries {
     _services: Hosted,
 }
 
-/// What `adit-server` writes when it is ready.
+/// The fields of the file that `adit-server` writes when it is ready.
 #[derive(Debug, Deserialize)]
 struct Ready {
     pid: u32,
@@ -79,7 +79,7 @@ impl Binaries {
             &self.dir,
         )?;
         let ready_file = config::server_json(&self.dir);
-        // The file of a server that was killed is still there.
+        // The file of a killed server still exists.
         let ready = async |process: &Process| {
             let text = fs::read_to_string(&ready_file).ok()?;
             let ready: Ready = serde_json::from_str(&text).ok()?;
@@ -123,7 +123,8 @@ impl Binaries {
     }
 
     /// # Errors
-    /// [`ProcessError::Ended`] if a process ended by itself.
+    ///
+    /// Returns [`ProcessError::Ended`] if a process has ended.
     pub(super) fn check_running(&mut self) -> Result<(), ProcessError> {
         let clients = self.clients.iter_mut().flatten();
         clients

@@ -1,4 +1,4 @@
-//! The files that our own targets read: the same for threads and for processes.
+//! The configuration files of the targets that this program starts: the same for threads and for processes.
 
 use std::fs;
 use std::io;
@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 use super::TargetError;
 use crate::services::Addresses;
 
-/// What runs when a drain begins may take so long; a load test does not wait for the usual half a minute.
+/// The timeout of a drain; a load test does not wait for the default of half a minute.
 const DRAIN: &str = "10s";
 
-/// Both ends are ours, and on loopback.
+/// The token; both ends are started by this program and are on loopback.
 const TOKEN: &str = "load-test-token";
 
 /// Ports that stay the same over restarts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ports {
-    /// Where clients go.
+    /// The address to which clients connect.
     pub(super) tunnel: SocketAddr,
     pub(super) http: SocketAddr,
     pub(super) tcp: SocketAddr,
@@ -25,13 +25,13 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// Free ports.
+    /// Returns free ports.
     ///
     /// # Errors
-    /// There are none.
+    /// Returns an error when there are no free ports.
     pub(super) fn free() -> Result<Self, TargetError> {
         let found = || -> io::Result<Self> {
-            // All are held at once, or two could be the same.
+            // All are bound at once; otherwise two could be the same.
             let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
             let (tunnel, http, tcp) = (listen()?, listen()?, listen()?);
             let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -46,10 +46,10 @@ impl Ports {
     }
 }
 
-/// Writes the file of the server, with its state beside it.
+/// Writes the server's configuration file; the state directory is next to it.
 ///
 /// # Errors
-/// It cannot be written.
+/// Returns an error when the file cannot be written.
 pub(super) fn server(dir: &Path, ports: &Ports) -> Result<PathBuf, TargetError> {
     let (bind, http) = (ports.tunnel.port(), ports.http.port());
     let state = state_dir(dir, "server-state")?;
@@ -62,15 +62,15 @@ pub(super) fn server(dir: &Path, ports: &Ports) -> Result<PathBuf, TargetError> 
     write(dir.join("server.yaml"), &text)
 }
 
-/// Where the server of [`server`] reports that it is ready.
+/// The file in which the server of [`server`] reports that it is ready.
 pub(super) fn server_json(dir: &Path) -> PathBuf {
     dir.join("server-state").join("server.json")
 }
 
-/// Writes the file of a client, with its state beside it. All clients are of one group.
+/// Writes a client's configuration file; the state directory is next to it. All clients are in one group.
 ///
 /// # Errors
-/// It cannot be written.
+/// Returns an error when the file cannot be written.
 pub(super) fn client(
     dir: &Path,
     number: usize,
@@ -105,13 +105,13 @@ pub(super) fn client(
     write(dir.join(format!("client-{number}.yaml")), &text)
 }
 
-/// As YAML wants a text that may hold anything.
+/// The path as a quoted YAML string.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// A directory that is there; an earlier start may have made it.
+/// Creates a directory; an earlier start may already have created it.
 fn state_dir(dir: &Path, name: &str) -> Result<PathBuf, TargetError> {
     let path = dir.join(name);
     fs::create_dir_all(&path)

@@ -1,5 +1,5 @@
-//! Server, clients and services as threads of this process. Quick to start, and no measure of the tunnel alone: the
-//! threads share a process, its allocator and its counters with the generator.
+//! Server, clients and services as threads of this process. This target starts quickly, but it does not measure the
+//! tunnel alone: the threads share a process, its allocator and its counters with the generator.
 
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -16,7 +16,7 @@ use super::{Entries, READY_WITHIN, TargetError, own_entries};
 use crate::events::{Event, How, Side};
 use crate::services::Running;
 
-/// See there.
+/// A target of threads, see the module.
 pub(crate) struct InProcess {
     entries: Entries,
     server: Option<Server>,
@@ -27,8 +27,8 @@ pub(crate) struct InProcess {
     _services: Running,
 }
 
-/// A thread with a runtime: the server accepts visitors of its TCP ports where it was started, and that is not to be
-/// the generator's own thread.
+/// A thread with a runtime. The server accepts visitors of its TCP ports on the runtime where it was started, which
+/// must not be the generator's thread.
 struct Control {
     handle: Handle,
     stop: Option<oneshot::Sender<()>>,
@@ -54,7 +54,7 @@ impl Control {
         })
     }
 
-    /// Runs it on the thread.
+    /// Runs a future on the thread.
     async fn run<T: Send + 'static>(
         &self,
         what: &'static str,

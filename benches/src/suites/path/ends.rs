@@ -1,4 +1,4 @@
-//! Two muxes in one process, and what they have to write carried from one to the other.
+//! Two `Mux`es in one process, and the transfer of their output from one to the other.
 
 use std::{
     sync::Arc,
@@ -12,7 +12,7 @@ use adit_flow::{Budget, MESSAGE_COST};
 use adit_mux::{Attachment, Config, Event, Mux, Receiver};
 use bytes::Bytes;
 
-/// The visitors' end, which opens.
+/// The visitors' end, which opens requests.
 pub(super) const SERVER: usize = 0;
 /// The service's end, which responds.
 pub(super) const CLIENT: usize = 1;
@@ -38,7 +38,7 @@ impl Ends {
         }
     }
 
-    /// Moves all that one end has to write to the other one, segment by segment.
+    /// Moves all output of one end to the other end, segment by segment.
     pub(super) fn carry(&mut self, from: usize) {
         let mut cx = Context::from_waker(Waker::noop());
         while let Poll::Ready(Some(transmit)) =
@@ -51,7 +51,7 @@ impl Ends {
         }
     }
 
-    /// Takes what has been opened at the service's end: the requests and their bodies.
+    /// Takes the requests that have been opened at the service's end, and their bodies.
     pub(super) fn opened(&mut self) -> Vec<(RequestId, Bytes)> {
         let opened = |event| match event {
             Event::Opened {
@@ -67,7 +67,7 @@ impl Ends {
             .collect()
     }
 
-    /// Takes the whole responses that have come to the visitors' end.
+    /// Takes the complete responses that have been received at the visitors' end.
     pub(super) fn responses(&mut self) -> Vec<(RequestId, Bytes)> {
         let response_of = |event| match event {
             Event::Response { id, mut head, .. } => (id, head.take_body()),
@@ -100,7 +100,7 @@ impl Ends {
     }
 }
 
-/// Opens so many requests.
+/// Opens `count` requests.
 pub(super) fn open(server: &Mux, count: usize, body: &[u8]) -> Vec<RequestId> {
     let open: Open = Open {
         request_uuid: [7; 16],
