@@ -264,7 +264,7 @@ fn tunnel(name: &str, kind: TunnelKind, service: SocketAddr) -> TunnelSettings {
     TunnelSettings::new(name, kind, service.ip().to_string(), service.port())
 }
 
-/// The same service as an upstream of client entries.
+/// A service as an upstream of client entries.
 fn upstream(service: &Service) -> Result<UpstreamSettings, Failed> {
     Ok(UpstreamSettings {
         name: TunnelName::parse(UPSTREAM).map_err(Failed::other)?,

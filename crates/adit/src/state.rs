@@ -49,18 +49,18 @@ struct Pid {
 /// A running client, the content of its file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningClient {
-    /// Its process id.
+    /// The process id of the client.
     pub pid: u32,
-    /// Its client id.
+    /// The client id.
     pub client_id: String,
-    /// Address of its status.
+    /// The address of the client's status.
     pub admin_addr: Option<SocketAddr>,
 }
 
 /// The access of a server to the state directory while the server runs.
 #[derive(Debug)]
 pub enum StateDirLock {
-    /// The server keeps its token and its addresses there. Locked where the system can lock.
+    /// The server keeps its token and its addresses in the directory. Locked where the system can lock.
     Held(Option<File>),
     /// The access is read-only: another running server holds the directory.
     HeldByOther,

@@ -1,4 +1,4 @@
-//! `adit`.
+//! The command line of `adit`.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `adit grpc`.
+//! The command line of `adit grpc`.
 
 use std::path::PathBuf;
 

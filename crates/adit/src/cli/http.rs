@@ -1,4 +1,4 @@
-//! `adit http`.
+//! The command line of `adit http`.
 
 use adit_client::TunnelKind;
 use adit_config::TunnelOverrides;

@@ -1,4 +1,4 @@
-//! `adit route`.
+//! The command line of `adit route`.
 
 use clap::{Args, Subcommand};
 

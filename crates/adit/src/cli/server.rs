@@ -1,4 +1,4 @@
-//! `adit-server`.
+//! The command line of `adit-server`.
 
 use std::{net::IpAddr, path::PathBuf};
 

@@ -1,4 +1,4 @@
-//! `adit tcp`.
+//! The command line of `adit tcp`.
 
 use adit_client::TunnelKind;
 use adit_config::TunnelOverrides;

@@ -1,4 +1,4 @@
-//! `adit udp`.
+//! The command line of `adit udp`.
 
 use adit_client::TunnelKind;
 use adit_config::TunnelOverrides;

@@ -15,7 +15,7 @@ const PERIOD: usize = 1_048_573;
 /// The largest piece.
 const PIECE: usize = 64 * 1024;
 
-/// One period and a piece more, so that no piece has to wrap.
+/// The bytes of one period and one piece more, so that no piece has to wrap.
 static TABLE: LazyLock<Bytes> = LazyLock::new(|| {
     let mut table = BytesMut::with_capacity(PERIOD + PIECE + 8);
     let mut index = 0;

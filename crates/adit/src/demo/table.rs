@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 const MIB: f64 = (1 << 20) as f64;
 
-/// One check.
+/// A check and its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) name: &'static str,

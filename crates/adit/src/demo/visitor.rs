@@ -42,12 +42,12 @@ impl Site {
         }
     }
 
-    /// The same address with the host of the tunnel whose service is reached over HTTP/2.
+    /// This address with the host of the tunnel whose service is reached over HTTP/2.
     pub(super) fn over_h2c(&self) -> Self {
         self.under(&format!("{TUNNEL_H2C}.localhost"))
     }
 
-    /// The same address with another host.
+    /// This address with another host.
     pub(super) fn under(&self, host: &str) -> Self {
         Self {
             addr: self.addr,
@@ -102,7 +102,7 @@ impl Site {
     }
 }
 
-/// One connection. It also ends the responses whose bodies have not been read.
+/// A connection of a visitor. Dropping it also ends the responses whose bodies have not been read.
 #[derive(Debug)]
 pub(super) struct Visitor {
     site: Site,

@@ -74,7 +74,7 @@ impl Urls {
         let name = &tunnel.name;
         match &tunnel.error {
             Some(error) if tunnel.waiting => {
-                errln!("{name} waits: {error}; it is announced again until it is free");
+                errln!("{name} waits: {error}; the tunnel is announced again until it is accepted");
                 return;
             }
             Some(error) => {

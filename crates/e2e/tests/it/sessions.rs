@@ -152,7 +152,7 @@ async fn carries(addr: SocketAddr) {
     assert!(back == bytes, "{} bytes, or others", back.len());
 }
 
-/// F06, F43.
+/// F06, F43: bytes cross a public port that the client requests, and one that the server chooses.
 #[tokio::test]
 async fn bytes_cross_a_requested_and_a_chosen_port() {
     let service = echo().await;
@@ -337,7 +337,7 @@ async fn an_unavailable_port_is_rejected_with_the_cause() {
         let shown = eventually("the cause", SOON, async || {
             let shown = late.process().stderr();
             shown
-                .contains("it is announced again until it is free")
+                .contains("the tunnel is announced again until it is accepted")
                 .then_some(shown)
         })
         .await;
@@ -698,7 +698,7 @@ async fn a_port_of_http_needs_no_host() {
     shown(&server, "/process/pending", 0).await;
 }
 
-/// F43.
+/// F43: `adit status` shows the public ports, and the open connections and flows.
 #[tokio::test]
 async fn status_shows_ports_and_sessions() {
     let (service, _ended) = watched().await;

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::demo::table::{Measured, duration};
 
-/// Connections, and requests on each, one after the other.
+/// The number of connections, and of requests on each connection, one after the other.
 const CONNECTIONS: u32 = 8;
 const EACH: u32 = 25;
 

@@ -40,7 +40,7 @@ impl Sockets {
         Ok((self.tcp.local_addr()?, self.udp.local_addr()?))
     }
 
-    /// Serves both until it is dropped.
+    /// Serves both sockets until this is dropped.
     pub(super) async fn serve(self) {
         let Self { tcp, udp } = self;
         tokio::join!(
