@@ -260,7 +260,7 @@ pub(crate) const TUNNEL: KeyNames = KeyNames {
     ],
 };
 
-/// One item of `layers`.
+/// The keys of an item of `layers`.
 pub(crate) const LAYER: KeyNames = KeyNames {
     unsupported: &[
         "basic_auth",

@@ -9,7 +9,7 @@ use crate::telemetry::Telemetry;
 pub struct Loaded<S> {
     /// The settings of the side itself.
     pub settings: S,
-    /// The settings of its metrics, logs and traces.
+    /// The settings of the side's metrics, logs and traces.
     pub telemetry: Telemetry,
     /// Host names that the admin port accepts, besides its address and `localhost`.
     pub admin_hosts: Vec<String>,

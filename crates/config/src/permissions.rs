@@ -18,7 +18,7 @@ const ROOT: u32 = 0;
 pub enum Owner {
     /// The user of this process, or root.
     Ours,
-    /// Another user.
+    /// Another user, with this id.
     Other(u32),
 }
 

@@ -59,7 +59,7 @@ impl<'n> Section<'n> {
         entries.find(|entry| entry.key == key && !entry.node.is_refused())
     }
 
-    /// Whether the key is there, without reading its value.
+    /// Whether the section has the key, without reading the value.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.find(key).is_some()
     }

@@ -23,7 +23,7 @@ use descriptions::{CLIENT, Description, LAYERS, SERVER};
 #[derive(Debug, Clone, PartialEq)]
 struct Key {
     path: String,
-    /// Its form and default, if the loader's own bounds determine them.
+    /// The form and the default of the key, if the loader's own bounds determine them.
     bounds: Option<(String, String)>,
 }
 

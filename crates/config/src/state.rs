@@ -23,7 +23,7 @@ pub struct StateDir(PathBuf);
 /// The addresses of a running server, the content of [`StateDir::server_file`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningServer {
-    /// Its process id.
+    /// The process id of the server.
     pub pid: u32,
     /// Address for clients.
     pub tunnel_addr: SocketAddr,
@@ -51,7 +51,8 @@ impl StateDir {
         Self::choose(flag, None, &Variables::new(variables))
     }
 
-    /// The same as [`find`](Self::find), with the value of a file after those of the flag and the variable.
+    /// Finds the directory as [`find`](Self::find) does, with the value of a file after those of the flag and the
+    /// variable.
     pub(crate) fn choose(
         flag: Option<&Path>,
         file: Option<PathBuf>,
@@ -74,7 +75,7 @@ impl StateDir {
         )
     }
 
-    /// Its path.
+    /// The path of the directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0

@@ -7,7 +7,7 @@ pub(crate) fn default_threads() -> usize {
     thread::available_parallelism().map_or(1, |cores| threads_on(cores.get()))
 }
 
-/// One thread on up to two cores, otherwise one less than cores.
+/// The number of data threads: one on up to two cores, otherwise one less than cores.
 fn threads_on(cores: usize) -> usize {
     if cores > 2 { cores - 1 } else { 1 }
 }

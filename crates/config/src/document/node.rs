@@ -51,7 +51,7 @@ impl Node {
         }
     }
 
-    /// The same tree, with `origin` as the place of all its nodes.
+    /// This tree with `origin` as the place of all its nodes.
     pub(crate) fn moved_to(mut self, origin: &Origin) -> Self {
         self.origin = origin.clone();
         self.value = match self.value {

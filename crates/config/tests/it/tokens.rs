@@ -252,7 +252,7 @@ fn only_a_client_that_names_neither_server_nor_token_waits() {
         !error.waits_for_server() && error.message().contains("no tunnel"),
         "{error}"
     );
-    // It does not wait if the settings have a mistake either.
+    // A client does not wait if the settings have a mistake either.
     assert!(!waits(&format!("client: {{ lanes: many, {TUNNEL} }}")).waits_for_server());
     // A server runs, and has stored no token.
     let state = StateDir::new(place.0.path());
