@@ -18,7 +18,7 @@ use crate::{settings::Settings, status::ConfigStatus};
 /// Settings with their revision.
 #[derive(Debug, Clone)]
 pub struct Configuration {
-    /// Grows with each change; the first is at least 1.
+    /// The revision, which grows with each change; the first is at least 1.
     pub revision: u64,
     /// All settings, complete and validated.
     pub settings: Settings,

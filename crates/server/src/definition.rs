@@ -21,13 +21,13 @@ pub(crate) struct Definition {
     /// The requested port. 0: a port of the server's choice (TCP, UDP), or no port.
     pub(crate) remote_port: u16,
     pub(crate) hosts: Vec<HostPattern>,
-    /// The paths that it serves; at least one.
+    /// The paths that the tunnel serves, at least one.
     pub(crate) paths: Vec<PathPrefix>,
     pub(crate) policy: Policy,
     pub(crate) hash_on: HashOn,
     pub(crate) session_timeout: Duration,
     pub(crate) compression: Option<Compression>,
-    /// The layers that its requests pass after routing, in this order.
+    /// The layers that requests of the tunnel pass after routing, in this order.
     pub(crate) layers: Vec<LayerConfig>,
 }
 
@@ -121,12 +121,12 @@ impl Definition {
         })
     }
 
-    /// Whether its visitors use HTTP, gRPC or WebSocket.
+    /// Whether the visitors of the tunnel use HTTP, gRPC or WebSocket.
     pub(crate) const fn is_http(&self) -> bool {
         is_http(self.protocol)
     }
 
-    /// The transport of its public port; `None` when it is reached by host alone.
+    /// The transport of the tunnel's public port; `None` when the tunnel is selected by host alone.
     pub(crate) const fn transport(&self) -> Option<Transport> {
         match self.protocol {
             ProtocolType::Udp => Some(Transport::Udp),

@@ -177,7 +177,8 @@ impl Director for ServerDirector {
 #[derive(Clone, Copy)]
 pub(crate) struct RouteInput<'v> {
     pub(crate) protocol: ProtocolType,
-    /// The public port of one tunnel that it arrived at; `None` where the host selects the tunnel.
+    /// The public port at which the request arrived, if that port belongs to one tunnel; `None` where the host
+    /// selects the tunnel.
     pub(crate) port: Option<u16>,
     pub(crate) authority: &'v str,
     pub(crate) path: &'v str,
@@ -185,7 +186,7 @@ pub(crate) struct RouteInput<'v> {
     pub(crate) visitor: IpAddr,
 }
 
-/// The same values, owned by a request that waits.
+/// The values of a [`RouteInput`], owned by a request that waits.
 struct WaitingRequest {
     protocol: ProtocolType,
     port: Option<u16>,

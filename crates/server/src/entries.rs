@@ -18,7 +18,7 @@ use crate::{upstream::Upstream, upstreams::Upstreams};
 pub(crate) struct Entries {
     upstreams: Arc<Upstreams>,
     egress: Arc<Egress>,
-    /// The owner of its requests.
+    /// The owner of the requests.
     owner: Arc<RequestOwner>,
     /// Permits of the client; `None` for visitors of the server, whose requests hold their permits already.
     permits: Option<Arc<Gate>>,

@@ -24,7 +24,7 @@ pub(crate) struct Floods {
     full: Kind<(Port, usize)>,
 }
 
-/// The number of these events so far.
+/// The number of events of each kind so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FloodStats {
     pub(crate) denied: u64,

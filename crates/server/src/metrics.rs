@@ -19,7 +19,7 @@ families! {
     CONFIG_REVISION = gauge("adit_config_revision", &[], "Revision of the configuration in force.");
     CONFIG_RELOADS = counter("adit_config_reloads_total", &["result"], "Changes of the configuration since the start, by result: applied or rejected.");
     CLIENTS = gauge("adit_registry_clients", &[], "Connected clients.");
-    HEALTHY = gauge("adit_registry_healthy_clients", &[], "Connected clients that take requests.");
+    HEALTHY = gauge("adit_registry_healthy_clients", &[], "Connected clients that accept new requests.");
     USERS = gauge("adit_registry_users", &[], "Users with a connected client.");
     SESSIONS = gauge("adit_registry_sessions", &[], "Known sessions.");
     CHANNELS = gauge("adit_registry_channels", &[], "Known connections of clients.");

@@ -22,7 +22,7 @@ impl Transport {
     }
 }
 
-/// One public port.
+/// The key of a public port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortKey {
     /// The transport of the port.

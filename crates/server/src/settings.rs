@@ -67,7 +67,7 @@ pub struct Settings {
 /// A token and its user.
 #[derive(Debug, Clone)]
 pub struct NamedToken {
-    /// The user that it authenticates.
+    /// The user that the token authenticates.
     pub user: String,
     /// The secret.
     pub token: SecretString,

@@ -55,7 +55,7 @@ impl Shortcuts {
         }))
     }
 
-    /// For tests without upstreams.
+    /// No shortcuts, for tests without upstreams.
     #[cfg(test)]
     pub(crate) fn none() -> Arc<Self> {
         let (limits, timeouts) = (Limits::default(), Timeouts::default());

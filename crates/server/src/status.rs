@@ -56,38 +56,38 @@ pub struct ConfigStatus {
     pub needs_restart: Vec<&'static str>,
 }
 
-/// One connected client.
+/// The state of a connected client.
 #[derive(Debug, Clone, Serialize)]
 pub struct ClientStatus {
-    /// The name it reported.
+    /// The client id that the client reported.
     pub client_id: String,
-    /// Its group.
+    /// The group of the client.
     pub group_id: String,
-    /// User of its credential.
+    /// The user of the client's credential.
     pub user: String,
-    /// Epoch of its registration.
+    /// The epoch of the client's registration.
     pub epoch: u64,
     /// Open data streams.
     pub lanes: usize,
-    /// Its control stream is open.
+    /// Whether the control stream is open.
     pub control: bool,
-    /// The client drains.
+    /// Whether the client drains.
     pub draining: bool,
-    /// Requests open on it.
+    /// Open requests of the client's link.
     pub requests: usize,
-    /// Bytes received from it that wait for visitors.
+    /// Bytes received from the client that wait for visitors.
     pub waiting_bytes: u64,
     /// Memory of received frames that is still referenced.
     pub pinned_bytes: usize,
-    /// Bytes that wait to be sent to it.
+    /// Bytes that wait to be sent to the client.
     pub queued_bytes: u64,
-    /// Requests that the server has opened on it so far, for visitors.
+    /// Requests that the server has opened on the client's link so far, for visitors.
     pub opened: u64,
-    /// Requests that it has opened so far, for its entries.
+    /// Requests that the client has opened so far, for its entries.
     pub accepted: u64,
     /// Messages sent per write so far; more messages make the hop cheaper.
     pub messages_per_batch: f64,
-    /// Effect of compression on its hop.
+    /// The effect of compression on the hop to the client.
     pub compression: CompressionStatus,
 }
 
@@ -116,55 +116,55 @@ impl From<CompressionStats> for CompressionStatus {
     }
 }
 
-/// One tunnel.
+/// The state of a tunnel.
 #[derive(Debug, Clone, Serialize)]
 pub struct TunnelStatus {
-    /// Its name.
+    /// The name of the tunnel.
     pub name: String,
-    /// Its group.
+    /// The group of the tunnel.
     pub group_id: String,
-    /// Protocol of its visitors: `http`, `grpc`, `websocket`, `tcp` or `udp`.
+    /// The protocol of the visitors: `http`, `grpc`, `websocket`, `tcp` or `udp`.
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// Its public port; `None` if it is selected by host.
+    /// The public port; `None` if the tunnel is selected by host.
     pub port: Option<u16>,
     /// Compression of payload between server and clients.
     pub compression: &'static str,
-    /// Its public URL.
+    /// The public URL.
     pub public_url: String,
-    /// Policy that chooses among its clients.
+    /// The policy that chooses among the clients.
     pub load_balance: &'static str,
     /// Requests for which a client was chosen so far.
     pub requests: u64,
-    /// Clients that serve it.
+    /// The clients that serve the tunnel.
     pub clients: Vec<String>,
-    /// Its last client has drained: it has no client, but this is not an incident.
+    /// Whether the last client has drained: the tunnel has no client, but this is not an incident.
     pub has_been_left: bool,
 }
 
-/// One upstream.
+/// The state of an upstream.
 #[derive(Debug, Clone, Serialize)]
 pub struct UpstreamStatus {
-    /// Its name.
+    /// The name of the upstream.
     pub name: String,
-    /// How its servers share the load.
+    /// The policy by which the servers share the load.
     pub policy: &'static str,
-    /// Protocol of its servers.
+    /// The protocol of the servers.
     pub protocol: &'static str,
-    /// Requests sent to it so far.
+    /// Requests sent to the upstream so far.
     pub requests: u64,
-    /// Its servers.
+    /// The servers of the upstream.
     pub servers: Vec<UpstreamServerStatus>,
 }
 
-/// One server of an upstream.
+/// The state of a server of an upstream.
 #[derive(Debug, Clone, Serialize)]
 pub struct UpstreamServerStatus {
     /// Host and port.
     pub address: String,
-    /// Its share relative to the others.
+    /// The share of this server relative to the others.
     pub weight: u32,
-    /// Requests that it works on now.
+    /// Open requests of this server.
     pub requests_open: usize,
 }
 

@@ -404,7 +404,7 @@ async fn the_state_of_the_link_overrides_late_reports() {
     assert!(world.clients("shop").is_empty());
 }
 
-/// P-6.6.
+/// P-6.6: a client that drains receives no new requests.
 #[tokio::test]
 async fn a_client_that_drains_gets_nothing_new() {
     let world = world();
@@ -504,7 +504,7 @@ async fn running_requests_of_a_tunnel_are_counted() {
     assert_eq!(running(), 0);
 }
 
-/// F17.
+/// F17: a visitor waits for the return of a client, for at most the wait for a client.
 #[tokio::test(start_paused = true)]
 async fn a_visitor_waits_for_a_client_that_comes_back() {
     let world = world();

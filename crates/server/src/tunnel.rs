@@ -1,4 +1,4 @@
-//! One tunnel: its definition, and the clients that serve it.
+//! A tunnel: its definition, and the clients that serve it.
 
 use std::{
     sync::{
@@ -36,18 +36,18 @@ struct Members {
     serving: Vec<Serving>,
     /// When the tunnel lost its last client.
     orphaned: Option<Instant>,
-    /// Its last client has drained and is not expected to return.
+    /// The last client has drained and is not expected to return.
     drained: bool,
 }
 
 /// Whether another tunnel may take the names of a tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Vacancy {
-    /// This client serves it.
+    /// This client serves the tunnel.
     Served(ClientId),
-    /// Its last client has drained, or drains.
+    /// The last client of the tunnel has drained, or drains.
     Left,
-    /// Its last client was lost, and may be reconnecting.
+    /// The last client of the tunnel was lost, and may be reconnecting.
     Lost,
 }
 
@@ -61,9 +61,9 @@ pub(crate) struct Tunnel {
     pub(crate) definition: Definition,
     /// The layers of the definition. Destinations share this one list, by which a retry recognizes it.
     pub(crate) layers: Layers,
-    /// The user and the group that its names belong to.
+    /// The user and the group that the tunnel's names belong to.
     pub(crate) owner: Claimant,
-    /// The public port that it holds.
+    /// The public port that the tunnel holds.
     pub(crate) port: Option<PortKey>,
     members: Mutex<Members>,
     balancer: ArcSwap<Balancer<Arc<Link>>>,
@@ -185,7 +185,7 @@ impl Tunnel {
         self.members.lock().orphaned
     }
 
-    /// The links that serve it.
+    /// The links that serve the tunnel.
     pub(crate) fn links(&self) -> Vec<LinkId> {
         let members = self.members.lock();
         members
@@ -207,7 +207,7 @@ impl Tunnel {
             .cloned()
     }
 
-    /// Whether it has no client because the last one has drained, or drains, which is not an incident.
+    /// Whether the tunnel has no client because the last one has drained, or drains, which is not an incident.
     pub(crate) fn has_been_left(&self) -> bool {
         self.vacancy() == Vacancy::Left
     }

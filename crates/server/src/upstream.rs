@@ -1,4 +1,4 @@
-//! One upstream: a name, and the servers that share its requests.
+//! An upstream: a name, and the servers that share its requests.
 
 use std::{
     collections::HashSet,
@@ -23,7 +23,7 @@ use crate::{
 /// Why an upstream is invalid.
 #[derive(Debug, Error)]
 pub enum UpstreamError {
-    /// Its settings contradict each other.
+    /// The settings of the upstream contradict each other.
     #[error("upstream `{name}`: {problem}")]
     Wrong {
         /// The upstream.
@@ -43,11 +43,11 @@ pub(crate) struct Upstream {
     balancer: Balancer<Server>,
 }
 
-/// One server of an upstream.
+/// A server of an upstream.
 pub(crate) struct Server {
     /// Host and port.
     pub(crate) address: Box<str>,
-    /// The name of its service in `egress`.
+    /// The name of the server's service in `egress`.
     pub(crate) service: Box<str>,
 }
 
@@ -148,7 +148,7 @@ impl Upstream {
         self.balancer.policy()
     }
 
-    /// Whether its servers support the request.
+    /// Whether the servers of the upstream support the request.
     pub(crate) fn check(&self, head: &RequestHead) -> Result<(), (ResetCode, &'static str)> {
         match (head, self.settings.protocol) {
             // An absolute target would override the host that is sent (RFC 9112, 3.2.2).

@@ -89,7 +89,7 @@ impl Upstreams {
         Ok(Arc::new(upstreams))
     }
 
-    /// For tests without upstreams.
+    /// No upstreams, for tests.
     #[cfg(test)]
     pub(crate) fn none() -> Arc<Self> {
         let (limits, timeouts) = (Limits::default(), Timeouts::default());

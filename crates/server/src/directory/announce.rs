@@ -59,7 +59,7 @@ impl Directory {
 
     /// Processes announcements of clients: one result for each tunnel; a tunnel that is refused does not affect the
     /// others (P-1.4). All of them make one snapshot. In a message with far more tunnels than a client may have, the
-    /// rest gets no result. The results of each client come with the time that its announcements took.
+    /// rest gets no result. The results of each client are returned with the time that its announcements took.
     pub(crate) fn announce_each(
         &self,
         announced: &[(&Arc<Link>, &[Announced])],

@@ -31,7 +31,7 @@ pub(crate) struct Entered<'d> {
 }
 
 impl Entered<'_> {
-    /// After this call they are released at the end of the link.
+    /// Keeps the claimed names: after this call they are released at the end of the link.
     pub(crate) fn keep(mut self) {
         self.is_kept = true;
     }
@@ -330,7 +330,7 @@ impl Directory {
     }
 }
 
-/// The names of its hosts and its port.
+/// The names that a tunnel holds: its hosts and its port.
 fn names_of_tunnel(tunnel: &Tunnel) -> impl Iterator<Item = Name> {
     let hosts = tunnel.definition.hosts.iter().cloned().map(Name::Host);
     hosts.chain(tunnel.port.map(Name::Port))

@@ -12,8 +12,8 @@ use crate::names::Claimant;
 pub(crate) struct Owner {
     /// The user and the group that own its names.
     pub(crate) claimant: Claimant,
-    /// The link that serves it from now on. Without one the tunnel waits for a client of its group, and is removed
-    /// after the retention like every tunnel without clients.
+    /// The link that serves the tunnel from now on. Without one the tunnel waits for a client of its group, and is
+    /// removed after the retention like every tunnel without clients.
     pub(crate) link: Option<Arc<Link>>,
 }
 

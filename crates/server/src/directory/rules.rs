@@ -17,9 +17,9 @@ use crate::{
 #[derive(Debug, Error)]
 #[error("rule {index}: {problem}")]
 pub struct RuleError {
-    /// Its position in the list, from 1.
+    /// The position of the rule in the list, from 1.
     pub index: usize,
-    /// Why it is rejected.
+    /// Why the rule is rejected.
     pub problem: String,
 }
 

@@ -14,7 +14,7 @@ use super::name::Name;
 /// Bound of the file's length; a longer file was written by another program.
 const LONGEST_FILE: u64 = 256 << 20;
 
-/// One name and its owner.
+/// A name and its owner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) kind: String,
@@ -48,7 +48,7 @@ impl NamesFile {
         }
     }
 
-    /// Its path.
+    /// The path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

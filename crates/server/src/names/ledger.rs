@@ -26,7 +26,7 @@ pub(crate) struct Entry {
     pub(crate) tunnel: Option<TunnelName>,
     /// Number of tunnels or links that use it.
     pub(crate) uses: usize,
-    /// The time when its last use ended.
+    /// The time when the last use of the name ended.
     pub(crate) idle_since: Duration,
 }
 
@@ -37,7 +37,7 @@ pub(crate) enum Released {
     Free,
     /// The name had no owner.
     Unknown,
-    /// Something uses it.
+    /// Something uses the name.
     InUse,
 }
 

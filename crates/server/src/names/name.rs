@@ -1,4 +1,4 @@
-//! One name, and its text form.
+//! The name that a user owns, and its text form.
 
 use std::fmt;
 
@@ -54,7 +54,7 @@ impl Name {
         }
     }
 
-    /// Its kind, one of [`KINDS`].
+    /// The kind of the name, one of [`KINDS`].
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {

@@ -9,7 +9,7 @@ use adit_router::HostPattern;
 pub struct HostRules {
     /// Whether every exact name (`*`) is allowed; wildcards are not.
     pub any_name: bool,
-    /// These hosts. A wildcard allows itself, and every host and wildcard below its name.
+    /// The allowed hosts. A wildcard allows itself, and every host and wildcard below its name.
     pub patterns: Vec<HostPattern>,
 }
 

@@ -13,8 +13,8 @@ pub struct Limits {
     pub max_waiting: usize,
     /// The percentage of all permits that one tunnel may take. The rest is left to others.
     pub tunnel_share_percent: u8,
-    /// The percentage of all permits that one visitor's address (IPv6: its /64) may take. 100 if all visitors come from
-    /// a proxy before the server.
+    /// The percentage of all permits that one visitor's address (IPv6: its /64) may take. 100 if all visitors connect
+    /// through a proxy before the server.
     pub visitor_share_percent: u8,
     /// A visitor that sends a body, or reads a response, more slowly than this over `stall` is reset; 0: no lowest
     /// rate.
@@ -31,7 +31,7 @@ pub struct Limits {
     pub allow_hosts: HostRules,
     /// Concurrent connections of clients without a session (P-1.12).
     pub max_unauthenticated: usize,
-    /// The same bound for one address, or one IPv6 /64.
+    /// Concurrent connections of clients without a session from one address, or one IPv6 /64.
     pub max_unauthenticated_per_address: usize,
     /// Tunnels one client may announce.
     pub max_tunnels_per_client: usize,

@@ -27,7 +27,7 @@ impl PortRanges {
         Self(joined)
     }
 
-    /// Whether a port is one of them.
+    /// Whether a port is in one of the ranges.
     pub fn contains(&self, port: u16) -> bool {
         self.0.iter().any(|range| range.contains(&port))
     }

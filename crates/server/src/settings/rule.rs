@@ -13,9 +13,9 @@ pub struct RuleSettings {
     pub headers: Vec<(String, String)>,
     /// `pkg.Service` or `pkg.Service/Method`.
     pub grpc: Option<String>,
-    /// Its target.
+    /// The target of the rule.
     pub to: RuleTarget,
-    /// The layers that its requests pass, in this order, before the layers of the tunnel.
+    /// The layers that requests of the rule pass, in this order, before the layers of the tunnel.
     pub layers: Vec<LayerConfig>,
 }
 

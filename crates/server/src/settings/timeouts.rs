@@ -25,7 +25,7 @@ pub struct Timeouts {
     pub dead_after: Duration,
     /// Longest time for running requests to finish after SIGTERM.
     pub drain: Duration,
-    /// A tunnel without a connected client is removed after this.
+    /// A tunnel without a connected client is removed after this time.
     pub tunnel_retention: Duration,
 }
 

@@ -8,32 +8,32 @@ use adit_link::Compression;
 /// One entry of `server.upstreams`: servers on this side that share the requests to one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamSettings {
-    /// Its name, which is all that clients know of it.
+    /// The name of the upstream, which is all that clients know of it.
     pub name: TunnelName,
-    /// How its servers share the load.
+    /// The policy by which the servers share the load.
     pub policy: Policy,
     /// What `consistent_hash` hashes: `host`, `header:NAME`, `cookie:NAME`.
     pub hash_on: String,
-    /// The protocol of its servers.
+    /// The protocol of the servers.
     pub protocol: UpstreamProtocol,
-    /// How the servers are reached over TLS, for HTTP/2 only; `None` is clear text.
+    /// TLS towards the servers, for HTTP/2 only; `None` is clear text.
     pub tls: Option<Tls>,
     /// Replaces the visitor's `Host`; `None` keeps it.
     pub host_rewrite: Option<String>,
-    /// Compression of its responses between server and client.
+    /// Compression of the upstream's responses between server and client.
     pub compression: Option<Compression>,
-    /// Its servers; at least one.
+    /// The servers of the upstream, at least one.
     pub servers: Vec<UpstreamServer>,
 }
 
-/// One server of an upstream.
+/// A server of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamServer {
     /// Host name or address.
     pub host: String,
     /// Port.
     pub port: u16,
-    /// Its share relative to the others.
+    /// The share of this server relative to the others.
     pub weight: u32,
 }
 
@@ -50,7 +50,7 @@ pub enum UpstreamProtocol {
 }
 
 impl UpstreamProtocol {
-    /// Its name in settings and status.
+    /// The name of the protocol in settings and status.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Http1 => "http1",

@@ -59,7 +59,7 @@ async fn p_1_9_another_users_group_is_refused() {
     let refused = world.refusal("bob", "alice", "mine").await;
     assert!(refused.contains("client id `alice`"), "{refused}");
     assert_eq!(world.clients("web"), ["alice"]);
-    // The same applies for the retention after her client has left.
+    // Alice's group is also refused during the retention after her client has left.
     drop(guard);
     world.lose(&alice);
     let refused = world.refusal("bob", "bob2", "alice").await;
@@ -74,7 +74,7 @@ async fn p_1_9_another_users_group_is_refused() {
     let (_, _guard) = world.serve_as("bob", "alice", &[tunnel("web", &[])]).await;
 }
 
-/// P-1.9.
+/// P-1.9: hosts and ports that belong to another user are refused.
 #[tokio::test]
 async fn p_1_9_hosts_and_ports_of_another_user_are_refused() {
     let ip = own_address();
@@ -125,7 +125,7 @@ async fn p_1_9_hosts_and_ports_of_another_user_are_refused() {
     assert_eq!(codes(&results), ["", ""]);
 }
 
-/// P-1.9.
+/// P-1.9: a shared group is open to the users listed for it and to no others.
 #[tokio::test]
 async fn p_1_9_a_shared_group_is_open_to_its_users_alone() {
     let world = world();
@@ -163,7 +163,7 @@ async fn p_1_4_another_group_takes_no_path_of_a_held_host() {
     assert_eq!(snapshot.routes.route(&query).unwrap().target().name(), "ok");
 }
 
-/// P-1.10.
+/// P-1.10: a wildcard is allowed only below a name of the server's own domain or of `localhost`.
 #[tokio::test]
 async fn p_1_10_wildcards_above_a_name_of_the_own_domain_are_refused() {
     let world = world();
@@ -180,7 +180,7 @@ async fn p_1_10_wildcards_above_a_name_of_the_own_domain_are_refused() {
         let results = world.announce(&link, &[tunnel("all", &[host])]);
         assert_eq!(code(&results[0]), "", "{host}");
     }
-    // The same applies to a host below a name of another user.
+    // A wildcard below a name of another user is refused as well.
     let (bob, _) = world.enter("bob", "bob", "bob").await.unwrap();
     let results = world.announce(&bob, &[tunnel("all", &["*.www.bank.com"])]);
     assert_eq!(code(&results[0]), "bad_request");
@@ -235,11 +235,12 @@ async fn p_1_11_a_clean_leave_frees_the_name_for_the_same_user() {
     world.lose(&a);
     assert_eq!(world.names(), ["web"]);
     assert_eq!(code(&world.announce(&b, &web)[0]), "");
-    // They are free for another user only after the retention.
+    // The names are free for another user only after the retention.
     assert_eq!(code(&world.announce(&other, &web)[0]), "name_taken");
 }
 
-/// P-1.11.
+/// P-1.11: the refusal of a name of a lost client states that no client serves the tunnel, and how long the name is
+/// kept.
 #[tokio::test]
 async fn p_1_11_the_refusal_names_the_retention_of_a_lost_client() {
     let world = world();

@@ -55,7 +55,7 @@ fn local() -> (World, IpAddr) {
     (world_with(None, ip, PortRanges::default()), ip)
 }
 
-/// The same world, with rules in the configuration.
+/// A world on loopback with rules in the configuration, and its address.
 fn with_rules(rules: &[RuleSettings]) -> (World, IpAddr) {
     let ip = own_address();
     (world_of(None, ip, PortRanges::default(), rules), ip)
@@ -143,7 +143,7 @@ async fn an_unavailable_port_is_rejected_with_the_cause() {
     assert_eq!((world.names().len(), world.ports.count()), (0, 0));
 }
 
-/// P-1.2.
+/// P-1.2: a tunnel whose protocol is not among the client's capabilities is refused.
 #[tokio::test]
 async fn a_client_announces_only_types_that_it_supports() {
     let (world, _) = local();

@@ -102,7 +102,7 @@ async fn a_request_refused_after_a_wait_records_the_wait() {
     server.stop().await;
 }
 
-/// The same record without a wait.
+/// A request that is refused at the limit without a wait is recorded.
 #[tokio::test]
 async fn a_request_without_a_wait_is_recorded() {
     let site = Site::start("erp").await;
