@@ -17,7 +17,7 @@ pub const MAX_INFLATED_BYTES: usize = 64 * 1024;
 pub struct Compressed {
     /// The algorithm.
     pub by: Compression,
-    /// Its inflated size; 1 to [`MAX_INFLATED_BYTES`], and greater than the compressed size.
+    /// The inflated size of the payload: 1 to [`MAX_INFLATED_BYTES`], and greater than the compressed size.
     pub inflated_bytes: u32,
 }
 

@@ -41,7 +41,8 @@ enum State {
     },
     /// The position is in a message of `length` bytes; `gathered` has its start.
     Message { length: usize, scan: bool },
-    /// In a chunk that is passed on in parts. `gathered` has the start of the next part if it was too short.
+    /// The position is in a chunk that is passed on in parts; `gathered` has the start of the next part if it was too
+    /// short.
     Parts {
         id: RequestId,
         end_stream: bool,

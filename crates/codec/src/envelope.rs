@@ -10,21 +10,21 @@ use crate::{
     id::{ProtocolType, RequestId, ResetCode},
 };
 
-/// One message, or one part of a chunk.
+/// A message, or one part of a chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
-    /// Its request.
+    /// The request that the message belongs to.
     pub id: RequestId,
     /// The sender's direction ends here. For a chunk in parts: set on the last part only.
     pub end_stream: bool,
-    /// Its payload.
+    /// The payload of the message.
     pub payload: Payload,
 }
 
 /// The payload of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Payload {
-    /// Nothing: the plain end.
+    /// No payload: the plain end.
     None,
     /// Opens a request.
     Request(RequestHead),
@@ -34,16 +34,16 @@ pub enum Payload {
     Chunk {
         /// A slice of the frame.
         data: Bytes,
-        /// The first part of its message: a message is charged once.
+        /// The first part of the message: a message is charged once.
         first: bool,
-        /// The last part of its message.
+        /// The last part of the message.
         last: bool,
     },
     /// A WebSocket frame. The rest of its payload follows in chunks.
     Frame {
-        /// Its head.
+        /// The head of the frame.
         frame: WebSocketFrame,
-        /// The start of its payload, or all of it.
+        /// The start of the payload, or all of it.
         data: Bytes,
     },
     /// Payload that was compressed on this hop, complete: of a chunk, or the start of a frame's.
@@ -79,12 +79,12 @@ pub enum Payload {
     },
     /// A control message, still encoded.
     Control(Bytes),
-    /// An invalid message, which fails its request (P-2.4).
+    /// A message that is invalid; only its request fails (P-2.4).
     Bad(BadMessage),
 }
 
 impl Payload {
-    /// Whether a request of this protocol may carry it. Messages of credit and ends are allowed for all.
+    /// Whether a request of this protocol may have such a payload. Messages of credit and ends are allowed for all.
     pub const fn fits(&self, protocol: ProtocolType) -> bool {
         match self {
             Self::Response(head) => head.responds_to(protocol),

@@ -39,7 +39,7 @@ pub enum DecodeError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum BadMessage {
     /// The message ends inside a field.
-    #[error("it ends inside a field")]
+    #[error("the message ends inside a field")]
     Truncated,
     /// A varint of more than ten bytes.
     #[error("a varint does not end")]
@@ -76,7 +76,7 @@ pub enum BadMessage {
     #[error("a WebSocket frame has an invalid opcode, reserved bits or length")]
     Frame,
     /// Invalid compression fields (P-13.2).
-    #[error("its compression fields are invalid")]
+    #[error("the compression fields are invalid")]
     Compression,
     /// A datagram above [`crate::MAX_DATAGRAM_BYTES`].
     #[error("a datagram is longer than allowed")]
@@ -86,7 +86,7 @@ pub enum BadMessage {
 /// A head that cannot be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum HeadError {
-    /// Above the bound for heads, or with its body above the bound for messages.
+    /// The head is longer than the bound for heads, or longer than the bound for messages with its body.
     #[error("the head has more than {limit} bytes")]
     TooLong {
         /// The bound.

@@ -51,7 +51,7 @@ pub enum RequestHead {
 }
 
 impl RequestHead {
-    /// Its protocol.
+    /// The protocol of the request.
     pub const fn protocol(&self) -> ProtocolType {
         match self {
             Self::Http(_) => ProtocolType::Http,
@@ -130,8 +130,8 @@ impl ResponseHead {
         )
     }
 
-    /// Whether payload may follow it, and no other head: false for an interim response of HTTP, true for a switch to
-    /// another protocol.
+    /// Whether payload may follow this head, and no other head: false for an interim response of HTTP, true for a
+    /// switch to another protocol.
     pub fn is_final(&self) -> bool {
         match self {
             Self::Http(head) => head.status >= 200 || head.status == 101,

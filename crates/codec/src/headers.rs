@@ -67,7 +67,7 @@ impl HeaderBlock {
         self.lines
     }
 
-    /// Whether it has no lines.
+    /// Whether the block has no lines.
     pub const fn is_empty(&self) -> bool {
         self.lines == 0
     }

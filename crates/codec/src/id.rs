@@ -29,7 +29,7 @@ impl Side {
     }
 }
 
-/// One request on one data stream. Grows, never reused (P-2.2).
+/// The id of a request on one data stream: ids grow and are never reused (P-2.2).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(u64);
 
@@ -37,7 +37,7 @@ impl RequestId {
     /// The data stream itself: control messages.
     pub const STREAM: Self = Self(0);
 
-    /// From the number on the wire.
+    /// The id with this number on the wire.
     pub const fn new(id: u64) -> Self {
         Self(id)
     }
@@ -47,7 +47,7 @@ impl RequestId {
         self.0
     }
 
-    /// The end that opened it.
+    /// The end that opened the request.
     pub const fn opener(self) -> Side {
         if self.0 & 1 == 0 {
             Side::Server
@@ -85,7 +85,7 @@ macro_rules! wire_enum {
         pub enum $name { $($(#[$vdoc])* $variant = $value),+ }
 
         impl $name {
-            /// From the number on the wire; `None` if this version does not know it.
+            /// The value with this number on the wire; `None` if this version does not know the number.
             pub const fn from_wire(value: u64) -> Option<Self> {
                 match value { $($value => Some(Self::$variant),)+ _ => None }
             }
@@ -119,7 +119,7 @@ wire_enum! {
 }
 
 impl ProtocolType {
-    /// Its name in configuration, logs and metrics.
+    /// The name of the protocol in configuration, logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unspecified => "",
@@ -140,7 +140,7 @@ wire_enum! {
         Unspecified = 0,
         /// Opens a request.
         Request = 1,
-        /// The response to it.
+        /// The response to a request.
         Response = 2,
         /// Payload bytes, or the plain end.
         StreamChunk = 3,
@@ -196,7 +196,7 @@ wire_enum! {
     ResetCode {
         /// The field is not set, or is from a newer version.
         Unspecified = 0,
-        /// The other side does not need it any more; not an error.
+        /// The other side does not need the request any more; this is not an error.
         Cancelled = 1,
         /// The request was never passed to the service.
         Refused = 2,

@@ -34,7 +34,7 @@ struct Start {
 }
 
 impl Start {
-    /// With room for the prefix, and the envelope's fields except its payload.
+    /// A message with room for the prefix, and the envelope's fields except its payload.
     fn new(id: RequestId, protocol: u8, message_type: MessageType, end_stream: bool) -> Self {
         let mut start = Self {
             bytes: [0; START_BYTES],
@@ -53,7 +53,7 @@ impl Start {
         put_varint(self, length as u64);
     }
 
-    /// Appends it to `out`, after the prefix, whose length includes the `following` bytes.
+    /// Appends the message to `out`, after the prefix, whose length includes the `following` bytes.
     fn finish(mut self, out: &mut BytesMut, following: usize) {
         let prefix = prefix_of(self.length - PREFIX_BYTES + following);
         self.bytes[..PREFIX_BYTES].copy_from_slice(&prefix);

@@ -417,7 +417,7 @@ mod tests {
         );
         assert_eq!(bad(&[8, 2, 0x18, 5, 0xfa, 1, 0]), Ok((2, contradiction)));
         assert_eq!(bad(&[8, 2, 0x18, 3, 0x20, 1]), Ok((2, Payload::None)));
-        // The same error inside a payload.
+        // The wire type is wrong inside a payload as well.
         let wrong = Payload::Bad(BadMessage::WireType);
         assert_eq!(bad(&[8, 2, 0x7a, 2, 0x0a, 0]), Ok((2, wrong.clone())));
         assert_eq!(bad(&[8, 2, 0x7a, 2, 0x12, 0]), Ok((2, wrong.clone())));

@@ -47,10 +47,11 @@ impl<T: AsRef<str>> HttpRequestHead<'_, T> {
         self.encode_offer(b"", headers, body)
     }
 
-    /// The same with an offer to change to one of the protocols in `upgrade`; `body` is the complete body then (P-3.7).
+    /// Encodes the request as [`Self::encode`] does, with an offer to change to one of the protocols in `upgrade`;
+    /// `body` is the complete body then (P-3.7).
     ///
     /// # Errors
-    /// The same.
+    /// [`HeadError`] when the head exceeds the bounds of P-2.10.
     pub fn encode_offer<'h>(
         &self,
         upgrade: &[u8],
@@ -138,7 +139,7 @@ pub struct HttpResponse {
     pub headers: HeaderBlock,
     /// The first part of the body.
     pub body: Bytes,
-    /// With status 101, the protocol of the following chunks (P-3.7).
+    /// The protocol of the following chunks, with status 101 only (P-3.7).
     pub upgrade: Bytes,
 }
 

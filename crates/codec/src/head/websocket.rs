@@ -148,13 +148,13 @@ impl WebSocketResponse {
 /// The head of one WebSocket frame (RFC 6455, 5.2), without the mask: each hop has its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WebSocketFrame {
-    /// The last frame of its message.
+    /// Whether the frame is the last one of its message.
     pub fin: bool,
     /// RSV1 to RSV3, as a number from 0 to 7: RSV1 is 4.
     pub rsv: u8,
     /// 0 to 15.
     pub opcode: u8,
-    /// Bytes of its payload; below 2^63.
+    /// The length of the payload in bytes; below 2^63.
     pub length: u64,
 }
 

@@ -22,7 +22,7 @@ pub struct EncodedHead {
 }
 
 impl EncodedHead {
-    /// Its protocol.
+    /// The protocol of the message.
     pub const fn protocol(&self) -> ProtocolType {
         self.protocol
     }
