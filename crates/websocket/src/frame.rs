@@ -37,7 +37,7 @@ pub enum FrameError {
     #[error("a control frame of more than 125 bytes")]
     LongControl,
     /// A control frame that is not the last of its message (RFC 6455, 5.5).
-    #[error("a control frame in fragments")]
+    #[error("a control frame is fragmented")]
     FragmentedControl,
     /// Valid frames with too little content (P-9.7).
     #[error("too many frames without content")]
@@ -47,13 +47,13 @@ pub enum FrameError {
 /// The head of one frame, without the mask: each hop has its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHead {
-    /// The last frame of its message.
+    /// Whether the frame is the last one of its message.
     pub fin: bool,
     /// RSV1 to RSV3, as a number from 0 to 7: RSV1 is 4.
     pub rsv: u8,
     /// 0 to 15.
     pub opcode: u8,
-    /// Bytes of its payload; below 2^63.
+    /// The length of the payload in bytes; below 2^63.
     pub length: u64,
 }
 
@@ -66,12 +66,12 @@ impl FrameHead {
         length: 2,
     };
 
-    /// Whether it is a control frame: one that may stand between the fragments of a message.
+    /// Whether the frame is a control frame: one that may stand between the fragments of a message.
     pub const fn is_control(&self) -> bool {
         self.opcode & 8 != 0
     }
 
-    /// Whether it is a close frame.
+    /// Whether the frame is a close frame.
     pub const fn is_close(&self) -> bool {
         self.opcode == OPCODE_CLOSE
     }
@@ -132,7 +132,7 @@ pub struct HeadReader {
 }
 
 impl HeadReader {
-    /// For frames that must have a mask (a visitor's), or must not (a service's).
+    /// A parser of frames that must have a mask (a visitor's), or must not (a service's).
     pub const fn new(wants_mask: bool) -> Self {
         Self {
             bytes: [0; MAX_HEAD_BYTES],

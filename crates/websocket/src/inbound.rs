@@ -77,7 +77,7 @@ impl Inbound {
         self.bytes.is_empty()
     }
 
-    /// Whether a frame has been returned of which payload is still to come.
+    /// Whether a frame has been returned whose payload has not been received completely.
     pub const fn is_in_frame(&self) -> bool {
         self.left > 0
     }

@@ -3,7 +3,7 @@
 /// The mask of one payload, which may arrive in pieces. Applied to masked bytes it removes the mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mask {
-    /// Rotated so that its first byte belongs to the next byte of payload.
+    /// The mask, rotated so that its first byte belongs to the next byte of payload.
     key: [u8; 4],
 }
 

@@ -22,7 +22,7 @@ const MAX_PARTS: usize = 16;
 /// size of one write.
 const MAX_BYTES: usize = 64 * 1024;
 
-/// What is sent to the link next.
+/// The next message for the link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToLink {
     /// A frame and the start of its payload.
@@ -49,7 +49,7 @@ pub enum ResetCause {
 /// How a WebSocket ended: the first cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Both ends closed it.
+    /// Both ends closed the WebSocket.
     Closed,
     /// This side is going away, and has sent its own close frame.
     WentAway,
@@ -66,11 +66,11 @@ pub enum Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SocketState {
     Open,
-    /// Its peer sends no more.
+    /// The peer at the socket sends no more.
     Ended,
-    /// Writing has failed. What its peer sent before is still read.
+    /// Writing has failed. What the peer sent before is still read.
     WriteFailed,
-    /// Neither read nor written any more.
+    /// The socket is neither read nor written any more.
     Lost,
     Unreadable(FrameError),
 }
@@ -78,7 +78,7 @@ enum SocketState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LinkState {
     Open,
-    /// Its other end has ended its direction.
+    /// The other end of the link has ended its direction.
     Ended,
     /// Neither direction is usable.
     Failed,
@@ -123,7 +123,7 @@ pub struct Relay<P> {
     to_socket_frame: Passage,
     /// The code of this side's own close frame, once there is a reason to send one.
     close_code: Option<u16>,
-    /// The part of its payload that is still to be sent to the link.
+    /// The part of this end's own frame that is still to be sent to the link.
     own: Bytes,
     socket: SocketState,
     link: LinkState,
@@ -262,7 +262,7 @@ impl<P: AsRef<[u8]>> Relay<P> {
         }
     }
 
-    /// What is sent to the link next, with credit for `allowed` bytes of payload; 0: none.
+    /// The next message for the link, with credit for `allowed` bytes of payload; 0: none.
     pub fn to_link(&mut self, allowed: usize) -> Option<ToLink> {
         if self.sent != Sent::Open || self.link == LinkState::Failed {
             return None;
@@ -306,7 +306,8 @@ impl<P: AsRef<[u8]>> Relay<P> {
         }
     }
 
-    /// What this end sends by itself between two frames. `None`: nothing; `Some(None)`: something that has to wait.
+    /// The message that this end sends by itself between two frames. `None`: there is none; `Some(None)`: it has to
+    /// wait.
     #[allow(clippy::option_option)]
     fn next_own(&mut self, allowed: usize) -> Option<Option<ToLink>> {
         let in_frame = self.is_in_frame();

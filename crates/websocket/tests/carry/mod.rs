@@ -8,7 +8,7 @@ use adit_websocket::{FrameHead, Relay, ToLink};
 /// The code of the close frames with which peers respond, to distinguish these from the ones they respond to.
 pub const RESPONSE: u16 = 4444;
 
-/// One frame, as a peer sends or receives it.
+/// A frame, as a peer sends or receives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     pub fin: bool,
@@ -139,7 +139,7 @@ pub enum Ends {
 pub struct End {
     pub relay: Relay<Vec<u8>>,
     masks: bool,
-    /// What the peer sends, up to `read`.
+    /// The bytes of the peer, of which the first `read` have been sent.
     sent: Vec<u8>,
     read: usize,
     ends: Ends,
@@ -307,7 +307,7 @@ pub enum Event {
     LinkFails,
 }
 
-/// Both ends.
+/// Both ends of a carried WebSocket.
 pub struct Carry {
     pub visitor: End,
     pub service: End,
