@@ -110,7 +110,7 @@ impl Admin {
         self
     }
 
-    /// Its address.
+    /// The address of the port.
     pub const fn addr(&self) -> SocketAddr {
         self.addr
     }
