@@ -7,6 +7,6 @@ use crate::{ClientId, GroupId};
 pub struct ClientClaim {
     /// The name of this client.
     pub client_id: ClientId,
-    /// The group whose load it shares.
+    /// The group whose load the client shares.
     pub group_id: GroupId,
 }

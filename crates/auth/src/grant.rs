@@ -74,7 +74,7 @@ impl Grant {
         &self.link.client
     }
 
-    /// Its group.
+    /// The group of the client.
     #[must_use]
     pub fn group(&self) -> &GroupId {
         &self.link.group

@@ -18,7 +18,7 @@ pub enum ParseSecretError {
     /// The length is wrong.
     #[error("expected 64 hexadecimal digits, found {found} bytes")]
     Length {
-        /// Its length in bytes.
+        /// The length of the text in bytes.
         found: usize,
     },
     /// A character is wrong.
@@ -70,7 +70,7 @@ macro_rules! secret {
                 text.into()
             }
 
-            /// The key under which it is stored.
+            /// The key under which the secret is stored.
             #[must_use]
             pub fn key(&self) -> $key {
                 $key(blake3::derive_key($context, &self.0[..]))

@@ -26,7 +26,7 @@ pub enum NameProblem {
     /// The name is too long.
     #[error("is too long: it may have 64 characters")]
     TooLong,
-    /// It begins with a punctuation character, as an option or a hidden file does.
+    /// The name begins with a punctuation character, as an option or a hidden file does.
     #[error("begins with {found:?}: it must begin with a letter or a digit (A-Z, a-z, 0-9)")]
     Start {
         /// The first character.

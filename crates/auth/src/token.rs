@@ -65,7 +65,7 @@ pub enum TokenSetError {
     /// An invalid token.
     #[error("the token of user {user} {problem}")]
     Bad {
-        /// Its user.
+        /// The user of the token.
         user: UserName,
         /// What is wrong with the token.
         problem: TokenProblem,
@@ -75,7 +75,7 @@ pub enum TokenSetError {
         "the token of user {user} is shorter than {MIN_TOKEN_BYTES} characters: choose a long random one"
     )]
     TooShort {
-        /// Its user.
+        /// The user of the token.
         user: UserName,
     },
     /// Two users have the same token.
