@@ -33,7 +33,7 @@ fn lcm(a: u64, b: u64) -> Option<u64> {
 }
 
 /// The member that would be less loaded with one more request. To count that request prefers the heavier of two idle
-/// members. Of equal ones, the first.
+/// members. Among equal members the first is chosen.
 pub(crate) fn less_filled<'a, Id>(first: &'a Member<Id>, second: &'a Member<Id>) -> &'a Member<Id> {
     // The loads are multiplied instead of divided, in a type that is wide enough not to overflow.
     let fill = |one: &Member<Id>, other: &Member<Id>| {

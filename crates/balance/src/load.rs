@@ -18,7 +18,7 @@ pub struct Load {
 /// The state that handles share. Handles are counted separately from guards, so that another handle does not count as a
 /// request.
 struct Count {
-    /// One reference from here, and one from each guard.
+    /// The value whose references are counted: this one, and one in the guard of each request.
     running: Arc<Running>,
 }
 

@@ -33,20 +33,20 @@ impl<Id> Member<Id> {
         }
     }
 
-    /// The caller's name for it.
+    /// The caller's name for the member.
     #[must_use]
     #[inline]
     pub fn id(&self) -> &Id {
         &self.id
     }
 
-    /// Its key under the hash policies.
+    /// The key of the member under the hash policies.
     #[must_use]
     pub fn key(&self) -> u64 {
         self.key
     }
 
-    /// Its share relative to the others, at least 1.
+    /// The share of the member relative to the others, at least 1.
     #[must_use]
     pub fn weight(&self) -> u32 {
         self.weight
@@ -56,14 +56,14 @@ impl<Id> Member<Id> {
         self.scale = scale;
     }
 
-    /// Its load relative to its weight and the other members of its balancer. Cannot overflow: see
+    /// The load of the member relative to its weight and the other members of its balancer. Cannot overflow: see
     /// [`scales`](crate::fill::scales).
     #[inline]
     pub(crate) fn fill(&self) -> u64 {
         (self.load.in_flight() as u64).wrapping_mul(u64::from(self.scale))
     }
 
-    /// Its requests in flight; begin one with [`Load::begin`] when it is chosen.
+    /// The requests in flight to the member; begin one with [`Load::begin`] when the member is chosen.
     #[must_use]
     #[inline]
     pub fn load(&self) -> &Load {

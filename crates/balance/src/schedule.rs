@@ -60,7 +60,8 @@ impl Schedule {
     }
 }
 
-/// The same proportions in the smallest numbers, with a bounded sum.
+/// The smallest weights with the proportions of `weights`; the proportions are approximate where the sum would exceed
+/// [`LONGEST_EXACT`].
 fn reduced(weights: &[u32]) -> Vec<u64> {
     let divisor = weights
         .iter()
@@ -92,7 +93,7 @@ fn gcd(mut a: u64, mut b: u64) -> u64 {
 /// chosen and loses the total.
 fn smooth(weights: &[u64]) -> Box<[u32]> {
     let total: u64 = weights.iter().sum();
-    // The total is signed, because the member chosen last is below zero.
+    // The total is signed, because the gain of the member that was chosen last is below zero.
     let total = i64::try_from(total).unwrap_or(i64::MAX);
     let gains: Vec<i64> = weights
         .iter()

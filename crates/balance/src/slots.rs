@@ -12,7 +12,7 @@ pub(crate) struct Slots {
     words: Box<[AtomicU64]>,
     /// The base-two logarithm of the bits of a field: fields do not cross words.
     log_bits: u32,
-    /// A field's bits, set.
+    /// A mask with all bits of one field set.
     mask: u64,
 }
 
