@@ -13,12 +13,12 @@ use adit_trace::Printable;
 
 use crate::status::TunnelOutcome;
 
-/// A refused tunnel is announced again after this; the pause doubles after each announcement of which nothing was
+/// A refused tunnel is announced again after this time; the pause doubles after each announcement of which nothing was
 /// accepted.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-/// A message without a response is repeated after this: control messages may be lost with their stream.
+/// A message without a response is repeated after this time: control messages may be lost with their stream.
 const RESPONSE_WITHIN: Duration = Duration::from_secs(10);
 
 /// The tunnels of one session.
@@ -40,12 +40,12 @@ pub(crate) struct Announcements {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
-    /// The server has not responded to its announcement.
+    /// The server has not responded to the announcement of the tunnel.
     Unknown,
     Accepted {
         public_url: String,
     },
-    /// Another client holds a name that it needs.
+    /// Another client holds a name that the tunnel needs.
     Waiting {
         error: String,
     },
@@ -249,7 +249,7 @@ impl Announcements {
                 .any(|(_, state)| *state == State::Unknown)
     }
 
-    /// One outcome for each tunnel.
+    /// The outcomes of the announcement, one for each tunnel.
     pub(crate) fn outcomes(&self) -> Vec<TunnelOutcome> {
         let outcomes = self.tunnels.iter().map(|(tunnel, state)| {
             let (public_url, error, waiting) = match state {

@@ -148,7 +148,7 @@ impl Client {
         })
     }
 
-    /// Its client id: the one of the settings, or the next free one on this machine.
+    /// The client id: the one of the settings, or the next free one on this machine.
     pub fn client_id(&self) -> String {
         self.state.settings().client_id.clone()
     }

@@ -46,7 +46,7 @@ pub enum EntryError {
     Bind {
         /// The position of the entry in the list, from 0.
         index: usize,
-        /// Its name.
+        /// The name of the entry.
         name: String,
         /// The reason, and how to solve the problem.
         error: BindError,
@@ -56,7 +56,7 @@ pub enum EntryError {
     Socket {
         /// The position of the entry in the list, from 0.
         index: usize,
-        /// Its name.
+        /// The name of the entry.
         name: String,
         /// The error of the system.
         error: std::io::Error,
@@ -82,7 +82,7 @@ pub(crate) struct Entries {
 
 struct Entry {
     settings: EntrySettings,
-    /// Why its upstream cannot be used, by the server's list of upstreams.
+    /// Why the upstream of the entry cannot be used, by the server's list of upstreams.
     error: Option<String>,
     visitors: Visitors,
     drain: watch::Sender<bool>,
@@ -310,7 +310,7 @@ impl Next {
 }
 
 impl Entry {
-    /// Whether its listener can serve for `wanted`.
+    /// Whether the entry's listener can serve for `wanted`.
     fn is_bound_for(&self, wanted: &EntrySettings) -> bool {
         let is_free_choice = wanted.listen.port() == 0;
         self.listening.configured == wanted.listen

@@ -74,12 +74,12 @@ impl Settings {
     }
 }
 
-/// One tunnel: a public entry and its service.
+/// A tunnel: a public entry and its service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelSettings {
-    /// Its name, unique in the group.
+    /// The name of the tunnel, unique in the group.
     pub name: String,
-    /// Protocol of its visitors.
+    /// The protocol of the visitors.
     pub kind: TunnelKind,
     /// How the service is reached.
     pub service: ServiceSettings,
@@ -98,7 +98,7 @@ pub struct TunnelSettings {
     pub weight: u32,
     /// Compression between client and server.
     pub compression: Option<Compression>,
-    /// The layers that its requests pass at the server after routing, in this order (P-1.16).
+    /// The layers that requests pass at the server after routing, in this order (P-1.16).
     pub layers: Vec<LayerConfig>,
 }
 
@@ -161,7 +161,7 @@ impl TunnelKind {
         Self::Udp,
     ];
 
-    /// Its name in settings; the server's capability of carrying it is called the same (P-1.2).
+    /// The name of the protocol in settings, which is also the server's capability of carrying it (P-1.2).
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -172,12 +172,12 @@ impl TunnelKind {
         }
     }
 
-    /// Whether its visitors are routed by host and path.
+    /// Whether the visitors of such a tunnel are routed by host and path.
     pub const fn is_http(self) -> bool {
         matches!(self, Self::Http | Self::Grpc | Self::WebSocket)
     }
 
-    /// The default protocol of its service.
+    /// The default protocol of the service of such a tunnel.
     pub const fn service_protocol(self) -> ServiceProtocol {
         match self {
             Self::Http | Self::WebSocket => ServiceProtocol::Http1,
@@ -191,19 +191,19 @@ impl TunnelKind {
 /// One client entry: a listener on this side that leads to an upstream of the server (F08).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntrySettings {
-    /// Its name, for status and errors.
+    /// The name of the entry, for status and errors.
     pub name: String,
-    /// Protocol of its visitors.
+    /// The protocol of the visitors.
     pub kind: EntryKind,
-    /// Address that it listens on. Port 0: any free one.
+    /// The address that the entry listens on. Port 0: any free one.
     pub listen: SocketAddr,
     /// Name of the upstream.
     pub upstream: TunnelName,
-    /// The compression of its visitors' payload; the server compresses responses as its upstream is configured.
+    /// The compression of the visitors' payload; the server compresses responses as its upstream is configured.
     pub compression: Option<Compression>,
-    /// Proxies in front of it whose `X-Forwarded-*` and `Forwarded` are trusted (P-3.4).
+    /// Proxies in front of the entry whose `X-Forwarded-*` and `Forwarded` are trusted (P-3.4).
     pub trusted_proxies: TrustedProxies,
-    /// The layers that its requests pass before they are sent to the server, in this order. Only HTTP has layers.
+    /// The layers that requests pass before they are sent to the server, in this order. Only HTTP has layers.
     pub layers: Vec<LayerConfig>,
 }
 
@@ -218,7 +218,7 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
-    /// Its name in settings and status.
+    /// The name of the kind in settings and status.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -234,9 +234,9 @@ pub struct ServiceSettings {
     pub host: String,
     /// Port (`local_port`).
     pub port: u16,
-    /// Its protocol.
+    /// The protocol of the service.
     pub protocol: ServiceProtocol,
-    /// How it is reached over TLS, for HTTP/2 only (`local_tls`); `None` is clear text.
+    /// TLS towards the service, for HTTP/2 only (`local_tls`); `None` is clear text.
     pub tls: Option<Tls>,
     /// Replaces the visitor's `Host` (`host_rewrite`).
     pub host_rewrite: Option<String>,
@@ -257,7 +257,8 @@ pub struct Limits {
     pub max_waiting: usize,
     /// The percentage of all permits that one entry may take while others wait; 100: all.
     pub tunnel_share_percent: u8,
-    /// The same percentage for one visitor's address (IPv6: a /64), over all entries.
+    /// The percentage of all permits that the visitors of one address (IPv6: a /64) may take while others wait, over
+    /// all entries.
     pub visitor_share_percent: u8,
     /// A visitor of an entry that sends a body, or reads a response, more slowly than this over `stall` is reset; 0: no
     /// lowest rate.

@@ -9,9 +9,9 @@ use serde::Serialize;
 pub struct Status {
     /// Version of the program.
     pub version: &'static str,
-    /// Its name.
+    /// The client id.
     pub client_id: String,
-    /// Its group.
+    /// The group id.
     pub group_id: String,
     /// Host and port of the server.
     pub server: String,
@@ -27,9 +27,9 @@ pub struct Status {
     pub streams_reopened: u64,
     /// The configuration in force.
     pub config: ConfigStatus,
-    /// Its tunnels, by the last results of the server.
+    /// Tunnels, by the last results of the server.
     pub tunnels: Vec<TunnelStatus>,
-    /// Its entries.
+    /// Client entries.
     pub entries: Vec<EntryStatus>,
     /// Requests open now.
     pub requests: usize,
@@ -65,25 +65,25 @@ pub struct ConfigStatus {
     /// Changes rejected since the start, and the error of the newest change when it was rejected. The program that
     /// loads the configuration sets both.
     pub rejected: u64,
-    /// See `rejected`.
+    /// The error of the newest change when it was rejected (see `rejected`).
     pub last_error: Option<String>,
     /// Keys of the newest configuration that take effect at the next start.
     pub needs_restart: Vec<&'static str>,
 }
 
-/// One entry.
+/// The state of a client entry.
 #[derive(Debug, Clone, Serialize)]
 pub struct EntryStatus {
-    /// Its name.
+    /// The name of the entry.
     pub name: String,
     /// `http` or `tcp`.
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// The address on which the entry listens.
     pub listen: String,
-    /// The upstream it leads to.
+    /// The upstream that the entry leads to.
     pub upstream: String,
-    /// Why its upstream cannot be used, by the server's list of upstreams.
+    /// Why the upstream cannot be used, by the server's list of upstreams.
     pub error: Option<String>,
     /// Visitor connections open now.
     pub connections_open: usize,
@@ -95,7 +95,7 @@ pub struct EntryStatus {
     pub failures: BTreeMap<&'static str, u64>,
 }
 
-/// One tunnel, and the service behind it.
+/// The state of a tunnel, and of the service behind it.
 #[derive(Debug, Clone, Serialize)]
 pub struct TunnelStatus {
     /// The server's result.
@@ -103,18 +103,18 @@ pub struct TunnelStatus {
     pub outcome: TunnelOutcome,
     /// Host and port of the service.
     pub target: String,
-    /// Requests taken so far.
+    /// Requests received so far.
     pub requests: u64,
 }
 
 /// The server's result for one announced tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TunnelOutcome {
-    /// Its name.
+    /// The name of the tunnel.
     pub name: String,
     /// The URL at which visitors reach the tunnel; empty when it was refused.
     pub public_url: String,
-    /// Why it was refused.
+    /// Why the tunnel was refused.
     pub error: Option<String>,
     /// Whether the tunnel was refused and is announced again.
     pub waiting: bool,

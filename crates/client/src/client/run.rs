@@ -31,7 +31,7 @@ const RETIRE_AFTER: Duration = Duration::from_millis(250);
 pub struct Registration {
     /// Epoch of the session.
     pub epoch: u64,
-    /// One outcome for each tunnel.
+    /// The outcomes of the announcement, one for each tunnel.
     pub tunnels: Vec<TunnelOutcome>,
 }
 
