@@ -17,13 +17,13 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 /// The options with which a client is started.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
-    /// Its name.
+    /// The client id.
     pub id: String,
     /// The command line after `adit`.
     pub args: Vec<String>,
     /// Environment variables.
     pub env: Vec<(String, String)>,
-    /// Its state directory.
+    /// The state directory of the client.
     pub state: PathBuf,
 }
 
@@ -46,7 +46,7 @@ impl ClientOptions {
     /// `adit start --config FILE`, on the machine of `server`; the file gets a name in its state directory.
     ///
     /// # Panics
-    /// When the file cannot be written.
+    /// Panics when the file cannot be written.
     #[must_use]
     pub fn file(server: &Server, id: &str, config: &str) -> Self {
         let file = server.state().join(format!("{id}.yaml"));
@@ -118,7 +118,7 @@ impl Client {
         Self { process, options }
     }
 
-    /// Waits until it is connected.
+    /// Waits until the client is connected.
     ///
     /// # Panics
     /// Panics when the client does not connect, or ends.
@@ -132,13 +132,13 @@ impl Client {
         .await;
     }
 
-    /// Its name.
+    /// The client id.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.options.id
     }
 
-    /// Its process id.
+    /// The process id of the client.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.pid()
@@ -149,7 +149,7 @@ impl Client {
         &mut self.process
     }
 
-    /// The address of its status page, once it has announced it.
+    /// The address of the client's status, once the client has announced it.
     #[must_use]
     pub fn admin(&self) -> Option<SocketAddr> {
         let name = format!("{}.{}.json", self.options.id, self.process.pid());
@@ -158,27 +158,27 @@ impl Client {
         announced["admin_addr"].as_str()?.parse().ok()
     }
 
-    /// Its status.
+    /// The status that the client reports.
     pub async fn status(&self) -> Value {
         query(self.admin().expect("an admin address"), "/api/status").await
     }
 
-    /// Kills it, as a crash would.
+    /// Kills the client, as a crash would.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Sends it SIGTERM.
+    /// Sends SIGTERM to the client.
     pub fn terminate(&self) {
         self.process.terminate();
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the client.
     pub async fn exit(&mut self, within: Duration) -> ExitStatus {
         self.process.exit(within).await
     }
 
-    /// Starts it again as the same installation, and waits until it is connected.
+    /// Starts the client again as the same installation, and waits until it is connected.
     ///
     /// # Panics
     /// Panics when the client does not connect.

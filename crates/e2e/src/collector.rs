@@ -24,14 +24,14 @@ use crate::eventually;
 /// One received span.
 #[derive(Debug, Clone)]
 pub struct Collected {
-    /// The service that sent it.
+    /// The name of the service that sent the span.
     pub service: String,
     /// The span.
     pub span: Span,
 }
 
 impl Collected {
-    /// One of its attributes, as text; empty if it is missing.
+    /// An attribute of the span, as text; empty if it is missing.
     pub fn attribute(&self, key: &str) -> String {
         text_of(&self.span.attributes, key)
     }
@@ -74,7 +74,7 @@ impl TraceService for Taken {
 /// Receives traces until it is dropped.
 #[derive(Debug)]
 pub struct Collector {
-    /// Its address.
+    /// The address of the collector.
     pub addr: SocketAddr,
     taken: Taken,
     serving: tokio::task::JoinHandle<()>,
@@ -84,7 +84,7 @@ impl Collector {
     /// Starts a collector on a free port of loopback.
     ///
     /// # Panics
-    /// When no port is free.
+    /// Panics when no port is free.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("an address");
@@ -116,7 +116,7 @@ impl Collector {
     /// The received spans of a trace, as soon as `is_whole` accepts them.
     ///
     /// # Panics
-    /// When the trace does not become complete in time.
+    /// Panics when the trace does not become complete in time.
     pub async fn trace(&self, id: &str, is_whole: impl Fn(&Trace) -> bool) -> Trace {
         eventually("a whole trace", Duration::from_secs(20), async || {
             let trace = self.so_far(id);
@@ -173,7 +173,7 @@ impl Trace {
     /// span that was not exported to this collector, begin with `visitor`.
     ///
     /// # Panics
-    /// When the parent of a span is missing, or two spans have the same id.
+    /// Panics when the parent of a span is missing, or two spans have the same id.
     pub fn paths(&self, above: &str) -> Vec<String> {
         let mut by_id = BTreeMap::new();
         for one in &self.0 {

@@ -8,7 +8,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 /// Repeats `look` until it returns a value.
 ///
 /// # Panics
-/// When it returns none within `within`; `what` names the expected condition.
+/// Panics when `look` returns no value within `within`; `what` names the expected condition.
 pub async fn eventually<T>(
     what: &str,
     within: Duration,
@@ -27,7 +27,7 @@ pub async fn eventually<T>(
 /// The output of `future`.
 ///
 /// # Panics
-/// When that takes longer than `limit`; `what` names the expected result.
+/// Panics when `future` takes longer than `limit`; `what` names the expected result.
 pub async fn within<T>(what: &str, limit: Duration, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(limit, future).await {
         Ok(value) => value,

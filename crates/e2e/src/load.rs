@@ -51,7 +51,7 @@ impl Load {
     /// Waits for two more responses: the second one is to a request that began after the call.
     ///
     /// # Panics
-    /// When a response was not the expected one, or there are no more.
+    /// Panics when a response was not the expected one, or there are no more responses.
     pub async fn goes_on(&self) {
         let mut responses = self.responses.clone();
         let wanted = *responses.borrow() + 2;
@@ -63,7 +63,7 @@ impl Load {
     /// Ends after the response to the running request.
     ///
     /// # Panics
-    /// When a response was not the expected one.
+    /// Panics when a response was not the expected one.
     pub async fn stop(self) {
         self.stop.send_replace(true);
         let ended = within("the last response", LAST_RESPONSE, self.visitor).await;

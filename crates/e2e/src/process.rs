@@ -70,25 +70,25 @@ impl Process {
         }
     }
 
-    /// Its id.
+    /// The process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Its standard output so far.
+    /// The standard output of the process so far.
     #[must_use]
     pub fn stdout(&self) -> String {
         fs::read_to_string(&self.out).unwrap_or_default()
     }
 
-    /// Its standard error so far.
+    /// The standard error of the process so far.
     #[must_use]
     pub fn stderr(&self) -> String {
         fs::read_to_string(&self.err).unwrap_or_default()
     }
 
-    /// The first complete line of its output.
+    /// The first complete line of the process's output.
     ///
     /// # Panics
     /// Panics when the process ends without a line, or prints nothing.
@@ -107,7 +107,7 @@ impl Process {
     }
 
     /// # Panics
-    /// When the process has ended.
+    /// Panics when the process has ended.
     pub fn assert_running(&mut self) {
         if let Some(status) = self.child.try_wait().expect("a child") {
             panic!("{} has ended: {status}\n{}", self.name, self.stderr());
@@ -122,21 +122,21 @@ impl Process {
         self.child.try_wait().expect("a child").is_some()
     }
 
-    /// Kills it, as a crash would.
+    /// Kills the process, as a crash would.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Sends it SIGTERM.
+    /// Sends SIGTERM to the process.
     ///
     /// # Panics
-    /// When the signal cannot be sent.
+    /// Panics when the signal cannot be sent.
     pub fn terminate(&self) {
         self.signal("TERM");
     }
 
-    /// Sends a signal by its name.
+    /// Sends a signal to the process, by the name of the signal.
     ///
     /// # Panics
     /// Panics when the signal cannot be sent.
@@ -147,7 +147,7 @@ impl Process {
         assert!(sent.is_ok_and(|status| status.success()), "kill -{signal}");
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the process.
     ///
     /// # Panics
     /// Panics when the process does not end within `within`.
@@ -179,7 +179,7 @@ impl Drop for Process {
 /// The result of a command that ended by itself.
 #[derive(Debug)]
 pub struct Run {
-    /// Its exit code; `None` if a signal ended it.
+    /// The exit code; `None` if a signal ended the process.
     pub code: Option<i32>,
     /// Standard output.
     pub stdout: String,

@@ -10,7 +10,7 @@ fn process(pid: u32) -> Process {
 /// Resident memory of a process, in bytes.
 ///
 /// # Panics
-/// When the process has ended.
+/// Panics when the process has ended.
 #[must_use]
 pub fn resident_bytes(pid: u32) -> u64 {
     let status = process(pid).status().expect("the status of a live process");
@@ -20,7 +20,7 @@ pub fn resident_bytes(pid: u32) -> u64 {
 /// Threads of a process.
 ///
 /// # Panics
-/// When the process has ended.
+/// Panics when the process has ended.
 #[must_use]
 pub fn threads(pid: u32) -> u64 {
     let status = process(pid).status().expect("the status of a live process");
@@ -30,7 +30,7 @@ pub fn threads(pid: u32) -> u64 {
 /// Open file descriptors of a process.
 ///
 /// # Panics
-/// When the process has ended.
+/// Panics when the process has ended.
 #[must_use]
 pub fn descriptors(pid: u32) -> usize {
     process(pid)
@@ -41,7 +41,7 @@ pub fn descriptors(pid: u32) -> usize {
 /// The soft and the hard limit of open descriptors of a process.
 ///
 /// # Panics
-/// When the process has ended, or has no limit.
+/// Panics when the process has ended, or has no limit.
 #[must_use]
 pub fn descriptor_limits(pid: u32) -> (u64, u64) {
     let limits = process(pid).limits().expect("the limits of a live process");
@@ -56,7 +56,7 @@ pub fn descriptor_limits(pid: u32) -> (u64, u64) {
 /// CPU time of a process, in clock ticks.
 ///
 /// # Panics
-/// When the process has ended.
+/// Panics when the process has ended.
 #[must_use]
 pub fn cpu_ticks(pid: u32) -> u64 {
     let stat = process(pid).stat().expect("the times of a live process");
@@ -66,7 +66,7 @@ pub fn cpu_ticks(pid: u32) -> u64 {
 /// Raises the limit of open descriptors of this process to `wanted`, if it is lower.
 ///
 /// # Panics
-/// When the system does not allow it.
+/// Panics when the system does not allow it.
 pub fn allow_descriptors(wanted: u64) {
     let limits = Process::myself().and_then(|process| process.limits());
     let soft = match limits

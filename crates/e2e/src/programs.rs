@@ -69,9 +69,9 @@ pub async fn ran(name: &str, args: &[&str], env: &[(&str, &str)], dir: &Path) ->
 #[derive(Debug)]
 pub struct Program {
     process: Process,
-    /// Its address.
+    /// The address of the program.
     pub addr: SocketAddr,
-    /// Its files; other users can read the directory.
+    /// The files of the program; other users can read the directory.
     pub dir: TempDir,
 }
 
@@ -100,7 +100,7 @@ impl Program {
         .await;
     }
 
-    /// Its process.
+    /// The process of the program.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }

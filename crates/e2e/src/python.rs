@@ -57,7 +57,7 @@ pub fn script(name: &str) -> String {
 #[derive(Debug)]
 pub struct PythonService {
     process: Process,
-    /// Its address.
+    /// The address of the service.
     pub addr: SocketAddr,
     dir: TempDir,
 }
@@ -78,12 +78,12 @@ impl PythonService {
         }
     }
 
-    /// Its process.
+    /// The process of the service.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
 
-    /// Its files.
+    /// The directory with the files of the service.
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
@@ -93,7 +93,7 @@ impl PythonService {
 /// Runs a script that visits `addr` with the host `host` and prints a line for each check that succeeded.
 ///
 /// # Panics
-/// When a check fails.
+/// Panics when a check fails.
 pub async fn visit(name: &str, addr: SocketAddr, host: &str, checks: &[&str]) -> Vec<String> {
     let dir = tempfile::tempdir().expect("a directory");
     let (script, addr) = (script(name), addr.to_string());

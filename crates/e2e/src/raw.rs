@@ -40,7 +40,7 @@ impl Read {
     /// The status of the first response.
     ///
     /// # Panics
-    /// When the bytes do not begin with a response.
+    /// Panics when the bytes do not begin with a response.
     #[must_use]
     pub fn status(&self) -> u16 {
         let text = self.text();
@@ -76,7 +76,7 @@ impl Raw {
     /// Connects.
     ///
     /// # Panics
-    /// When the connection is refused.
+    /// Panics when the connection is refused.
     pub async fn connect(addr: SocketAddr) -> Self {
         let stream = TcpStream::connect(addr).await.expect("a connection");
         stream.set_nodelay(true).expect("a socket option");
@@ -86,7 +86,7 @@ impl Raw {
     /// Connects with a receive buffer of a few KiB, so that unread bytes wait at the sender.
     ///
     /// # Panics
-    /// When the connection is refused.
+    /// Panics when the connection is refused.
     pub async fn narrow(addr: SocketAddr, receive_buffer_bytes: u32) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket
@@ -99,7 +99,7 @@ impl Raw {
     /// Sends bytes.
     ///
     /// # Panics
-    /// When the other side is gone.
+    /// Panics when the other side is gone.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.expect("sent");
     }
@@ -150,7 +150,7 @@ impl Raw {
     /// Ends the connection with a reset.
     ///
     /// # Panics
-    /// When the socket does not allow it.
+    /// Panics when the socket does not allow it.
     pub fn reset(self) {
         socket2::SockRef::from(&self.stream)
             .set_linger(Some(Duration::ZERO))

@@ -27,7 +27,7 @@ const CANCEL: u32 = 8;
 /// The faults of a connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Fault {
-    /// Whether it is reset, in both directions.
+    /// Whether the connection is reset, in both directions.
     is_cut: bool,
     /// The HTTP/2 stream that both ends receive a reset for.
     reset: Option<u32>,
@@ -52,7 +52,7 @@ impl Relay {
     /// A relay to `server`.
     ///
     /// # Panics
-    /// When all ports are in use.
+    /// Panics when all ports are in use.
     pub async fn start(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("an address");
@@ -85,7 +85,7 @@ impl Relay {
     /// Resets a connection, by its number from 0.
     ///
     /// # Panics
-    /// When there was no such connection.
+    /// Panics when there was no such connection.
     pub fn cut(&self, connection: usize) {
         self.fault(connection, |fault| fault.is_cut = true);
     }
@@ -93,7 +93,7 @@ impl Relay {
     /// Resets one HTTP/2 stream of a connection. Frames of the stream in transit are lost.
     ///
     /// # Panics
-    /// When there was no such connection.
+    /// Panics when there was no such connection.
     pub fn reset_stream(&self, connection: usize, stream: u32) {
         self.fault(connection, |fault| fault.reset = Some(stream));
     }

@@ -10,7 +10,7 @@ use tokio::{
 /// Listens on loopback and runs a script for each connection. Dropping it ends the listener and all connections.
 #[derive(Debug)]
 pub struct Scripted {
-    /// Its address.
+    /// The address of the service.
     pub addr: SocketAddr,
     accepting: JoinHandle<()>,
 }
@@ -19,7 +19,7 @@ impl Scripted {
     /// Starts a service with this script.
     ///
     /// # Panics
-    /// When all ports are in use.
+    /// Panics when all ports are in use.
     pub async fn start<F>(script: impl Fn(TcpStream) -> F + Send + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,

@@ -26,7 +26,7 @@ pub struct ServerOptions {
     pub config: String,
     /// Environment variables in addition to the addresses and the state directory.
     pub env: Vec<(String, String)>,
-    /// Its state directory, if it must exist before the server.
+    /// The state directory, if it must exist before the server.
     pub state: Option<Arc<TempDir>>,
 }
 
@@ -56,7 +56,7 @@ pub fn own_address() -> Ipv4Addr {
 }
 
 impl Server {
-    /// Starts a server in which only its addresses are set.
+    /// Starts a server with a configuration that sets only the addresses.
     pub async fn plain() -> Self {
         Self::start(ServerOptions::default()).await
     }
@@ -98,19 +98,19 @@ impl Server {
         }
     }
 
-    /// Its state directory, where clients of the same machine find it.
+    /// The state directory, where clients of the same machine find the server.
     #[must_use]
     pub fn state(&self) -> &Path {
         self.state.path()
     }
 
-    /// The file with the token that it generated.
+    /// The file with the token that the server generated.
     #[must_use]
     pub fn token_file(&self) -> PathBuf {
         self.state().join("token")
     }
 
-    /// The token that it generated.
+    /// The token that the server generated.
     ///
     /// # Panics
     /// Panics when the server has generated no token.
@@ -122,7 +122,7 @@ impl Server {
             .to_owned()
     }
 
-    /// Its process id.
+    /// The process id of the server.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.pid()
@@ -133,20 +133,21 @@ impl Server {
         &mut self.process
     }
 
-    /// Replaces its file as an editor does: by a new file with the same name. It must have been started with one.
+    /// Replaces the server's file as an editor does: by a new file with the same name. The server must have been
+    /// started with a file.
     ///
     /// # Panics
-    /// When the file cannot be written.
+    /// Panics when the file cannot be written.
     pub fn replace_config(&self, config: &str) {
         let aside = self.state().join("server.yaml.new");
         fs::write(&aside, config).expect("a config file");
         fs::rename(&aside, self.state().join("server.yaml")).expect("a config file");
     }
 
-    /// Replaces its file, and waits until the server has applied `revision`.
+    /// Replaces the server's file, and waits until the server has applied `revision`.
     ///
     /// # Panics
-    /// When the server does not apply it.
+    /// Panics when the server does not apply it.
     pub async fn follows(&self, config: &str, revision: u64) {
         self.replace_config(config);
         let what = format!("revision {revision} in force");
@@ -157,27 +158,27 @@ impl Server {
         .await;
     }
 
-    /// Its status.
+    /// The status that the server reports.
     pub async fn status(&self) -> Value {
         query(self.admin, "/api/status").await
     }
 
-    /// Kills it, as a crash would.
+    /// Kills the server, as a crash would.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Sends it SIGTERM.
+    /// Sends SIGTERM to the server.
     pub fn terminate(&self) {
         self.process.terminate();
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the server.
     pub async fn exit(&mut self, within: Duration) -> ExitStatus {
         self.process.exit(within).await
     }
 
-    /// Starts it again on the same addresses, with the same state directory.
+    /// Starts the server again on the same addresses, with the same state directory.
     ///
     /// # Panics
     /// Panics when the server does not start.
@@ -196,7 +197,7 @@ impl Server {
     /// Waits until `clients` clients accept requests.
     ///
     /// # Panics
-    /// When they do not connect.
+    /// Panics when the clients do not connect.
     pub async fn wait_for_clients(&self, clients: usize) {
         let what = format!("{clients} routable clients");
         eventually(&what, READY_WITHIN, async || {

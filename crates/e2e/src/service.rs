@@ -69,9 +69,9 @@ impl ServiceStats {
 /// A service on a port of its own. Dropping it ends all of its connections.
 #[derive(Debug)]
 pub struct Service {
-    /// Its address.
+    /// The address of the service.
     pub addr: SocketAddr,
-    /// Its counters.
+    /// The counters of the service.
     pub stats: Arc<ServiceStats>,
     /// Held responses continue when this is true.
     pub release: watch::Sender<bool>,
@@ -116,7 +116,7 @@ impl Service {
     /// A service that handles each request with `handler`.
     ///
     /// # Panics
-    /// When all ports are in use.
+    /// Panics when all ports are in use.
     pub async fn start<F>(handler: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Handled> + Send + 'static,
@@ -169,7 +169,7 @@ impl Service {
         self.release.send_replace(true);
     }
 
-    /// Its port.
+    /// The port of the service.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.addr.port()

@@ -26,15 +26,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A complete response.
 #[derive(Debug, Clone)]
 pub struct FullResponse {
-    /// Its status.
+    /// The status code.
     pub status: StatusCode,
-    /// The protocol's version.
+    /// The version of the protocol.
     pub version: Version,
-    /// Its header lines.
+    /// The header lines.
     pub headers: HeaderMap,
-    /// Its body.
+    /// The body.
     pub body: Bytes,
-    /// Its trailers.
+    /// The trailers.
     pub trailers: Option<HeaderMap>,
 }
 
@@ -64,7 +64,7 @@ enum Sender {
     Http2(http2::SendRequest<Body>),
 }
 
-/// One connection to a server's public port. Closed when dropped.
+/// A connection to a server's public port, which is closed when this is dropped.
 pub struct Visitor {
     sender: Sender,
     host: String,
@@ -89,7 +89,7 @@ impl Visitor {
     /// Connects over HTTP/1.1.
     ///
     /// # Panics
-    /// When the connection is refused.
+    /// Panics when the connection is refused.
     pub async fn http1(addr: SocketAddr, host: &str) -> Self {
         let stream = TcpStream::connect(addr).await.expect("a connection");
         Self::http1_on(stream, host).await
@@ -98,7 +98,7 @@ impl Visitor {
     /// Connects over HTTP/1.1, from an address of this machine.
     ///
     /// # Panics
-    /// When the connection is refused, or the address does not belong to this machine.
+    /// Panics when the connection is refused, or the address does not belong to this machine.
     pub async fn http1_from(source: IpAddr, addr: SocketAddr, host: &str) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind((source, 0).into()).expect("an address of ours");
@@ -125,7 +125,7 @@ impl Visitor {
     /// connection.
     ///
     /// # Panics
-    /// When the connection is refused.
+    /// Panics when the connection is refused.
     pub async fn http2(addr: SocketAddr, host: &str) -> Self {
         let stream = TcpStream::connect(addr).await.expect("a connection");
         stream.set_nodelay(true).expect("a socket option");
@@ -148,7 +148,7 @@ impl Visitor {
     /// A request for this connection's host.
     ///
     /// # Panics
-    /// When the path is invalid.
+    /// Panics when the path is invalid.
     #[must_use]
     pub fn request(&self, method: &Method, path: &str, body: Body) -> Request<Body> {
         let builder = Request::builder().method(method.clone());
@@ -179,7 +179,7 @@ impl Visitor {
     /// Another visitor on the same HTTP/2 connection; it must not outlive this one.
     ///
     /// # Panics
-    /// Over HTTP/1.1.
+    /// Panics over HTTP/1.1.
     #[must_use]
     pub fn share(&self) -> Self {
         match &self.sender {
@@ -203,7 +203,7 @@ impl Visitor {
     /// Sends a GET request and reads the response.
     ///
     /// # Panics
-    /// When the connection ends before the response does, or the response does not arrive.
+    /// Panics when the connection ends before the response does, or the response does not arrive.
     pub async fn get(&mut self, path: &str) -> FullResponse {
         let request = self.request(&Method::GET, path, empty());
         let response = within(path, PATIENCE, self.whole(request)).await;
@@ -213,7 +213,7 @@ impl Visitor {
     /// Sends a POST request and reads the response.
     ///
     /// # Panics
-    /// When the connection ends before the response does, or the response does not arrive.
+    /// Panics when the connection ends before the response does, or the response does not arrive.
     pub async fn post(&mut self, path: &str, body: Body) -> FullResponse {
         let request = self.request(&Method::POST, path, body);
         let response = within(path, PATIENCE, self.whole(request)).await;
@@ -241,7 +241,7 @@ pub async fn full_response(response: Response<Incoming>) -> hyper::Result<FullRe
 /// Sends a GET request on a connection of its own.
 ///
 /// # Panics
-/// When the connection ends before the response does.
+/// Panics when the connection ends before the response does.
 pub async fn get(addr: SocketAddr, host: &str, path: &str) -> FullResponse {
     Visitor::http1(addr, host).await.get(path).await
 }
@@ -249,7 +249,7 @@ pub async fn get(addr: SocketAddr, host: &str, path: &str) -> FullResponse {
 /// Sends a POST request on a connection of its own.
 ///
 /// # Panics
-/// When the connection ends before the response does.
+/// Panics when the connection ends before the response does.
 pub async fn post(
     addr: SocketAddr,
     host: &str,

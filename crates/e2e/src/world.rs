@@ -64,7 +64,7 @@ impl World {
     /// The service.
     ///
     /// # Panics
-    /// When the caller has another one.
+    /// Panics when the world was started without a service of its own.
     #[must_use]
     pub fn service(&self) -> &Service {
         self.service.as_ref().expect("a service of this world")

@@ -19,7 +19,7 @@ async fn demo_once_checks_itself() {
     assert_eq!(once.code, Some(0), "{}\n{}", once.stdout, once.stderr);
 }
 
-/// Prints the URL first, serves it, and ends after a signal.
+/// The demonstration prints the URL first, serves it, and ends after a signal.
 #[tokio::test]
 async fn demo_serves_until_it_is_ended() {
     let dir = tempfile::tempdir().unwrap();

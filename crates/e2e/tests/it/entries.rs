@@ -64,7 +64,7 @@ async fn listening(client: &Client) -> Vec<SocketAddr> {
     entries.iter().map(addr).collect()
 }
 
-/// One upstream of HTTP servers, and one entry for it.
+/// A server with an upstream of HTTP servers, and a client with an entry for it.
 async fn erp(services: &[&Service], also: Also<'_>) -> Office {
     office(
         &format!("[{}]", upstream("erp", "http1", services)),
@@ -428,7 +428,7 @@ async fn grpc_crosses_an_entry() {
     assert_eq!(held.len(), 11, "{held:?}");
 }
 
-/// F05, F08: the same for WebSocket.
+/// F05, F08: WebSockets cross an entry as they cross a tunnel.
 #[tokio::test]
 async fn websocket_crosses_an_entry() {
     let service = PythonService::start("ws_service.py").await;

@@ -29,7 +29,7 @@ const WORKERS: u64 = 6;
 const ROUNDS: u64 = 30;
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A datagram that has not returned by then is sent again.
+/// A datagram that has not returned after this time is sent again.
 const LOST_AFTER: Duration = Duration::from_millis(500);
 
 /// `length` bytes of the pattern.

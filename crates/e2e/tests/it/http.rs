@@ -91,14 +91,14 @@ async fn plain_methods(visitor: &mut Visitor) {
     assert_eq!(visitor.get("/who").await.text(), "site");
 }
 
-/// F03.
+/// F03: methods and statuses cross the tunnel unchanged for a visitor over HTTP/1.1.
 #[tokio::test]
 async fn methods_and_statuses_over_http1() {
     let world = World::site().await;
     plain_methods(&mut world.http1().await).await;
 }
 
-/// F03.
+/// F03: methods and statuses cross the tunnel unchanged for a visitor over HTTP/2.
 #[tokio::test]
 async fn methods_and_statuses_over_http2() {
     let world = World::site().await;
@@ -107,7 +107,7 @@ async fn methods_and_statuses_over_http2() {
     assert_eq!(visitor.get("/who").await.version, Version::HTTP_2);
 }
 
-/// F03: a service over HTTP/2 in clear text.
+/// F03: methods and statuses cross the tunnel unchanged from a service over HTTP/2 in clear text.
 #[tokio::test]
 async fn methods_and_statuses_of_an_h2c_service() {
     let world = World::h2c().await;
@@ -159,21 +159,21 @@ async fn bodies_both_ways(visitor: &mut Visitor) {
     }
 }
 
-/// F03, P-3.2: bodies of every size, with and without a length, in both directions.
+/// F03, P-3.2: bodies of every size, with and without a length, cross in both directions, with an HTTP/1.1 visitor.
 #[tokio::test]
 async fn bodies_with_and_without_length_over_http1() {
     let world = World::site().await;
     bodies_both_ways(&mut world.http1().await).await;
 }
 
-/// F03.
+/// F03, P-3.2: bodies of every size, with and without a length, cross in both directions, with an HTTP/2 visitor.
 #[tokio::test]
 async fn bodies_with_and_without_length_over_http2() {
     let world = World::site().await;
     bodies_both_ways(&mut world.http2().await).await;
 }
 
-/// F03.
+/// F03, P-3.2: bodies of every size, with and without a length, cross to and from a service over HTTP/2.
 #[tokio::test]
 async fn bodies_with_and_without_length_to_an_h2c_service() {
     let world = World::h2c().await;

@@ -329,7 +329,7 @@ async fn one_stalled_download_does_not_hold_its_http2_connection() {
     stalled_download_beside_others(&World::site().await).await;
 }
 
-/// F11.
+/// F11: a stalled upload delays no other request on the visitor's HTTP/2 connection.
 #[tokio::test]
 async fn one_stalled_upload_does_not_hold_its_http2_connection() {
     stalled_upload_beside_others(&World::site().await).await;
@@ -341,7 +341,7 @@ async fn one_stalled_download_does_not_hold_a_shared_h2c_service() {
     stalled_download_beside_others(&World::h2c().await).await;
 }
 
-/// F11.
+/// F11: a stalled upload delays no other request on the shared connections to an h2c service.
 #[tokio::test]
 async fn one_stalled_upload_does_not_hold_a_shared_h2c_service() {
     stalled_upload_beside_others(&World::h2c().await).await;

@@ -39,7 +39,7 @@ async fn responds_with(visitor: &mut Visitor, path: &str, status: u16) -> FullRe
 
 const GUARDED: &str = "[{ response_headers: { set: { x-tunnel: web } } }, \
      { require_header: { name: x-key, values: [the-key] } }]";
-/// The same two layers in the other order.
+/// The layers of `GUARDED` in the other order.
 const UNMARKED: &str = "[{ require_header: { name: x-key, values: [the-key] } }, \
      { response_headers: { set: { x-tunnel: web } } }]";
 const CLOSED: &str =

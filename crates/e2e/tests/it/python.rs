@@ -238,7 +238,8 @@ async fn an_overrun_of_credit_costs_only_its_request() {
     is_served(&server).await;
 }
 
-/// P-1.2, P-1.3, P-1.5, P-1.8.
+/// P-1.2, P-1.3, P-1.5, P-1.8: each refusal has its status and reason, and a new session of the same instance takes
+/// over.
 #[tokio::test]
 async fn refusals_name_their_reason_and_the_same_instance_takes_over() {
     let server = Server::plain().await;

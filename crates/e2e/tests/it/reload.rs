@@ -179,7 +179,7 @@ async fn requests_go_on_while_the_server_of_an_upstream_changes() {
     assert_eq!(status["visitors"]["failures"], serde_json::json!({}));
 }
 
-/// The line and the column of the mistake are in the log, and the metric counts it.
+/// The line and the column of the mistake are in the log, and the metric counts the rejected change.
 #[tokio::test]
 async fn an_invalid_file_changes_nothing_until_it_is_valid() {
     let good = "server:\n  max_clients: 10\n";

@@ -87,7 +87,7 @@ impl Service {
         }
     }
 
-    /// Waits until its state fulfils this condition.
+    /// Waits until the state of the service fulfils this condition.
     pub(crate) async fn until(&self, what: &str, is_so: impl FnMut(&Seen) -> bool) -> Seen {
         let mut seen = self.seen.clone();
         let seen = adit_e2e::within(what, crate::grpc_tonic::SOON, seen.wait_for(is_so)).await;
