@@ -21,7 +21,7 @@ pub enum Protocol {
     Udp,
 }
 
-/// Version of the PROXY header, which gives a TCP service the addresses of its visitor (P-10.5).
+/// Version of the PROXY header, which passes the addresses of the visitor to a TCP service (P-10.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ProxyProtocol {
     /// Text.
@@ -37,7 +37,7 @@ pub struct ServiceConfig {
     pub host: String,
     /// Port.
     pub port: u16,
-    /// Its protocol.
+    /// The protocol of the service.
     pub protocol: Protocol,
     /// TLS towards the service; `None` is clear text. For HTTP/2 only: requests to other services with TLS are reset.
     pub tls: Option<Tls>,
@@ -82,7 +82,7 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// The time without progress after which a service that does not read the request fails it.
     pub stall_timeout: Duration,
-    /// The same time for TCP services and WebSockets, whose programs may be suspended for longer.
+    /// The stall timeout of TCP services and WebSockets, whose programs may be suspended for longer.
     pub tcp_stall_timeout: Duration,
     /// The time without data after which TCP keepalive probes are sent on connections of TCP services, WebSockets and
     /// upgrades; `None` sends none.

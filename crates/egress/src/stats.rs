@@ -45,7 +45,7 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// The values that are counted here; connections of pools are not among them.
+    /// The values of these counters; connections of pools are not among them.
     pub(crate) fn stats(&self) -> Stats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let websockets = self.websockets.load(Ordering::Relaxed);

@@ -22,7 +22,7 @@ pub(crate) enum DialError {
         #[source]
         error: io::Error,
     },
-    /// Neither a connection nor a refusal within the timeout.
+    /// There was neither a connection nor a refusal within the timeout.
     #[error("no connection to {address} within {timeout:?}")]
     TimedOut {
         address: HostPort,

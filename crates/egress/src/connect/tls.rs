@@ -37,12 +37,12 @@ pub struct Tls {
 /// How a service's certificate is verified.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub enum Trust {
-    /// Against the trust store of the system.
+    /// The certificate is verified against the trust store of the system.
     #[default]
     System,
-    /// Against these certificates alone.
+    /// The certificate is verified against these certificates alone.
     Roots(Roots),
-    /// Not at all (insecure): an attacker between the two ends can read and change everything.
+    /// The certificate is not verified (insecure): an attacker between the two ends can read and change everything.
     Anyone,
 }
 

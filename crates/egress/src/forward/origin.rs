@@ -11,7 +11,7 @@ pub struct RequestOwner {
     pub user: Box<str>,
     /// The client's group.
     pub group: Box<str>,
-    /// The client at the other end of the link, or this one.
+    /// The client at the other end of the link, or this client itself.
     pub client: Box<str>,
 }
 

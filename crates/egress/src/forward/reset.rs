@@ -63,7 +63,7 @@ fn log_failure(open: &Open, code: ResetCode, detail: &str) {
         ResetCode::FlowControl | ResetCode::Internal | ResetCode::Unspecified => {
             "this is a bug in adit"
         }
-        // These are caused by the visitor, or intended by this side.
+        // These resets are caused by the visitor, or intended by this side.
         ResetCode::Cancelled | ResetCode::Refused | ResetCode::Stalled | ResetCode::Draining => {
             return;
         }

@@ -1,9 +1,9 @@
 //! Services over HTTP/1.1: a small client on `httparse`.
 //!
-//! One task holds one connection and serves one request after the other. A request goes from the pool to a connection
-//! (`connection`), which writes it (`request_writer`) and forwards the response (`response_reader`) in one loop
-//! (`exchange`): from the socket's buffer to the lane without a copy. The parsers of untrusted bytes are public for the
-//! fuzz tests.
+//! One task holds one connection and serves one request after the other. A request is passed from the pool to a
+//! connection (`connection`), which writes it (`request_writer`) and forwards the response (`response_reader`) in one
+//! loop (`exchange`): from the socket's buffer to the lane without a copy. The parsers of untrusted bytes are public
+//! for the fuzz tests.
 
 mod body_framing;
 mod chunked;

@@ -84,7 +84,7 @@ enum FlowEnd {
     ByPeer,
     /// No datagram in either direction for too long, and the peer has not ended the flow either.
     Silent,
-    /// The opener does not wait for it any more.
+    /// The opener does not wait for the flow any more.
     Abandoned,
     Unreachable(UnreachableError),
 }
@@ -166,7 +166,7 @@ struct Flow<'f> {
 /// How much was received from one side in a turn.
 enum Read {
     All,
-    /// There may be more to receive.
+    /// There may be more datagrams to receive.
     Some,
 }
 

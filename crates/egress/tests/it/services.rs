@@ -175,7 +175,7 @@ async fn a_large_response_comes_whole() {
     assert_eq!(link.egress.stats().dialled, 1);
 }
 
-/// P-3.10.
+/// P-3.10: a request whose target is neither a path nor, for `OPTIONS`, `*` is reset, and no service is dialled.
 #[tokio::test]
 async fn a_target_of_another_form_than_a_path_is_reset() {
     let port = fixed("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;

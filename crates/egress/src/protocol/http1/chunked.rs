@@ -60,7 +60,7 @@ enum State {
     Data,
     DataCr,
     DataLf,
-    /// At the start of a line after the last chunk.
+    /// The start of a line after the last chunk.
     Line,
     Trailer,
     TrailerLf,

@@ -133,7 +133,7 @@ impl Connection {
         let deadline = Instant::now() + pool.resources.config.idle_timeout;
         let driver = &mut self.driver;
         let woken = poll_fn(|cx| {
-            // The socket is checked first: a request that arrives together with the end goes to a new connection.
+            // The socket is checked first: a request that arrives together with the end is sent on a new connection.
             if poll_unsolicited(cx, socket).is_ready() {
                 return Poll::Ready(None);
             }

@@ -35,9 +35,9 @@ pub(super) enum After {
     Close,
     /// The visitor's direction was aborted: the service receives the bytes before the abort, and then a reset.
     ResetBehind,
-    /// It was dead before the exchange: this request is to be sent again on a new one.
+    /// The connection was dead before the exchange: this request is to be sent again on a new connection.
     Retry(Http1Request),
-    /// It has changed to another protocol; these are its first bytes from the service.
+    /// The connection has changed to another protocol; these are the first bytes of that protocol from the service.
     Upgraded(Http1Request, Bytes),
 }
 

@@ -23,7 +23,7 @@ pub(super) enum RequestBody {
 /// How a request's body is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestFraming {
-    /// By its length: this many bytes have not been written yet.
+    /// A body with a length: this many bytes have not been written yet.
     Length(u64),
     Chunked,
 }

@@ -87,7 +87,7 @@ impl RequestWriter {
         }
     }
 
-    /// Begins a request, whose body comes from `recv`.
+    /// Begins a request, whose body is received from `recv`.
     pub(super) fn begin(&mut self, recv: RecvHalf, now: Instant) {
         self.clear();
         self.recv = Some(recv);

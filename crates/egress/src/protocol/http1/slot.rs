@@ -47,7 +47,7 @@ impl Slot {
         Ok(())
     }
 
-    /// The request that was put here; `None` when the slot is closed.
+    /// The request that was put into the slot; `None` when the slot is closed.
     pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<Option<Http1Request>> {
         let mut state = self.lock();
         if let Some(request) = state.request.take() {

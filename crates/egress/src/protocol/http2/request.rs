@@ -52,7 +52,7 @@ impl Http2Head {
         matches!(self, Self::Grpc(_))
     }
 
-    /// Counts the interim responses to it; `None` for gRPC, whose responses have no interim heads on the wire.
+    /// Counts the interim responses to the request; `None` for gRPC, whose responses have no interim heads on the wire.
     pub(super) fn interim(&self) -> Option<InterimResponses> {
         let Self::Http(head) = self else {
             return None;

@@ -16,7 +16,7 @@ use crate::{
 pub(super) struct Rejection {
     pub(super) head: ResponseHead,
     pub(super) lines: Vec<HeaderLine>,
-    /// The bytes after its head.
+    /// The bytes after the head of the response.
     pub(super) rest: Vec<u8>,
 }
 
