@@ -4,7 +4,7 @@ use crate::sync::{Arc, AtomicU64, Ordering};
 
 /// A bounded number of bytes from which many requests borrow: that of a link, below that of the process (P-4.6, F13).
 ///
-/// A handle: clones share the same bytes. Charges go through every level or none. No other memory depends on the
+/// A handle: clones share the same bytes. A charge is counted at every level or at none. No other memory depends on the
 /// counters, so that all operations are relaxed.
 ///
 /// The caller measures what it charges: the buffers that are pinned, not the slices that pin them (P-4.7).
@@ -28,7 +28,7 @@ impl Budget {
         Self::with(capacity, None)
     }
 
-    /// A budget whose charges count here too.
+    /// A budget below this one: its charges count in both.
     #[must_use]
     pub fn child(&self, capacity: u64) -> Self {
         Self::with(capacity, Some(self.clone()))
@@ -70,8 +70,8 @@ impl Budget {
         }
     }
 
-    /// Returns `bytes`, here and to all parents. Returning more than was charged is an error of the caller; the counter
-    /// stops at zero.
+    /// Returns `bytes` to this budget and to all of its parents. Returning more than was charged is an error of the
+    /// caller; the counter stops at zero.
     pub fn release(&self, bytes: u64) {
         self.level.give_back(bytes);
         if let Some(above) = &self.level.above {
@@ -105,7 +105,8 @@ impl Budget {
         self.level.capacity.store(capacity, Ordering::Relaxed);
     }
 
-    /// Whether more than seven eighths are used, here or by a parent: time to return bytes instead of borrowing more.
+    /// Whether more than seven eighths of this budget or of a parent are used: time to return bytes instead of
+    /// borrowing more.
     #[must_use]
     pub fn is_pressed(&self) -> bool {
         let capacity = self.capacity();

@@ -48,7 +48,7 @@ const KEPT_KEYS: usize = 256;
 pub struct FairSender<K, I> {
     quantum: u64,
     index: HashMap<K, u32>,
-    /// By place. Queues whose place is in no ring are unused.
+    /// The queues of the keys, by their places. A queue whose place is in no ring is unused.
     queues: Vec<Queue<K, I>>,
     vacant: Vec<u32>,
     /// All keys in the order of their turns. The key whose turn it is has something queued.
@@ -100,7 +100,7 @@ impl<K: Copy + Eq + Hash, I> FairSender<K, I> {
         }
     }
 
-    /// Queues an item after those of the same key. If the key had none, the item goes early if it fits into a turn.
+    /// Queues an item after those of the same key. If the key had none, the item is sent early if it fits into a turn.
     pub fn push(&mut self, key: K, item: I, cost: u64) {
         self.total_cost = self.total_cost.saturating_add(cost);
         let place = match self.index.get(&key) {
@@ -157,7 +157,7 @@ impl<K: Copy + Eq + Hash, I> FairSender<K, I> {
         }
     }
 
-    /// The head of a key in `early`, unless it costs more than may go early now.
+    /// The head of a key in `early`, unless it costs more than may be sent early now.
     fn pop_early(&mut self, place: u32) -> Option<(K, I)> {
         let queue = &mut self.queues[place as usize];
         let lead = self.lead;

@@ -76,7 +76,7 @@ pub struct Permit {
 ///
 /// # Cancel safety
 ///
-/// Dropping it frees the place. A permit that was already given to it goes to the next in the line.
+/// Dropping it frees the place. A permit that was already given to it is passed to the next task in the line.
 #[must_use = "a future does nothing unless it is polled"]
 pub struct Acquire {
     /// Moves into the permit; `None` once this has completed.
@@ -98,9 +98,9 @@ struct State {
 
 /// How a permit was taken.
 enum Taken {
-    /// While permits were plenty.
+    /// Without the lock, while permits were plenty.
     Uncounted,
-    /// Under the lock, for its claim.
+    /// Under the lock, and counted for the claim of its task.
     Counted,
 }
 
@@ -341,7 +341,7 @@ impl Gate {
         self.give_back_counted(None);
     }
 
-    /// Under the lock.
+    /// Returns a permit under the lock, and stops counting it for its claim.
     fn give_back_counted(&self, claim: Option<Claim>) {
         let mut state = self.lock();
         if let Some(claim) = claim {
@@ -557,13 +557,13 @@ impl Drop for Acquire {
 }
 
 impl Permit {
-    /// Whether tasks wait for permits of its gate.
+    /// Whether tasks wait for permits of this permit's gate.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
         self.gate.waiting() > 0
     }
 
-    /// Its gate.
+    /// The gate that the permit is from.
     #[must_use]
     pub const fn gate(&self) -> &Arc<Gate> {
         &self.gate

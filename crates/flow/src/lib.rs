@@ -23,7 +23,8 @@
 //! Leaves to the caller: time (a bounded wait at the gate is the caller's timer), sending the windows, measuring what a
 //! buffer pins (P-4.7), and control messages, which are sent before the items of the fair sender (P-5.1).
 //!
-//! Costs: constant time per call, without allocation, except where a queue grows; the fair sender's `pop` is amortised. Numbers come from the bench groups `flow/*`.
+//! Costs: constant time per call, without allocation, except where a queue grows; the fair sender's `pop` is amortised.
+//! The numbers are from the bench groups `flow/*`.
 //!
 //! Proof: `tests/properties.rs` compares both ends, the budgets and the fair sender with simple models; `tests/loom.rs`
 //! runs concurrent calls of gate and budget in every order.

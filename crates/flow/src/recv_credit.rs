@@ -520,7 +520,7 @@ mod tests {
 
     #[test]
     fn halves_under_pressure_and_gives_back_at_once() {
-        // P-4.3, P-4.6: 4 W borrowed from a budget of 8 W, which comes under pressure.
+        // P-4.3, P-4.6: 4 W are borrowed from a budget of 8 W, which is then under pressure.
         let budget = Budget::new(8 * W);
         let mut credit = credit();
         take(&mut credit, W);

@@ -146,7 +146,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// Promises 1 to 5.
+    /// Promises 1 to 5: credit, limits and budgets hold after every step.
     #[test]
     fn credit_is_honoured_limited_and_never_stuck(
         steps in steps(),
@@ -354,7 +354,7 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
 }
 
 proptest! {
-    /// Promises 6 and 9.
+    /// Promises 6 and 9: the fair sender serves and drops as the simple implementation does.
     #[test]
     fn fair_sender_is_the_plain_one(turns in turns(), quantum in 1..300u64) {
         let mut sender = FairSender::new(quantum);
@@ -419,7 +419,7 @@ proptest! {
         prop_assert_eq!((sender.pop(), sender.len_keys()), (None, 0));
     }
 
-    /// Promises 7 and 10.
+    /// Promises 7 and 10: the share of each key is within the bounds.
     #[test]
     fn backlogged_keys_are_served_alike(
         costs in prop::collection::vec(prop::collection::vec(1..500u64, 1..20), 2..5),
@@ -515,7 +515,7 @@ impl PlainGate {
 }
 
 proptest! {
-    /// Promise 8.
+    /// Promise 8: the gate gives and refuses permits as a simple queue does.
     #[test]
     fn gate_is_a_plain_queue(moves in moves(), permits in 0..4usize, max_waiters in 0..5usize) {
         let gate = Gate::new(permits, max_waiters);

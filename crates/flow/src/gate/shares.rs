@@ -38,9 +38,9 @@ impl Shares {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Level {
     Normal,
-    /// The tunnel has its share.
+    /// The tunnel has as many permits as its share.
     Tunnel,
-    /// The visitor has its share.
+    /// The visitor has as many permits as its share.
     Visitor,
 }
 
