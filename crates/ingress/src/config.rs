@@ -8,10 +8,10 @@ use adit_splice::EdgeTimeouts;
 /// Limits and timeouts of the HTTP entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpConfig {
-    /// The head of a request must be complete within this, from its first byte; the first head from the start of the
-    /// connection.
+    /// The head of a request must be complete within this time, from its first byte; the first head from the start of
+    /// the connection.
     pub head_timeout: Duration,
-    /// A connection without a request is closed after this.
+    /// A connection without a request is closed after this time.
     pub idle_timeout: Duration,
     /// A visitor that sends a request body or reads a response at less than the lowest rate for this long is reset (F12).
     /// The messages of a gRPC call have no lowest rate.
@@ -20,13 +20,13 @@ pub struct HttpConfig {
     pub min_rate_bytes_per_sec: u64,
     /// While other requests wait for permits, a request body at less than the lowest rate for this long is reset.
     pub shortage_grace: Duration,
-    /// The service's response must begin within this, from the end of the request or the last part of it that has arrived.
-    /// A call of gRPC has the deadline of its visitor.
+    /// The service's response must begin within this time, from the end of the request or the last part of it that has
+    /// arrived. A call of gRPC has the deadline of its visitor.
     pub service_timeout: Duration,
     /// A body that waits for `100 Continue` is read if the service has been silent for this long (P-3.5).
     pub continue_wait: Duration,
     /// A visitor of HTTP/1 that has shut its sending side (FIN) receives its response if the response, or more of it,
-    /// arrives within this, from the end of the request: a visitor that has left looks the same.
+    /// arrives within this time, from the end of the request: a visitor that has left looks the same.
     pub half_close_timeout: Duration,
     /// Request bodies of a known length up to this cross in the message of the head (P-3.2). At most the lanes'
     /// initial window.
@@ -45,8 +45,8 @@ pub struct HttpConfig {
     /// TCP keepalive probes start after a WebSocket's visitor has been silent for this long, and detect a visitor whose
     /// machine is gone; `None` sends no probes.
     pub session_keepalive: Option<Duration>,
-    /// A WebSocket that is closing ends after this, even without the reply to a close frame, or while a visitor does not
-    /// read the last frames.
+    /// A WebSocket that is closing ends after this time, even without the reply to a close frame, or while a visitor
+    /// does not read the last frames.
     pub close_timeout: Duration,
     /// Work of one connection in one turn ([`adit_link::turn`]): bytes read, and frames of a WebSocket.
     pub turn_bytes: usize,
@@ -100,7 +100,7 @@ impl HttpConfig {
 pub struct TcpConfig {
     /// Open connections; more are reset at once.
     pub max_connections: usize,
-    /// The service must accept within this, from when the connection has been sent to a client.
+    /// The service must accept within this time, from when the connection has been sent to a client.
     pub accept_timeout: Duration,
     /// A visitor is reset if bytes wait for it and it reads none for this long (F12). Long, because a terminal may be
     /// paused for an hour. A connection that is silent, or shut in one direction, never times out.
@@ -152,9 +152,9 @@ pub struct UdpConfig {
     /// Bytes of datagrams of one flow that wait while it is routed; the oldest make room (P-11.3). One datagram may always
     /// wait.
     pub max_waiting_bytes_per_flow: usize,
-    /// The same bound for all flows of all ports.
+    /// Bytes of datagrams that wait while their flows are routed, of all flows of all ports together.
     pub max_waiting_bytes: usize,
-    /// A flow that was ended for its silence is reset if the other side has not ended it within this.
+    /// A flow that was ended for its silence is reset if the other side has not ended it within this time.
     pub end_timeout: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! The built-in layers: those that every request passes, and those that a configuration can give ([`LayerConfig`]).
+//! The built-in layers: those that every request passes, and those that a configuration can contain ([`LayerConfig`]).
 
 mod chain;
 mod forwarded;

@@ -32,7 +32,7 @@ const MAX_EXTENSION_BYTES: u32 = 4 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Between requests. Empty lines are skipped here (RFC 9112, 2.2).
+    /// The position is between two requests. Empty lines are skipped here (RFC 9112, 2.2).
     Start,
     RequestLine,
     LineStart,
@@ -452,7 +452,7 @@ mod tests {
         None
     }
 
-    /// P-3.9.
+    /// P-3.9: a chunk size with more than 16 digits is rejected at the seventeenth.
     #[test]
     fn chunk_size_of_seventeen_digits_is_rejected_at_the_last() {
         let start = CHUNKED.len();
@@ -472,7 +472,7 @@ mod tests {
         }
     }
 
-    /// P-3.9.
+    /// P-3.9: blanks and extensions after a chunk size are rejected above their bound.
     #[test]
     fn blanks_and_extensions_behind_a_chunk_size_are_bounded() {
         let most = MAX_EXTENSION_BYTES as usize;

@@ -26,8 +26,8 @@ use crate::{
     },
 };
 
-/// Values that the layers gave a request to hold. Shared by its exchange and by the retry loop, so that they outlive an
-/// attempt that fails and is followed by another.
+/// Values of the layers that a request holds while it runs. Shared by its exchange and by the retry loop, so that they
+/// outlive an attempt that fails and is followed by another.
 pub(super) type Holds = Arc<Mutex<Vec<Held>>>;
 
 /// An exchange with a client: the message with the head of the request is queued.
@@ -190,7 +190,7 @@ pub(super) async fn complete(
                 body,
                 record,
             };
-            // Boxed: the future of every request would otherwise have room for it.
+            // This future is boxed: otherwise the future of every request would have room for a streamed body.
             Box::pin(streaming.run(recv)).await
         }
     }

@@ -20,7 +20,7 @@ const HANDED_OVER: u8 = 1;
 /// The exchange has failed.
 const FAILED: u8 = 2;
 
-/// One response on its way through h2: shared by its body and every piece of it. Dropped when h2 has dropped all of them.
+/// A response on its way through h2, shared by its body and every piece of it. Dropped when h2 has dropped all of them.
 pub(crate) struct BufferedResponse {
     connection: Arc<Connection>,
     flags: AtomicU8,

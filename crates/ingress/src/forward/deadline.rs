@@ -20,7 +20,7 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
     at: Instant,
-    /// The timeout from which it was computed.
+    /// The timeout from which the deadline was computed.
     allowed: Duration,
 }
 

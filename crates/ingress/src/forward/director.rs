@@ -1,4 +1,4 @@
-//! The interface to the caller's routing: the director decides where a request goes.
+//! The interface to the caller's routing: the director decides to which client a request is forwarded.
 
 use std::{any::Any, sync::Arc};
 
@@ -51,7 +51,7 @@ const NO_LINK: u64 = 0;
 
 /// The decision of a [`Director`].
 pub enum Direction {
-    /// Forward the request there.
+    /// Forward the request to this destination.
     Go(Destination),
     /// Wait for a client that can take the request. The future bounds its own wait.
     Wait(BoxFuture<'static, Result<Destination, Failure>>),
@@ -59,16 +59,16 @@ pub enum Direction {
     Fail(Failure),
 }
 
-/// Decides where requests go.
+/// Decides to which client a request is forwarded.
 pub trait Director: Send + Sync + 'static {
-    /// Decides where a request goes. Links in `avoid` have failed; if the decision is to wait, it is for other links,
-    /// such as the next link of a client.
+    /// Decides to which client a request is forwarded. Links in `avoid` have failed; if the decision is to wait, it is
+    /// for other links, such as the next link of a client.
     fn direct(&self, request: &RequestMeta, avoid: &[u64]) -> Direction;
 
-    /// Decides where a TCP connection or a UDP flow goes. Links in `avoid` have failed.
+    /// Decides to which client a TCP connection or a UDP flow is forwarded. Links in `avoid` have failed.
     fn direct_session(&self, session: &Session, avoid: &[u64]) -> Direction;
 
-    /// Whether requests on this port must name a host, because the port alone does not decide where they go (P-3.11).
+    /// Whether requests on this port must name a host, because the port alone does not select a tunnel (P-3.11).
     fn needs_host(&self, local_port: u16) -> bool {
         let _ = local_port;
         true

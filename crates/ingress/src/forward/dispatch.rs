@@ -80,7 +80,7 @@ struct Forwarding<'f> {
     record: &'f mut RequestRecord,
     /// `None` if empty.
     holds: Option<Holds>,
-    /// The demand for its permits, for a body that is streamed.
+    /// The demand for the permits of the request, for a body that is streamed.
     demand: Demand,
     body: RequestBody,
     options: ForwardOptions<'f>,

@@ -39,7 +39,7 @@ impl Verdict<'_> {
     }
 }
 
-/// The response to a session: it cannot have one.
+/// The response to a session: there is none, because sessions cannot have responses.
 #[derive(Debug)]
 pub enum NoResponse {}
 
@@ -105,7 +105,7 @@ impl Layers {
         Self((!layers.is_empty()).then(|| Arc::new(layers)))
     }
 
-    /// This list, then the other one. If one of them is empty, the result is the other list itself.
+    /// The layers of this list, then those of `other`. If one list is empty, the result is the other list itself.
     #[must_use]
     pub fn followed_by(&self, other: &Self) -> Self {
         match (&self.0, &other.0) {

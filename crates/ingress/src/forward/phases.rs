@@ -17,7 +17,7 @@ struct Traced {
 }
 
 impl Phases {
-    /// For a request with this `traceparent`, which is empty when the request has none.
+    /// The phases of a request with this `traceparent`, which is empty when the request has none.
     pub(crate) fn of(observer: &dyn Observer, traceparent: &str) -> Self {
         let traced = observer.begin(traceparent).map(|timeline| Traced {
             timeline,

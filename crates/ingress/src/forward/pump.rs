@@ -34,7 +34,7 @@ use crate::forward::{
 /// The rate at which a visitor must send its body.
 pub(crate) struct Owed {
     pub(crate) pace: Pace,
-    /// Other requests that wait for its permits.
+    /// Other requests that wait for the permits of this request.
     pub(crate) demand: Demand,
     /// How long the visitor may be slow while other requests wait.
     pub(crate) grace: Duration,
@@ -116,7 +116,7 @@ impl Pump {
         }
     }
 
-    /// Its progress, which outlives it.
+    /// The progress of the body, which can be read after the pump has been dropped.
     pub(crate) fn progress(&self) -> Arc<Progress> {
         self.progress.clone()
     }
@@ -171,7 +171,7 @@ struct Worker {
     timer: Option<Pin<Box<Sleep>>>,
     pending: Bytes,
     touched: bool,
-    /// Its turn: chunks may be small, and many of them may have arrived.
+    /// The turn of the task: chunks may be small, and many of them may have arrived.
     turn: Turn,
 }
 

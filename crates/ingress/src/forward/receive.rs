@@ -17,7 +17,7 @@ pub(crate) struct UpstreamResponse {
 pub(crate) struct UpstreamHead {
     pub(crate) status: u16,
     pub(crate) headers: HeaderBlock,
-    /// With status 101, the protocol that the service has changed to.
+    /// The protocol that the service has changed to, with status 101 only.
     pub(crate) upgrade: Bytes,
 }
 
@@ -136,7 +136,7 @@ pub(super) fn head_of(
     }))
 }
 
-/// A failure of the exchange, while the visitor is still connected: a cancellation came from the other side.
+/// A failure of the exchange, while the visitor is still connected: a cancellation was sent by the other side.
 pub(crate) fn of_peer(failure: Failure) -> Failure {
     match failure.reason {
         Reason::Cancelled => {

@@ -24,7 +24,7 @@ use crate::{
 /// A request body in the form in which it will be sent.
 pub(crate) enum RequestBody {
     None,
-    /// Complete, with its trailers.
+    /// A complete body, with its trailers.
     Inline(Bytes, Option<HeaderMap>),
     /// The beginning of a small body that the visitor did not complete (P-6.2).
     Incomplete(Bytes, Failure),

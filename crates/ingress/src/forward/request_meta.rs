@@ -75,7 +75,7 @@ impl Visitor {
 pub struct RequestMeta {
     /// The id of the request on both sides: a UUIDv7.
     pub uuid: Uuid,
-    /// The visitor that sent it.
+    /// The visitor that sent the request.
     pub visitor: Visitor,
     /// The scheme of the visitor's connection, or the one that a trusted proxy reports.
     pub scheme: Scheme,

@@ -94,7 +94,7 @@ pub(crate) struct ServiceBody {
 /// A body that was cut off, while the bytes before the cut are still being sent.
 struct Failing {
     failure: Failure,
-    /// HTTP/2: notified when all of them have been written.
+    /// Notified when all bytes before the cut have been written, for HTTP/2 only.
     written: Option<oneshot::Receiver<()>>,
 }
 

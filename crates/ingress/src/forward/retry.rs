@@ -44,8 +44,8 @@ pub(crate) trait Attempts: Send {
         destination: Destination,
     ) -> impl Future<Output = Result<Self::Done, Failure>> + Send;
 
-    /// Whether another attempt would send the same as the last one, which ended with `failure`, and the failure allows it
-    /// ([`Failure::retry`]).
+    /// Whether the request may be sent again after an attempt that ended with `failure`: the failure allows a retry
+    /// ([`Failure::retry`]), and another attempt would send the complete request.
     fn may_repeat(&self, failure: &Failure) -> bool;
 
     /// Whether the last attempt was on the client of this grant.

@@ -1,4 +1,4 @@
-//! A TCP connection or a UDP flow of a visitor. It names no host: its port decides where it goes.
+//! A TCP connection or a UDP flow of a visitor. It names no host: its port selects the tunnel.
 
 use std::{
     net::SocketAddr,

@@ -66,7 +66,7 @@ impl Target {
         }))
     }
 
-    /// Its bytes.
+    /// The bytes of the target.
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
             Form::Uri(path) => path.as_str().as_bytes(),
@@ -74,7 +74,7 @@ impl Target {
         }
     }
 
-    /// Its text, where U+FFFD stands for what is not UTF-8.
+    /// The text of the target, with U+FFFD in place of what is not UTF-8.
     pub fn as_str(&self) -> &str {
         match &self.0 {
             Form::Uri(path) => path.as_str(),

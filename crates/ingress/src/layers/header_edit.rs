@@ -1,4 +1,4 @@
-//! Changes of header lines that a configuration can give.
+//! Changes of header lines that a configuration can contain.
 
 use std::fmt;
 
@@ -69,7 +69,7 @@ impl HeaderEdit {
         &self.added
     }
 
-    /// Whether it changes nothing.
+    /// Whether the edit changes nothing.
     pub fn is_empty(&self) -> bool {
         self.removed.is_empty() && self.set.is_empty() && self.added.is_empty()
     }

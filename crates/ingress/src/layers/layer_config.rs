@@ -1,4 +1,4 @@
-//! The layers that a configuration can give.
+//! The layers that a configuration can contain.
 //!
 //! The settings of a side contain a list of them, and so does the announcement of a tunnel (P-1.16). Requests pass the
 //! layers in the order of the list, responses in the reverse order. Decision 0029 has the reasons.
@@ -31,7 +31,7 @@ pub enum LayerConfig {
 }
 
 impl LayerConfig {
-    /// The layer itself.
+    /// Creates the layer.
     pub fn layer(&self) -> Box<dyn Layer> {
         match self.clone() {
             Self::RequestHeaders(edit) => Box::new(RequestHeaders(edit)),
@@ -42,7 +42,7 @@ impl LayerConfig {
         }
     }
 
-    /// The bytes of its names, values and body.
+    /// The bytes of the names, values and body of the layer.
     pub fn size(&self) -> usize {
         let lines = |lines: &[(HeaderName, HeaderValue)]| -> usize {
             let sizes = lines

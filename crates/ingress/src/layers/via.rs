@@ -9,7 +9,7 @@ use crate::forward::{
     request_meta::RequestMeta,
 };
 
-/// Adds its pseudonym to `via` in requests and responses, and rejects requests that have it already.
+/// Adds the pseudonym to `via` in requests and responses, and rejects requests that have it already.
 #[derive(Debug, Clone)]
 pub struct Via {
     pseudonym: Box<str>,
@@ -20,7 +20,7 @@ pub struct Via {
 }
 
 impl Via {
-    /// With a pseudonym made from `random`, which differs for each process.
+    /// A layer with a pseudonym made from `random`, which differs for each process.
     pub fn new(random: u64) -> Self {
         let pseudonym = format!("adit-{random:016x}");
         let element = |version: &str| {

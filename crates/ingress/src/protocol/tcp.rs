@@ -128,7 +128,7 @@ impl Tcp {
             let Some(_open) = self.counters.open(self.config.max_connections) else {
                 tracing::debug!(%peer, "connection refused: too many are open");
                 let many = Failure::new(Reason::Limit, "too many connections are open");
-                // `connections_refused` counts it.
+                // `connections_refused` counts this connection.
                 connection.record.finish(Outcome::Failed(&many));
                 return;
             };
@@ -172,7 +172,7 @@ impl fmt::Debug for Tcp {
     }
 }
 
-/// One connection and its record.
+/// A visitor's connection and its record.
 struct Connection<'t> {
     tcp: &'t Tcp,
     socket: &'t Socket,

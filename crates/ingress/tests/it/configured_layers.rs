@@ -1,4 +1,4 @@
-//! Layers that a configuration gives: their order, their effect, and the responses that pass them (P-3.13).
+//! Layers of a configuration: their order, their effect, and the responses that pass them (P-3.13).
 
 use std::sync::{Arc, Mutex};
 

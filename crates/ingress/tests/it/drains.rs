@@ -88,7 +88,7 @@ async fn a_drain_keeps_the_end_of_a_response() {
     assert!(got > LENGTH, "{got}: with the lines of its chunks");
 }
 
-/// The same over HTTP/2: the rest of the response is in hyper's buffers, and the socket could take it.
+/// A drain over HTTP/2: the rest of the response is in hyper's buffers, and the socket could take it.
 #[tokio::test(start_paused = true)]
 async fn a_drain_keeps_the_end_of_an_http2_response() {
     const LENGTH: usize = 16 * 1024;

@@ -28,7 +28,7 @@ fn line<'r>(request: &'r HttpRequest, name: &str) -> Option<&'r str> {
     Some(std::str::from_utf8(value).unwrap())
 }
 
-/// P-3.4.
+/// P-3.4: the forwarded headers of an untrusted visitor are removed, and the server sets its own.
 #[tokio::test(start_paused = true)]
 async fn reports_of_an_untrusted_visitor_are_removed() {
     let entry = entry(&["10.0.0.0/8"]);
@@ -49,7 +49,7 @@ async fn reports_of_an_untrusted_visitor_are_removed() {
     assert_eq!(seen.scheme, "http");
 }
 
-/// P-3.4.
+/// P-3.4: the forwarded headers of a trusted proxy are kept, and the proxy's address is appended.
 #[tokio::test(start_paused = true)]
 async fn reports_of_a_trusted_proxy_are_kept_and_extended() {
     let entry = entry(&["127.0.0.1", "10.0.0.0/8"]);
@@ -109,7 +109,7 @@ async fn the_visitor_is_the_right_most_untrusted_address() {
     }
 }
 
-/// P-3.12.
+/// P-3.12: a request with the server's own pseudonym in `via` is rejected with the reason `loop`.
 #[tokio::test(start_paused = true)]
 async fn a_request_that_comes_back_gets_508_at_once() {
     let entry = entry(&[]);

@@ -233,7 +233,7 @@ async fn retry_does_not_pass_the_layers_of_a_tunnel_again() {
     assert_eq!(passed.load(Ordering::Relaxed), 1);
 }
 
-/// Adds its name to the order in which it is passed.
+/// Adds its name to a list when a request passes it.
 struct Named(&'static str, Arc<Mutex<Vec<&'static str>>>);
 
 impl Layer for Named {

@@ -99,7 +99,7 @@ async fn a_silent_visitor_is_closed_after_the_head_timeout() {
     }
 }
 
-/// P-7.1.
+/// P-7.1: a visitor's connection is reset when the service breaks off, so that the body does not look complete.
 #[tokio::test(start_paused = true)]
 async fn a_truncated_response_never_looks_complete() {
     for is_tls in [false, true] {

@@ -23,7 +23,7 @@ async fn raw(entry: &HttpEntry, bytes: &[u8], step: usize) -> String {
     String::from_utf8_lossy(&response).into_owned()
 }
 
-/// P-3.10.
+/// P-3.10: bytes above 0x20 other than 0x7F reach the service as the visitor sent them.
 #[tokio::test(start_paused = true)]
 async fn bytes_above_0x20_of_a_target_cross_as_they_came() {
     let entry = HttpEntry::serving(http_config(), hello);
@@ -90,7 +90,7 @@ async fn control_bytes_in_a_target_get_400_with_a_reason() {
     assert_eq!(entry.seen.lock().unwrap().len(), 0);
 }
 
-/// P-3.11.
+/// P-3.11: a request without a host is rejected, except where the port decides.
 #[tokio::test(start_paused = true)]
 async fn a_request_needs_no_host_where_its_port_decides() {
     let entry = HttpEntry::serving(http_config(), hello);

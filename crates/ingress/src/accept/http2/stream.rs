@@ -1,4 +1,4 @@
-//! One request of a connection, and its response.
+//! A request of a connection, and its response.
 
 use std::{
     cell::RefCell,
@@ -89,7 +89,7 @@ pub(super) async fn serve(
     }
 }
 
-/// Replaces the lines of another connection by those of this one.
+/// Removes header lines that are only valid for another connection, and adds `date` if it is missing.
 fn with_own_lines<B>(mut response: Response<B>) -> Response<B> {
     let headers = response.headers_mut();
     retain(headers, |name| !is_hop_by_hop(name.as_str().as_bytes()));

@@ -17,10 +17,11 @@ use tokio::{
 /// closing a socket with unread bytes sends a reset, which destroys the response in transit (RFC 9112, 9.6).
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Bytes that are read and dropped meanwhile, at most.
+/// The most bytes that are read and dropped in this time.
 const LINGER_BYTES: usize = 4 << 20;
 
-/// The same bound for a visitor whose bytes were rejected: enough for the bytes in transit when the response was sent.
+/// The bound of [`LINGER_BYTES`] for a visitor whose bytes were rejected: enough for the bytes in transit when the
+/// response was sent.
 const REFUSED_LINGER_BYTES: usize = 256 * 1024;
 
 /// Reads and drops the rest of the visitor's bytes.

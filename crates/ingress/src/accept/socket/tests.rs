@@ -97,7 +97,7 @@ async fn request_of_idle_http2_connection_begins_with_the_last_read() {
 
 const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-/// P-3.9.
+/// P-3.9: reading ends with an error after 16 digits of a chunk size.
 #[tokio::test]
 async fn bytes_behind_an_endless_chunk_size_are_not_read() {
     let (mut socket, mut visitor) = socket(HttpVersion::Http1).await;

@@ -44,7 +44,7 @@ impl Timeout {
         }
     }
 
-    /// The same as `poll`; disarms the timeout when it is ready.
+    /// Polls like `poll`, and disarms the timeout when it is ready.
     pub(super) fn poll_once(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.poll(cx));
         self.disarm();

@@ -76,7 +76,7 @@ pub(crate) fn protocol_of(parts: &Parts) -> ProtocolType {
     }
 }
 
-/// Whether it is an `Upgrade` of HTTP/1.1 (RFC 6455, 4.2.1) or an extended `CONNECT` of HTTP/2 (RFC 8441, 5).
+/// Whether the request is an `Upgrade` of HTTP/1.1 (RFC 6455, 4.2.1) or an extended `CONNECT` of HTTP/2 (RFC 8441, 5).
 fn is_websocket(parts: &Parts) -> bool {
     let lists = |name, token: &[u8]| has_token(&parts.headers, &name, token);
     match parts.version {
@@ -94,8 +94,8 @@ fn is_websocket(parts: &Parts) -> bool {
     }
 }
 
-/// Whether it is a `POST` of HTTP/2 with the content type of gRPC (P-8.1). gRPC-Web has another content type and is
-/// plain HTTP.
+/// Whether the request is a `POST` of HTTP/2 with the content type of gRPC (P-8.1). gRPC-Web has another content type
+/// and plain HTTP.
 fn is_grpc(parts: &Parts) -> bool {
     const GRPC: &[u8] = b"application/grpc";
     let kind = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);

@@ -1,4 +1,4 @@
-//! One visitor's flow of datagrams.
+//! The flow of datagrams of one visitor.
 
 use adit_net::canonical_addr;
 use std::{
@@ -37,7 +37,7 @@ use crate::forward::{
 /// its turn.
 const BATCH: usize = 512;
 
-/// One visitor's flow, shared by the task that reads the port and the flow's own task.
+/// The flow of one visitor, shared by the task that reads the port and the flow's own task.
 pub(super) struct Flow {
     visitor: SocketAddr,
     /// When a datagram was last sent in either direction, in nanoseconds since the port was opened.

@@ -29,7 +29,7 @@ pub(super) struct Flows<F> {
 #[derive(Debug)]
 struct Listed<F> {
     flow: F,
-    /// Its place in the order.
+    /// The time at which the flow is listed in the order.
     at: Duration,
 }
 

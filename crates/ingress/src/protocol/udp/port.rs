@@ -1,4 +1,4 @@
-//! One public port: reads datagrams, passes them to flows, and ends silent flows.
+//! A public port: reads datagrams, passes them to flows, and ends silent flows.
 
 use std::{
     collections::VecDeque,
@@ -50,7 +50,7 @@ impl LastSeen for Entry {
     }
 }
 
-/// One public port, owned by the task that reads it.
+/// A public port, owned by the task that reads it.
 pub(super) struct Port {
     context: Arc<PortContext>,
     session_timeout: Duration,
@@ -65,7 +65,7 @@ pub(super) struct Port {
 }
 
 enum Turn {
-    /// There may be more to read.
+    /// The socket may have more datagrams to read.
     More,
     /// The socket cannot be read at this moment.
     Failed,

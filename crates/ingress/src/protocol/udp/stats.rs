@@ -34,15 +34,15 @@ pub struct UdpStats {
 /// Datagrams that were dropped, by cause.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UdpDropped {
-    /// From visitors: too many waited while their flow was routed, or it was not routed.
+    /// Datagrams from visitors: too many waited while their flow was routed, or it was not routed.
     pub undirected: u64,
-    /// From visitors: longer than a datagram may be (P-11.1).
+    /// Datagrams from visitors that were longer than a datagram may be (P-11.1).
     pub too_long: u64,
-    /// From visitors without a flow, while draining.
+    /// Datagrams from visitors without a flow, while draining.
     pub draining: u64,
-    /// To visitors: the send buffer of the port's socket was full.
+    /// Datagrams to visitors for which the send buffer of the port's socket had no room.
     pub socket_full: u64,
-    /// To visitors: the system rejected them.
+    /// Datagrams to visitors that the system rejected.
     pub unsendable: u64,
 }
 
@@ -97,7 +97,7 @@ impl Counters {
             bytes_in: read(&self.bytes_in),
             bytes_out: read(&self.bytes_out),
             dropped: UdpDropped {
-                // `Room` counts them.
+                // `Room` counts the undirected datagrams.
                 undirected: 0,
                 too_long: read(&self.too_long),
                 draining: read(&self.draining),

@@ -24,7 +24,7 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// With room for `per_flow` bytes of each flow and `total` bytes of all.
+    /// Room for `per_flow` bytes of each flow and `total` bytes of all flows.
     pub(super) const fn new(per_flow: usize, total: usize) -> Self {
         Self {
             per_flow,

@@ -137,7 +137,7 @@ async fn a_head_that_hyper_rejects_has_reason_and_record() {
     assert_eq!(stats.failures.of(Reason::BadRequest), 2);
     assert_eq!(stats.failures.of(Reason::HeaderTooLarge), 1);
     assert_eq!(stats.requests, 3);
-    // The same failure after a request that was served.
+    // A head is invalid after a request that was served.
     let mut visitor = observed.entry.connect().await;
     send(&mut visitor, GET).await;
     let (_, exchange) = observed.incoming.http().await;
@@ -155,7 +155,7 @@ async fn a_head_that_hyper_rejects_has_reason_and_record() {
     observed.settled().await;
 }
 
-/// P-3.10.
+/// P-3.10: a request that the HTTP/2 library rejects for its target is counted and recorded as `bad_request`.
 #[tokio::test(start_paused = true)]
 async fn a_request_that_h2_rejects_has_a_record() {
     let mut observed = Observed::new();

@@ -197,7 +197,8 @@ fn total(steps: &[Step]) -> usize {
     written.sum()
 }
 
-/// One end: writes and ends its direction by the script, and reads the other direction to its end, slowly if `slow`.
+/// Plays one end: writes and ends its direction by the script, and reads the other direction to its end, slowly if
+/// `slow`.
 async fn play(mut stream: TcpStream, steps: Vec<Step>, seeds: (u64, u64), slow: bool) -> usize {
     let (mut from, mut to) = stream.split();
     let come = Arc::new(AtomicU64::new(0));

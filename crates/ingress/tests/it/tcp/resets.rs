@@ -93,7 +93,7 @@ async fn p_10_3_a_service_that_resets_resets_the_visitor() {
     let mut visitor = entry.connect().await;
     send(&mut visitor, b"hello").await;
     assert_eq!(read_all(&mut visitor).await, (Vec::new(), RESET));
-    // The same reset after the visitor's direction has ended.
+    // The service resets after the visitor's direction has ended.
     let mut visitor = entry.connect().await;
     send(&mut visitor, b"hello").await;
     visitor.shutdown().await.unwrap();
