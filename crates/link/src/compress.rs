@@ -35,8 +35,8 @@ const MIN_BYTES: usize = 256;
 /// After this many messages in a row that did not shrink, the next ones are sent uncompressed.
 const MAX_FUTILE: u8 = 8;
 
-/// The bytes of payload that are sent uncompressed then. After them, one message that does not shrink is sufficient to pause
-/// again.
+/// The bytes of payload that are sent uncompressed in a pause. After them, one message that does not shrink is
+/// sufficient to pause again.
 const PAUSE_BYTES: usize = 1 << 20;
 
 /// The history of one direction, as the dictionary of the next message.

@@ -7,7 +7,7 @@ use crate::exchange::Exchange;
 /// A request that the peer opened.
 #[derive(Debug)]
 pub struct IncomingRequest {
-    /// Its head, without the body in its message: that is the first part.
+    /// The head of the request, without the body in its message: that body is the first part.
     pub head: RequestHead,
     /// The handle of the request.
     pub exchange: Exchange,

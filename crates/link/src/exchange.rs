@@ -13,7 +13,7 @@ use self::request::Request;
 pub use self::{canceller::Canceller, recv::RecvHalf, send::SendHalf};
 use crate::{credit_wait::CreditWait, inbox::Inbox, lane::state::LaneState};
 
-/// One request: both directions of it.
+/// A request: both directions of it.
 #[derive(Debug)]
 pub struct Exchange {
     /// The direction that this end sends.

@@ -161,7 +161,7 @@ impl fmt::Display for Reason {
 pub enum Retry {
     /// No.
     Never,
-    /// If repeating it does no harm: GET, HEAD, OPTIONS without a body.
+    /// If repeating the request does no harm: GET, HEAD, OPTIONS without a body.
     IfSafe,
     /// The request may be retried for any method: no service has seen it.
     Always,
@@ -175,7 +175,7 @@ const END_OF_PEER: &str = "the peer ended the data stream";
 pub struct Failure {
     /// The code.
     pub reason: Reason,
-    /// For the log. A visitor sees [`Failure::public_detail`].
+    /// The detail for the log. A visitor sees [`Failure::public_detail`].
     pub detail: Cow<'static, str>,
     /// The detail is from the peer: it may contain names of the peer's network.
     is_of_peer: bool,
@@ -215,7 +215,7 @@ impl Failure {
         }
     }
 
-    /// Whether it is [`Failure::end_of_peer`].
+    /// Whether this failure is [`Failure::end_of_peer`].
     pub(crate) fn is_end_of_peer(&self) -> bool {
         self.reason == Reason::LinkLost && self.detail == END_OF_PEER
     }

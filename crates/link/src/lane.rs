@@ -1,4 +1,4 @@
-//! One data stream with all of its state.
+//! A data stream with all of its state.
 
 mod attachment;
 mod config;
@@ -28,7 +28,7 @@ use crate::{
     transport::TransportWriter,
 };
 
-/// One data stream with its state. The handles on its requests keep that state alive, not the lane itself.
+/// A data stream with its state. The handles on its requests keep that state alive, not the lane itself.
 pub struct Lane {
     state: Arc<LaneState>,
     dispatch: Arc<dyn Dispatch>,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// The action at a tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Nothing.
+    /// No action.
     Fine,
     /// Send a heartbeat with this sequence number.
     Probe(u64),

@@ -32,7 +32,8 @@ struct State<T> {
 }
 
 impl<T: Send + 'static> LogLimit<T> {
-    /// One line per second. `write` receives the last event that the line represents, and the number of events.
+    /// A limit of one line per second. `write` receives the last event that the line represents, and the number of
+    /// events.
     pub fn new(write: fn(&T, u64)) -> Arc<Self> {
         Self::per_sec(1, write)
     }

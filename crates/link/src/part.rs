@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use crate::payload::Payload;
 
-/// One message of the peer for a request.
+/// A message of the peer for a request.
 #[derive(Debug)]
 pub enum Part {
     /// The head of the response, interim or final; the body in its message follows as [`Part::Data`].

@@ -31,12 +31,12 @@ impl ChannelId {
     }
 }
 
-/// One connection of a client, at the server.
+/// A connection of a client, at the server.
 #[derive(Debug, Clone)]
 pub struct ClientConnection {
-    /// Its number.
+    /// The number of the connection.
     pub channel: ChannelId,
-    /// The address of its peer.
+    /// The address of the peer.
     pub peer: SocketAddr,
     /// The bound of the bytes that are read before the connection carries a session.
     pub allowance: Allowance,
@@ -94,7 +94,7 @@ impl Allowance {
         poll_fn(|cx| self.poll_lifted(cx)).await;
     }
 
-    /// Whether all of it has been used and the connection carries no session.
+    /// Whether all of the allowance has been used and the connection carries no session.
     pub fn is_used_up(&self) -> bool {
         !self.is_lifted() && self.left() == 0
     }

@@ -8,7 +8,7 @@ use tokio_stream::Stream;
 
 use super::refusal::Refusal;
 
-/// One message of a control stream.
+/// A message of a control stream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ControlMessage {
     /// Chosen by the sender of a request; the reply carries the same number. 0 for a message that has no reply.
@@ -38,9 +38,9 @@ pub enum ControlReadError {
     Unreadable(String),
 }
 
-/// What a client sends on its control stream. Ends when the client ends its direction.
+/// The messages that a client sends on its control stream. They end when the client ends its direction.
 pub type ControlInbound =
     Pin<Box<dyn Stream<Item = Result<ControlMessage, ControlReadError>> + Send>>;
 
-/// What a server sends on a control stream. An error ends the stream with its reason.
+/// The messages that a server sends on a control stream. An error ends the stream with its reason.
 pub type ControlOutbound = Pin<Box<dyn Stream<Item = Result<ControlMessage, Refusal>> + Send>>;

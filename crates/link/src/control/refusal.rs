@@ -41,7 +41,7 @@ impl RefusalReason {
         Self::Internal,
     ];
 
-    /// Its name on the wire.
+    /// The reason on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Version => "version",
@@ -92,7 +92,7 @@ impl Refusal {
 /// Why a call of this client failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CallError {
-    /// The server refused it.
+    /// The server refused the call.
     #[error("{0}")]
     Refused(Refusal),
     /// The peer uses the same transport, but does not know the methods of adit.

@@ -29,7 +29,7 @@ use crate::{FramePacer, boxed::BoxFuture};
 #[error("the connection to the server was lost: {0}")]
 pub struct ChannelClosed(#[from] hyper::Error);
 
-/// One connection to the server. Cheap to clone; a generated client can use it.
+/// A connection to the server. Cheap to clone; a generated client can use it.
 #[derive(Clone)]
 pub struct GrpcChannel {
     send: SendRequest<TunnelBody>,

@@ -23,7 +23,7 @@ pub enum Greeting {
     Http1,
     /// A server of TLS.
     Tls,
-    /// Another protocol; its first bytes.
+    /// Another protocol, with its first bytes.
     Other(String),
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// The bounds and times of one lane.
 #[derive(Debug, Clone)]
 pub struct LaneConfig {
-    /// Bounds of its mux.
+    /// The bounds of the lane's mux.
     pub mux: adit_mux::Config,
     /// Concurrent requests in both directions together.
     pub max_entries: usize,

@@ -31,7 +31,7 @@ impl Connection {
         }
     }
 
-    /// The bytes that are sent over it. One writer only.
+    /// The bytes that are sent over the connection. One writer only.
     pub fn writer(&self) -> TransportWriter {
         TransportWriter::new(self.lane.clone(), self.attachment)
     }

@@ -95,9 +95,9 @@ impl LaneReader {
         Ok(count == MESSAGES_PER_STEP)
     }
 
-    /// Lets other tasks of the thread run when the turn is over: messages take work with or without payload. Credit
-    /// bounds payload; datagrams have none, and those that are read faster than their tasks take them are dropped
-    /// (P-11.3).
+    /// Lets other tasks of the thread run when the turn is over: every message costs work, with or without payload.
+    /// Credit bounds payload; datagrams have no credit, and are dropped when they are read faster than their tasks
+    /// receive them (P-11.3).
     pub(crate) async fn yield_if_over(&mut self) {
         if self.datagram_bytes >= DATAGRAMS_A_TURN_BYTES || self.turn.is_over() {
             self.datagram_bytes = 0;

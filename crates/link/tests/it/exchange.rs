@@ -112,7 +112,7 @@ async fn a_request_may_be_ended_from_elsewhere() {
     assert_eq!(counts(&pair.server.lane), (1, 0, 1, 0));
 }
 
-/// P-6.2. Regression: these requests were counted as failures.
+/// P-6.2: a visitor that leaves cancels its request at both ends. Regression: such requests were counted as failures.
 #[tokio::test]
 async fn a_visitor_that_leaves_cancels_on_both_ends() {
     let pair = pair();
@@ -322,7 +322,7 @@ async fn a_failed_request_releases_held_resources_at_once() {
     pair.settled().await;
 }
 
-/// P-6.4.
+/// P-6.4: losing a lane fails each of its requests once, with the first failure.
 #[tokio::test]
 async fn losing_a_lane_fails_each_of_its_requests_once() {
     let pair = pair();

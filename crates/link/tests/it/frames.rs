@@ -69,7 +69,7 @@ async fn close(pair: &Pair, visitor: Exchange, service: Exchange) {
     pair.settled().await;
 }
 
-/// P-9.3.
+/// P-9.3: frames, and the chunks with the rest of their payloads, arrive in the order in which they were sent.
 #[tokio::test]
 async fn frames_and_the_rest_of_their_payloads_keep_their_order() {
     let pair = pair();

@@ -249,7 +249,7 @@ async fn crosses_both_ways(world: World) {
     client.driven.abort();
 }
 
-/// P-1.5.
+/// P-1.5: a data stream with a stale session is refused with the reason, and the channel remains usable.
 #[tokio::test]
 async fn a_stale_session_is_refused_with_its_reason() {
     let world = world().await;

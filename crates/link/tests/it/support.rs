@@ -45,7 +45,7 @@ pub(crate) async fn write(mut outbound: TransportWriter, into: mpsc::Sender<Byte
     }
 }
 
-/// One end of a link.
+/// An end of a link.
 pub(crate) struct End {
     pub(crate) lane: Arc<Lane>,
     pub(crate) opened: tokio::sync::Mutex<mpsc::UnboundedReceiver<IncomingRequest>>,

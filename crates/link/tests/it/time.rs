@@ -69,7 +69,7 @@ async fn a_silent_peer_is_probed_then_declared_dead() {
     assert_eq!(heartbeats(&all), [(1, false), (2, false), (3, false)]);
 }
 
-/// P-6.5.
+/// P-6.5: heartbeats keep an idle link alive, and its requests wait for as long as it lives.
 #[tokio::test(start_paused = true)]
 async fn an_idle_pair_lives_and_its_requests_wait() {
     let pair = pair();
