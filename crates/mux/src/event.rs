@@ -12,7 +12,7 @@ pub enum Event {
     Opened {
         /// The new request.
         id: RequestId,
-        /// Its head.
+        /// The head of the request.
         head: RequestHead,
         /// The peer's direction is over already.
         end: bool,
@@ -32,7 +32,7 @@ pub enum Event {
         id: RequestId,
         /// A slice of the frame.
         data: Bytes,
-        /// Its cost.
+        /// The cost of the payload.
         cost: u64,
         /// The peer's direction is over.
         end: bool,
@@ -41,7 +41,7 @@ pub enum Event {
     Frame {
         /// The request.
         id: RequestId,
-        /// Its head.
+        /// The head of the frame.
         frame: WebSocketFrame,
         /// A slice of the transport's frame.
         data: Bytes,
@@ -61,7 +61,7 @@ pub enum Event {
         compressed: Compressed,
         /// A slice of the transport's frame.
         data: Bytes,
-        /// Its cost.
+        /// The cost of the frame.
         cost: u64,
         /// The peer's direction is over.
         end: bool,
@@ -105,7 +105,7 @@ pub enum Event {
         id: RequestId,
         /// The code.
         code: ResetCode,
-        /// The peer reset it; otherwise the peer violated a rule and this end reset it.
+        /// Whether the peer reset the request; otherwise the peer violated a rule and this end reset the request.
         by_peer: bool,
         /// The reason, for the log.
         reason: Bytes,

@@ -4,7 +4,7 @@
 //! owed to the peer. The caller keeps received payloads and the tasks that wait for them, in the request table
 //! (`adit-pending`).
 //!
-//! Shape: [`Mux`] is shared by every task of the stream. Frames from the transport go in through
+//! Shape: [`Mux`] is shared by every task of the stream. Frames from the transport are passed to
 //! [`Receiver::handle_frame`], which turns them into [`Event`]s and never waits. Tasks append messages with
 //! [`Mux::open`], [`Mux::send`] and similar methods; one writer takes [`Transmit`]s with [`Mux::poll_transmit`]. A
 //! stream that loses its connection ([`Mux::detach`]) can be given another one ([`Mux::attach`]). The mux has no clock:

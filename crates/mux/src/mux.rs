@@ -33,7 +33,7 @@ impl Attachment {
     pub const FIRST: Self = Self(0);
 }
 
-/// One data stream, shared by all its tasks. Every call takes one short lock and none waits.
+/// A data stream, shared by all its tasks. Every call takes one short lock and none waits.
 pub struct Mux {
     outbox: Outbox<State>,
     side: Side,
@@ -49,7 +49,7 @@ impl Mux {
         })
     }
 
-    /// Its end of the link.
+    /// The end of the link that this mux belongs to.
     pub const fn side(&self) -> Side {
         self.side
     }

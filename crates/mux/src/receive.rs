@@ -36,7 +36,7 @@ pub enum ReceiveError {
         /// Requests opened and reset since the last tick.
         given_up: u32,
     },
-    /// The connection of these bytes is lost, or the stream has another one.
+    /// The connection that the bytes are from is lost, or the stream has another one.
     #[error("this connection no longer belongs to the data stream")]
     Detached,
 }

@@ -32,7 +32,7 @@ pub(crate) enum Item {
 }
 
 impl Item {
-    /// The part of its cost that counts as that of datagrams.
+    /// The part of a message's cost that counts as that of datagrams.
     pub(crate) const fn datagram_cost(&self, cost: u64) -> u64 {
         match self {
             Self::Datagram(_) => cost,
@@ -93,7 +93,8 @@ pub(crate) struct Request {
     pub(crate) abort: Option<(ResetCode, Box<str>)>,
     /// Heads of this request that wait to be sent.
     pub(crate) heads: usize,
-    /// Messages after those heads, with their cost: nothing may overtake heads, wherever batches end.
+    /// Messages that wait behind the heads in `heads`, with their cost: nothing may overtake heads, wherever batches
+    /// end.
     pub(crate) held: VecDeque<(Item, u64)>,
     /// The cost of `held`.
     pub(crate) held_cost: u64,
@@ -106,7 +107,7 @@ pub(crate) struct Request {
     pub(crate) stopped: bool,
     /// A sender waits to be woken.
     pub(crate) wants_to_send: bool,
-    /// In the list of requests that wait for room in the queue of all requests.
+    /// The request is in the list of requests that wait for room in the queue of all requests.
     pub(crate) blocked: bool,
 }
 
@@ -137,13 +138,13 @@ impl Request {
         std::mem::take(&mut self.wants_to_send) && self.send == SendState::Open && !self.is_reset()
     }
 
-    /// This end has reset it: the reset is owed, or waits for its place.
+    /// This end has reset the request: the reset is owed, or waits for its place.
     pub(crate) const fn is_reset(&self) -> bool {
         self.owed.reset.is_some() || self.abort.is_some()
     }
 
-    /// Nothing more can happen to it: both directions are over and everything received has left. Until then its window
-    /// stays charged to the budget.
+    /// Nothing more can happen to the request: both directions are over and everything received has left. Until then
+    /// its window stays charged to the budget.
     pub(crate) fn is_over(&self) -> bool {
         self.send == SendState::Done
             && self.recv == RecvState::Done

@@ -53,7 +53,7 @@ pub enum SendError {
 pub enum Sendable {
     /// This many bytes may be sent, at least one.
     Now(usize),
-    /// None; [`crate::Event::Writable`] will follow.
+    /// No bytes may be sent now; [`crate::Event::Writable`] will follow.
     Later,
 }
 

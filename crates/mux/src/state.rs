@@ -222,7 +222,7 @@ impl State {
         self.data.total_cost() + self.held_cost
     }
 
-    /// The same without datagrams: the amount that senders who wait for room depend on.
+    /// The cost of [`Self::queued`] without datagrams: the amount that senders who wait for room depend on.
     pub(crate) fn queued_payload(&self) -> u64 {
         self.queued() - self.datagram_cost
     }
@@ -437,7 +437,7 @@ mod tests {
         );
     }
 
-    /// Regression: the same for the heads of responses, with a peer that does not read them.
+    /// Regression: the heads of responses filled the memory, with a peer that does not read them.
     #[test]
     fn response_heads_of_ended_requests_are_removed() {
         let mut state = state();
@@ -467,7 +467,7 @@ mod tests {
         assert_eq!((state.stale_heads, state.stats.messages_sent), (0, 0));
     }
 
-    /// Regression: the same for the list of requests that wait for room.
+    /// Regression: ended requests filled the memory with the list of requests that wait for room.
     #[test]
     fn ended_requests_leave_the_list_of_blocked() {
         let mut state = state();

@@ -101,7 +101,7 @@ impl Way {
     }
 }
 
-/// What was sent in one direction of a flow, and what arrived.
+/// The datagrams that were sent in one direction of a flow, and those that arrived.
 #[derive(Default)]
 struct Counts {
     sent: Vec<Bytes>,

@@ -763,7 +763,7 @@ fn one_with_nothing_queued_may_add_a_message_beside_bulk() {
     );
 }
 
-/// Each waiting sender is woken for the room of one message; the next is woken when the writer comes to it.
+/// Each waiting sender is woken for the room of one message; the next is woken when the writer reaches it.
 #[test]
 fn room_is_handed_out_by_the_message() {
     let mut config = Config::new(Side::Server);

@@ -159,7 +159,7 @@ fn p_2_4_a_contradiction_or_an_unknown_payload_costs_the_request_alone() {
         );
         assert_eq!(outline(&end.sent()), ["1 reset ProtocolError"]);
     }
-    // The same error in a message that opens a request.
+    // A message that opens a request has the error.
     let mut end = End::server();
     let mut bad = opening(1, b"", false);
     bad.message_type = adit_proto::MessageType::StreamChunk.into();
@@ -281,7 +281,7 @@ fn p_2_7_a_message_after_the_end_is_a_protocol_error() {
             assert_eq!(events, [expected]);
             assert_eq!(outline(&end.sent()), ["1 reset ProtocolError"]);
         }
-        // These three are valid after the end.
+        // These three messages are valid after the end.
         let mut end = with_request();
         let ended = end.feed([ending]);
         assert_eq!(ended.len(), 1);
@@ -559,7 +559,7 @@ fn p_3_2_a_body_in_the_head_costs_as_a_chunk_would() {
     let sent = outline(&end.sent());
     assert_eq!(sent, ["3 reset FlowControl", "1 reset FlowControl"]);
     assert_eq!(end.mux.stats().violations, 2);
-    // The same holds in the direction of the response.
+    // A body above the limit is refused in the direction of the response as well.
     let own = end.opened(true);
     let events = end.feed([response(own.value(), 200, &too_long, true)]);
     assert_eq!(events, [reset_event(2, ResetCode::FlowControl)]);
@@ -1114,7 +1114,7 @@ fn p_6_2_a_reset_removes_heads_that_have_not_left() {
     end.mux.reset(id(1), ResetCode::Cancelled, "");
     assert_eq!(end.mux.stats().queued, 0);
     assert_eq!(outline(&end.sent()), ["1 reset Cancelled"]);
-    // The same happens with a reset by the peer.
+    // A reset by the peer also removes the head of a response that has not been sent.
     end.feed([opening(3, b"", true)]);
     end.mux
         .respond(id(3), response_head(200, b""), false)

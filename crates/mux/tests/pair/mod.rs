@@ -478,7 +478,7 @@ impl Pair {
             if !lost {
                 continue;
             }
-            // Calls of tasks that come after the loss have no effect.
+            // Calls of tasks after the loss have no effect.
             for (&id, task) in &node.tasks {
                 let id = RequestId::new(id);
                 let _ = node.mux.sendable(id);
