@@ -39,7 +39,7 @@ pub struct AcceptLoop<R> {
 pub struct Accepted {
     /// The connection.
     pub stream: Stream,
-    /// Its peer.
+    /// The address of the peer.
     pub peer: SocketAddr,
     /// Counts the connection while it is open, where the loop is [bounded](AcceptLoop::bounded).
     pub descriptor: Option<Descriptor>,

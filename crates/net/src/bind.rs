@@ -22,7 +22,7 @@ const DATAGRAM_BUFFER_BYTES: usize = 4 << 20;
 /// Why listening on an address failed.
 #[derive(Debug, Error)]
 pub enum BindError {
-    /// Another socket is bound to it.
+    /// Another socket is bound to the address.
     #[error(
         "{addr} is in use: end the program that listens there (`ss -ltunp` shows it), or choose another port"
     )]

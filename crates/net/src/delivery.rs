@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// The first check of the connection comes after this; each later pause is twice as long.
+/// The first check of the connection is after this time; each later pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 /// The longest pause between two checks.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);

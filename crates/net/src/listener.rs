@@ -93,7 +93,7 @@ impl Listener {
         }
     }
 
-    /// The address that it listens on. That of a Unix socket is 127.0.0.1, port 0.
+    /// The address that the listener is bound to. That of a Unix socket is 127.0.0.1, port 0.
     ///
     /// # Errors
     /// Returns the errors of `getsockname`.

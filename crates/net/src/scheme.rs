@@ -5,7 +5,7 @@
 pub enum Scheme {
     /// HTTP in clear text.
     Http,
-    /// Over TLS.
+    /// A connection over TLS.
     Https,
 }
 

@@ -1,4 +1,4 @@
-//! One connection of any kind.
+//! A connection of any kind.
 
 use std::{
     fmt,

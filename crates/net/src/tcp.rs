@@ -33,7 +33,8 @@ pub(crate) fn shrink_send_buffer(tcp: &TcpStream) {
     }
 }
 
-/// Also true for a connection that has failed: it sends nothing more.
+/// Whether the peer's system has received everything that was written. Also true for a connection that has failed: it
+/// sends nothing more.
 pub(crate) fn is_delivered(tcp: &TcpStream) -> bool {
     let mut one = [PollFd::new(tcp, PollFlags::OUT)];
     poll(&mut one, Some(&Timespec::default())).map_or(true, |ready| ready > 0)
