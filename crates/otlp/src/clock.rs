@@ -54,7 +54,7 @@ impl Clock {
     }
 }
 
-/// One comparison of the clocks. All spans of a request are converted by the same one.
+/// A comparison of the clocks. All spans of a request are converted by the same comparison.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scale {
     epoch: Instant,

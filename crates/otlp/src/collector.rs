@@ -101,7 +101,7 @@ async fn connect(
     connector.oneshot(to).await
 }
 
-/// The same address with the scheme `http`.
+/// The address `uri` with the scheme `http`.
 fn without_tls(uri: &Uri) -> Uri {
     let mut parts = uri.clone().into_parts();
     parts.scheme = Some(http::uri::Scheme::HTTP);

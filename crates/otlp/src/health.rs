@@ -11,7 +11,7 @@ pub(super) struct Health {
     logged: u64,
 }
 
-/// One line.
+/// A line of the log about the export.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
     /// The export begins to fail.

@@ -113,7 +113,7 @@ impl Traces {
         })
     }
 
-    /// Decides about a request that begins. `traceparent` is the header that it came with; an empty or invalid one counts
+    /// Decides about a request that begins. `traceparent` is the header of the request; an empty or invalid one counts
     /// as absent. Returns its timeline if it is traced: the decision of the visitor is followed, and of the traces that
     /// begin here a share is recorded.
     pub fn begin(&self, traceparent: &str) -> Option<Box<Timeline>> {

@@ -32,8 +32,8 @@ pub struct TracesSettings {
     pub tls: TracesTls,
     /// The share of the traces beginning here that is recorded, from 0.0 to 1.0.
     pub sample_ratio: f64,
-    /// Whether a request that comes with a trace context follows its decision. Otherwise `sample_ratio` applies to
-    /// these requests as well.
+    /// Whether the trace context of a request, if it has one, decides whether the request is traced. Otherwise
+    /// `sample_ratio` applies to these requests as well.
     pub follow_parent: bool,
     /// Name of this process in traces: `service.name`.
     pub service_name: String,
@@ -328,7 +328,7 @@ pub enum TracesSettingsError {
     /// An invalid header.
     #[error("invalid header {name:?}: {problem}")]
     Header {
-        /// Its name, as it was given.
+        /// The name of the header, as it was given.
         name: String,
         /// The problem.
         problem: &'static str,

@@ -52,7 +52,7 @@ pub(super) fn http(edge: Edge, started: Instant) -> Record<'static> {
     }
 }
 
-/// One request without phases.
+/// Records a request without phases.
 pub(super) fn record_any(traces: &Traces) {
     let timeline = traces.begin("").unwrap();
     record_with(traces, &timeline, http(Edge::Ingress, Instant::now()));

@@ -39,7 +39,7 @@ use tonic::{Request, Response, Status};
 /// A test that waits this long for an export has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// One export, as it arrived.
+/// An export as the collector received it.
 pub(super) struct Export {
     pub(super) headers: HeaderMap,
     /// The path of an HTTP request; empty over gRPC.
