@@ -65,7 +65,7 @@ impl<T> Requests<T> {
         Ok(())
     }
 
-    /// Why a request was not inserted. The same lock is still held, so that nothing has changed since.
+    /// Why a request was not inserted. The lock of the insertion is still held, so that nothing has changed since.
     #[cold]
     pub(crate) fn why_not(&self, id: u64, value: T) -> InsertError<T> {
         if self.closed {

@@ -96,7 +96,7 @@ impl<T> Slots<T> {
         }
     }
 
-    /// The same if the place is taken, the ring does not exist yet, or the id may have been overtaken.
+    /// Inserts an entry where the place is taken, the ring does not exist yet, or the id may have been overtaken.
     #[inline(never)]
     fn insert_aside(&mut self, id: u64, deadline: Option<Instant>, value: T) -> Result<(), T> {
         if self.get(id).is_some() {

@@ -9,7 +9,7 @@ pub enum Settled {
     Failed,
     /// The visitor has left.
     Cancelled,
-    /// Its deadline has passed.
+    /// The deadline of the request has passed.
     Expired,
 }
 

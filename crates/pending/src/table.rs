@@ -53,8 +53,8 @@ impl<T> Table<T> {
         refused.map_err(|value| requests.why_not(id, value))
     }
 
-    /// Settles request `id`: its value goes to exactly one of all callers, [`Self::expire`] and [`Self::close`] among
-    /// them. `None` if another caller was first, or no request with this id waited.
+    /// Settles request `id`: its value is returned to exactly one of all callers, [`Self::expire`] and [`Self::close`]
+    /// among them. `None` if another caller was first, or no request with this id waited.
     ///
     /// # Complexity
     ///
