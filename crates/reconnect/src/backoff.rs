@@ -21,8 +21,8 @@ use crate::Config;
 pub(crate) struct Backoff {
     /// Retries since the last stable link.
     retries: u32,
-    /// Total wait before them, without the waits after refused credentials. A float: it can hold every sum of delays,
-    /// exact to a nanosecond up to a hundred days.
+    /// The total wait before these retries, without the waits after refused credentials. A float: it can hold every sum
+    /// of delays, exact to a nanosecond up to a hundred days.
     waited_nanos: f64,
 }
 

@@ -24,7 +24,8 @@ pub enum Event {
     DialFailed(Failure),
     /// The established link was lost.
     Lost,
-    /// The time of the last [`Action::Wait`] has come. An early event is allowed and returns the same wait again.
+    /// The time of the last [`Action::Wait`] has been reached. An early event is allowed and returns the same wait
+    /// again.
     TimerDue,
     /// Disconnect for good.
     Stop,
@@ -86,12 +87,12 @@ pub enum State {
     Dialling,
     /// A link lives.
     Established {
-        /// When it was established. At its loss this decides whether it was stable.
+        /// When the link was established. At its loss this decides whether it was stable.
         since: Instant,
         /// The epoch issued by the server.
         epoch: u64,
     },
-    /// Between two dials.
+    /// The client waits between two dials.
     Waiting {
         /// The time before which the client must not dial.
         until: Instant,

@@ -31,9 +31,9 @@ pub enum Status {
         /// The epoch issued by the server.
         epoch: u64,
     },
-    /// Between two dials.
+    /// The client waits between two dials.
     Waiting {
-        /// The number of the retry that comes next.
+        /// The number of the next retry.
         attempt: u32,
         /// The time at which the retry is due.
         until: Instant,

@@ -248,7 +248,8 @@ proptest! {
         prop_assert!(late <= 25, "{late}");
     }
 
-    /// The same holds when each dial takes some time to fail.
+    /// After an outage a client connects again within the length of the outage, also when each dial takes some time to
+    /// fail.
     #[test]
     fn a_client_returns_within_the_time_of_the_outage(
         seed in any::<u64>(),
