@@ -17,7 +17,7 @@ pub struct Config {
     pub shares: Shares,
     /// How long an old link is probed before another instance takes its name.
     pub takeover_probe: Duration,
-    /// A session's first data stream must open within this.
+    /// A session's first data stream must open within this time.
     pub setup: Duration,
     /// The first epoch; later than any epoch of an earlier run of this server.
     pub first_epoch: u64,

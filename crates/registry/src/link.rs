@@ -1,4 +1,4 @@
-//! One live client.
+//! A live client.
 
 use std::{
     fmt,
@@ -85,32 +85,32 @@ pub struct LinkStats {
 }
 
 impl Link {
-    /// The number of its registration.
+    /// The number of the link's registration.
     pub const fn id(&self) -> LinkId {
         self.id
     }
 
-    /// The identity and the permissions of its client.
+    /// The identity and the permissions of the client.
     pub const fn grant(&self) -> &Grant {
         &self.grant
     }
 
-    /// The address from which it registered.
+    /// The address from which the client registered.
     pub const fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// The epoch, issued at its registration; greater than that of every earlier one.
+    /// The epoch, issued at the registration; greater than that of every earlier one.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Relaxed)
     }
 
-    /// The permits for its requests.
+    /// The permits for the requests of the link.
     pub const fn permits(&self) -> &Arc<Gate> {
         &self.permits
     }
 
-    /// The requests that it is serving.
+    /// The requests that the client is serving.
     pub const fn load(&self) -> &Load {
         &self.load
     }
@@ -126,12 +126,12 @@ impl Link {
         agreed.is_some_and(|agreed| agreed.iter().any(|agreed| agreed == capability))
     }
 
-    /// Whether new requests may go to it.
+    /// Whether the link accepts new requests.
     pub fn is_routable(&self) -> bool {
         !self.is_draining() && self.streams.lock().is_routable()
     }
 
-    /// Whether it has ended.
+    /// Whether the link has ended.
     pub fn is_ended(&self) -> bool {
         self.streams.lock().ended
     }
@@ -165,7 +165,7 @@ impl Link {
         control.is_some_and(|control| control.try_send(message).is_ok())
     }
 
-    /// Its counters and gauges.
+    /// The counters and gauges of the link.
     pub fn stats(&self) -> LinkStats {
         let (lanes, control) = {
             let streams = self.streams.lock();

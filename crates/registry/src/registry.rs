@@ -489,7 +489,7 @@ impl Drop for LaneGuard {
 }
 
 impl ControlGuard {
-    /// The link it belongs to.
+    /// The link that the control stream belongs to.
     pub const fn link(&self) -> &Arc<Link> {
         &self.link
     }

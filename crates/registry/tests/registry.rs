@@ -133,7 +133,7 @@ impl World {
     }
 }
 
-/// P-1.6.
+/// P-1.6: a link is routable while at least one of its lanes is open.
 #[tokio::test(start_paused = true)]
 async fn a_link_is_up_while_it_has_a_lane() {
     let world = world();
@@ -196,7 +196,7 @@ async fn a_lane_that_is_opened_twice_closes_the_first() {
     assert_eq!(world.log.take(), [("up", 100)]);
 }
 
-/// P-1.5.
+/// P-1.5: a stream of an unknown session, or with a lane number beyond the lanes of its session, is refused.
 #[tokio::test(start_paused = true)]
 async fn streams_of_no_session_or_beyond_its_lanes_are_refused() {
     let world = world();
@@ -364,7 +364,7 @@ async fn names_belong_to_users_and_clients_are_counted() {
     assert_eq!(world.registry.stats().refused, 2);
 }
 
-/// P-1.7.
+/// P-1.7: a session whose channel is lost ends with its last stream on another channel.
 #[tokio::test(start_paused = true)]
 async fn a_lost_channel_ends_the_session_with_its_last_stream() {
     let world = world();
@@ -405,7 +405,7 @@ async fn an_old_control_stream_does_not_close_its_successor() {
     assert!(!link.stats().control && !link.is_ended());
 }
 
-/// P-6.6.
+/// P-6.6: a link that drains receives no new requests, and its lanes stay open.
 #[tokio::test(start_paused = true)]
 async fn a_draining_link_gets_no_new_requests() {
     let world = world();
