@@ -17,14 +17,14 @@ pub struct Explanation<'t, T> {
     pub left_out: usize,
 }
 
-/// One rule and its result.
+/// A rule and its result.
 #[derive(Clone, Debug)]
 pub struct Considered<'t, T> {
     /// The rule's number in the table.
     pub index: usize,
     /// The rule.
     pub rule: &'t Rule<T>,
-    /// Whether it matches, or the first condition that does not hold.
+    /// Whether the rule matches, or the first condition that does not hold.
     pub verdict: Verdict,
 }
 
@@ -49,7 +49,7 @@ pub enum Verdict {
     OtherHeader {
         /// The header, in lower case.
         name: String,
-        /// Its value, with bytes that cannot be shown escaped.
+        /// The value of the header, with bytes that cannot be shown escaped.
         found: String,
     },
     /// The content type is not that of gRPC.

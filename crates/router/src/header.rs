@@ -70,7 +70,7 @@ impl HeaderMatch {
         &self.name
     }
 
-    /// The value that it must have.
+    /// The value that the header must have.
     #[must_use]
     pub fn value(&self) -> &str {
         &self.value

@@ -41,7 +41,7 @@ pub enum HostError {
     Character {
         /// The character as it was given.
         character: char,
-        /// Its position.
+        /// The position of the character.
         position: usize,
     },
     /// The port is not a number up to 65535.
@@ -233,7 +233,7 @@ pub enum HostPatternError {
 }
 
 impl HostPattern {
-    /// Whether it matches every host below a name.
+    /// Whether the pattern matches every host below a name.
     #[must_use]
     pub fn is_wildcard(&self) -> bool {
         self.wildcard

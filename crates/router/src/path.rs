@@ -13,7 +13,8 @@ const LONGEST_PREFIX: usize = 2_048;
 /// at the end are ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PathPrefix {
-    /// Without slashes at its end, so that `/`, which matches every path, is empty. Shared by the rules of one path.
+    /// The path without slashes at its end, so that `/`, which matches every path, is empty. Shared by the rules of one
+    /// path.
     prefix: Arc<str>,
 }
 
@@ -45,7 +46,7 @@ pub enum PathError {
     /// The path is longer than the bound.
     #[error("a path of a rule has {length} bytes; no more than 2048 are allowed")]
     TooLong {
-        /// Its length in bytes.
+        /// The length of the path in bytes.
         length: usize,
     },
 }
@@ -66,18 +67,18 @@ impl PathPrefix {
         ends_segment(path, self.prefix.len()) && path.starts_with(&*self.prefix)
     }
 
-    /// Whether it matches every path.
+    /// Whether the prefix matches every path.
     #[must_use]
     pub fn is_root(&self) -> bool {
         self.prefix.is_empty()
     }
 
-    /// Its bytes, without a slash at the end; empty for `/`.
+    /// The bytes of the prefix, without a slash at the end; empty for `/`.
     pub(crate) fn trimmed(&self) -> &str {
         &self.prefix
     }
 
-    /// The same bytes, as a shared text.
+    /// The bytes of the prefix without a slash at the end, as a shared text.
     pub(crate) fn shared(&self) -> Arc<str> {
         Arc::clone(&self.prefix)
     }

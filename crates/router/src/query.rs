@@ -25,7 +25,7 @@ impl<'q> Query<'q> {
         }
     }
 
-    /// The same request with `headers`.
+    /// This request with `headers`.
     #[must_use]
     pub fn with_headers(self, headers: &'q dyn Fn(&str) -> Option<&'q [u8]>) -> Self {
         Self { headers, ..self }

@@ -56,8 +56,7 @@ impl<T> Rule<T> {
         }
     }
 
-    /// Whether the conditions besides host and path hold. `path` comes without
-    /// a query.
+    /// Whether the conditions besides host and path hold. `path` has no query.
     pub(crate) fn details_match<'q>(
         &self,
         path: &str,
