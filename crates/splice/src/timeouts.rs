@@ -23,7 +23,7 @@ pub struct EdgeTimeouts {
     pub head: Duration,
     /// An idle keep-alive connection, of a visitor or to a service, is closed after this time.
     pub idle: Duration,
-    /// The same as `stall`, for TCP connections and WebSockets: their programs may pause for longer.
+    /// A TCP connection or a WebSocket without progress for this long is reset: their programs may pause for longer.
     pub session_stall: Duration,
     /// Longest time for the other side to accept a TCP connection.
     pub session_setup: Duration,

@@ -71,7 +71,7 @@ pub struct CarrierEnd<S> {
 /// Carries the frames of one WebSocket. Dropped before its end, it resets the exchange.
 pub struct Carrier<'b, S> {
     socket: S,
-    /// `None` once it has ended.
+    /// The exchange; `None` once it has ended.
     exchange: Option<Exchange>,
     relay: Relay<Payload>,
     buffers: &'b BufferPools,

@@ -79,7 +79,7 @@ pub struct Splice<'s> {
     to_socket: ToSocket,
     /// The failure of the connection, while the bytes before it are still read.
     failed: Option<io::Error>,
-    /// The longest time without progress in which those bytes are read.
+    /// The longest time without progress in which the bytes before a failure are read.
     patience: Duration,
     give_up: Option<Pin<Box<Sleep>>>,
 }
@@ -87,13 +87,13 @@ pub struct Splice<'s> {
 /// What a direction waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wait {
-    /// Nothing: it has ended.
+    /// The direction has ended.
     Over,
     /// The connection; its failure is reported by the read or write that waits.
     Socket,
     /// The exchange, for payload or credit.
     Exchange,
-    /// Its next turn.
+    /// The next turn of the direction.
     Turn,
 }
 

@@ -23,7 +23,7 @@ impl FrameDebt {
         }
     }
 
-    /// Counts a frame that was received, of which `here` bytes came with its head.
+    /// Counts a frame that was received, of which `here` bytes of payload were received with its head.
     pub(super) fn on_frame(
         &mut self,
         head: &FrameHead,
