@@ -259,7 +259,7 @@ impl Queue {
                 }
                 Err(error) => {
                     self.failed.fetch_add(lines, Ordering::Relaxed);
-                    // A failure is reported once until the log works again: the report may go to this log.
+                    // A failure is reported once until the log works again: the report may be written to this log.
                     if !std::mem::replace(&mut is_reported, true) {
                         tracing::error!(log = self.name, %error, "lines of a log are lost");
                     }

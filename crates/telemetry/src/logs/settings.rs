@@ -136,7 +136,7 @@ pub enum LogTarget {
 /// The access log: one line for each request. Checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessLogSettings {
-    /// The target of its lines.
+    /// The target of the lines.
     pub target: LogTarget,
 }
 

@@ -1,8 +1,8 @@
 //! The subscriber of the process.
 //!
-//! Promises: the log goes to standard error, so that standard output has the output of a command only; `ADIT__LOG` is the
-//! filter, as in `info,adit_link=debug`; colours are used on terminals, unless `NO_COLOR` is set; an invalid filter is an
-//! error; logging does not wait for standard error.
+//! Promises: the log is written to standard error, so that standard output has the output of a command only;
+//! `ADIT__LOG` is the filter, as in `info,adit_link=debug`; colours are used on terminals, unless `NO_COLOR` is set; an
+//! invalid filter is an error; logging does not wait for standard error.
 //!
 //! Cost: one comparison for events that the filter drops; other events are formatted by the calling thread, and another
 //! thread writes the line.
@@ -60,7 +60,7 @@ pub enum InitError {
     Filter {
         /// The text as it was given.
         filter: String,
-        /// The invalid part of it.
+        /// The invalid part of the filter.
         error: ParseFilterError,
     },
     /// The process already has a subscriber.

@@ -5,14 +5,14 @@ use adit_trace::Edge;
 /// The labels of all metrics of requests, in the order of the exposition.
 pub(super) const LABELS: [&str; 5] = ["protocol", "opener", "tunnel", "group", "user"];
 
-/// One name with its labels besides [`LABELS`].
+/// A name of a metric with its labels besides [`LABELS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestFamily {
     /// `adit_ingress_...` or `adit_egress_...`.
     pub name: &'static str,
     /// `counter` or `histogram`.
     pub kind: &'static str,
-    /// Its labels besides protocol, opener, tunnel, group and user.
+    /// The labels besides protocol, opener, tunnel, group and user.
     pub labels: &'static [&'static str],
     /// The help text: one line.
     pub help: &'static str,
