@@ -8,7 +8,7 @@
 /// Rows of the tables under `## {section}`: name, kind, labels; sorted.
 ///
 /// # Panics
-/// When the section is missing, or a row has fewer cells.
+/// Panics when the section is missing, or a row has fewer cells.
 #[must_use]
 pub fn documented_metrics(section: &str) -> Vec<(String, String, String)> {
     let text = include_str!("../../../docs/metrics.md");

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// One family of the text exposition format.
+/// A family of the text exposition format.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MetricFamily {
     /// `counter`, `gauge` or `histogram`.
     pub kind: String,
-    /// Its help, as written.
+    /// The help text, as written.
     pub help: String,
     /// The samples: name, labels with their values unescaped, and the number as written.
     pub samples: Vec<MetricSample>,
@@ -176,7 +176,7 @@ fn read_sample(line: &str) -> Result<MetricSample, String> {
     })
 }
 
-/// The text up to the closing quote, unescaped, and what comes after it.
+/// The text up to the closing quote, unescaped, and the rest after the quote.
 fn read_value(text: &str) -> Result<(String, &str), String> {
     let mut value = String::new();
     let mut characters = text.char_indices();

@@ -39,7 +39,7 @@ impl Default for PipeConfig {
 pub enum Received {
     /// Some bytes, one frame.
     Frame(Bytes),
-    /// Nothing until this time since the start; without a time, until something is written.
+    /// No bytes until this time since the start; without a time, until something is written.
     Nothing(Option<Duration>),
     /// The stream has been lost.
     Lost,

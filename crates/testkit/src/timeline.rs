@@ -48,7 +48,7 @@ impl<T> Timeline<T> {
         self.entries.len()
     }
 
-    /// Whether it has no entries.
+    /// Whether the timeline has no entries.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
