@@ -169,7 +169,7 @@ impl HttpEntry {
         Self::serving_through(Route::to, config, serve)
     }
 
-    /// The same with a route that the test provides.
+    /// An entry as [`Self::serving`] makes it, with a route that the test provides.
     pub fn serving_through<F, R>(
         route: impl FnOnce(&Link) -> Route,
         config: HttpConfig,

@@ -25,7 +25,7 @@ pub async fn read_to_end(stream: &mut (impl AsyncRead + Unpin)) -> Result<String
     }
 }
 
-/// Reads up to `end`, including it.
+/// Reads up to and including `end`.
 pub async fn read_until(stream: &mut (impl AsyncRead + Unpin), end: &str) -> String {
     let mut all = Vec::new();
     while !all.ends_with(end.as_bytes()) {

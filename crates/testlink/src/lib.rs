@@ -2,8 +2,9 @@
 //!
 //! A test of one end takes the part of the other one. [`Link`] is a lane with both its ends, joined in memory. A
 //! request of its near end reaches a service in the test ([`Link::serving`]), the test itself ([`Link::scripted`],
-//! which gives [`Incoming`]), or an egress with real services (`EgressLink`). [`TunnelRequest`] and [`TunnelResponse`]
-//! are what a test opens and reads on a lane; the modules [`exchanges`] and [`websocket`] have the other side.
+//! which returns [`Incoming`]), or an egress with real services (`EgressLink`). [`TunnelRequest`] and
+//! [`TunnelResponse`] are what a test opens and reads on a lane; the modules [`exchanges`] and [`websocket`] have the
+//! other side.
 //!
 //! Entries for visitors are in front of the near end: `Route` has the destination of requests and builds an
 //! `HttpEntry`, a `TcpEntry` or a `UdpEntry`. [`streams`] has streams in memory and over TLS. Visitors are small

@@ -46,7 +46,7 @@ impl Transport for MemoryTransport {
     }
 }
 
-/// One connection of a [`MemoryTransport`].
+/// A connection of a [`MemoryTransport`].
 #[derive(Clone)]
 pub struct MemoryChannel {
     server: Arc<dyn ControlServer>,

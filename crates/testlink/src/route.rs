@@ -69,7 +69,7 @@ impl ScriptedDirector {
         })
     }
 
-    /// How often it has decided.
+    /// How often the director has decided.
     pub fn calls(&self) -> usize {
         self.avoided.lock().unwrap().len()
     }
@@ -130,7 +130,7 @@ pub fn standard_layers() -> Vec<Box<dyn Layer>> {
     ]
 }
 
-/// What is between an entry and the links: layers, a director, an observer.
+/// The way between an entry and the links: layers, a director, an observer.
 pub struct Route {
     pub(crate) links: Vec<Link>,
     pub(crate) director: Arc<ScriptedDirector>,

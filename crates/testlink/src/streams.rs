@@ -29,7 +29,7 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Both ends offer these protocols (ALPN).
+    /// Configurations of two ends that both offer these protocols (ALPN).
     pub fn new(alpn: &[&[u8]]) -> Self {
         let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
         let certificate = CertificateDer::from(made.cert.der().to_vec());

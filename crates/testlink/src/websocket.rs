@@ -17,7 +17,7 @@ pub const UPGRADE: &str = "GET /chat?room=1 HTTP/1.1\r\nHost: a\r\nUpgrade: webs
 /// The key with which visitors mask.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// One frame, unmasked.
+/// A frame, unmasked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     pub fin: bool,
@@ -212,7 +212,7 @@ pub async fn frame(recv: &mut RecvHalf) -> Result<Option<Frame>, Failure> {
     }))
 }
 
-/// These frames reach the far end.
+/// Receives frames at the far end, and asserts that they are `frames`.
 pub async fn expect(exchange: &mut Exchange, frames: &[Frame]) {
     for expected in frames {
         let frame = frame(&mut exchange.recv).await.unwrap();
