@@ -100,7 +100,7 @@ impl FromStr for TraceContext {
     }
 }
 
-/// At most 16 lower-case hexadecimal digits.
+/// Parses at most 16 lower-case hexadecimal digits.
 fn digits(text: &[u8]) -> Result<u64, ParseContextError> {
     text.iter().try_fold(0, |value, digit| {
         let digit = match digit {

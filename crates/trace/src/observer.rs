@@ -6,7 +6,7 @@ use crate::{record::Record, timeline::Timeline};
 
 /// Receives the records of requests. The methods run on data threads, so they must not block.
 pub trait Observer: Send + Sync + fmt::Debug {
-    /// A request begins. `traceparent` is the header that it came with, empty without one. Returns its timeline if the
+    /// A request begins. `traceparent` is the header of the request, empty without one. Returns its timeline if the
     /// request is traced.
     fn begin(&self, traceparent: &str) -> Option<Box<Timeline>>;
 

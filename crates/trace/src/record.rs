@@ -14,7 +14,7 @@ pub enum Edge {
 }
 
 impl Edge {
-    /// Its name in logs and metrics.
+    /// The name of the edge in logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ingress => "ingress",
@@ -23,16 +23,16 @@ impl Edge {
     }
 }
 
-/// One finished request, connection or flow. Texts are empty, and numbers 0, where a value is unknown or does not apply.
+/// A finished request, connection or flow. Texts are empty, and numbers 0, where a value is unknown or does not apply.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
-    /// The end that recorded it.
+    /// The end that recorded the request.
     pub edge: Edge,
-    /// Its protocol: `http`, `grpc`, `websocket`, `tcp`, `udp`.
+    /// The protocol of the request: `http`, `grpc`, `websocket`, `tcp`, `udp`.
     pub protocol: &'static str,
-    /// The side that opened it on the link: `server` or `client`; empty when it was never opened on a link.
+    /// The side that opened the request on the link: `server` or `client`; empty when it was never opened on a link.
     pub opener: &'static str,
-    /// Its UUID, the same at both ends.
+    /// The UUID of the request, the same at both ends.
     pub request_uuid: [u8; 16],
     /// The owner of the tunnel.
     pub user: &'a str,
@@ -78,6 +78,6 @@ pub struct Record<'a> {
     pub responded: Option<Instant>,
     /// When the request ended.
     pub ended: Instant,
-    /// Its phases, if it is traced.
+    /// The phases of the request, if it is traced.
     pub timeline: Option<&'a Timeline>,
 }

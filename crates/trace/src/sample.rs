@@ -3,14 +3,14 @@
 /// How a number changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// It only grows until the process restarts. Its name ends in `_total`.
+    /// The value only grows until the process restarts. The name of the family ends in `_total`.
     Counter,
     /// The value increases and decreases.
     Gauge,
 }
 
 impl Kind {
-    /// Its name in the text format of Prometheus.
+    /// The name of the kind in the text format of Prometheus.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -26,7 +26,7 @@ pub struct Family {
     pub name: &'static str,
     /// How the value changes: counter or gauge.
     pub kind: Kind,
-    /// The names of its labels. The configuration bounds their values: a visitor's address is never one.
+    /// The names of the labels. The configuration bounds their values: a visitor's address is never one.
     pub labels: &'static [&'static str],
     /// A description in one line.
     pub help: &'static str,
@@ -77,7 +77,7 @@ impl Family {
 pub struct Sample {
     /// The family that the sample belongs to.
     pub family: &'static Family,
-    /// The values of its labels.
+    /// The values of the family's labels.
     pub values: Vec<String>,
     /// The number, as Prometheus computes with it.
     pub value: f64,

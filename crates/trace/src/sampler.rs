@@ -54,7 +54,7 @@ impl Sampler {
         })
     }
 
-    /// The id alone decides, also for requests that come with a trace context (OpenTelemetry, `TraceIdRatioBased`).
+    /// The id alone decides, also for requests with a trace context (OpenTelemetry, `TraceIdRatioBased`).
     #[must_use]
     pub const fn without_parent(self) -> Self {
         Self {
@@ -63,7 +63,7 @@ impl Sampler {
         }
     }
 
-    /// Whether a request of the trace `id` is recorded. `parent` is the trace context that came with it, if any.
+    /// Whether a request of the trace `id` is recorded. `parent` is the trace context of the request, if it has one.
     #[allow(clippy::cast_possible_truncation)] // the lower half decides
     pub fn samples(self, parent: Option<TraceContext>, id: TraceId) -> bool {
         match parent {

@@ -23,12 +23,12 @@ pub enum Phase {
     Dial,
     /// Services' side: from writing the request's head to the first byte of the response.
     FirstByte,
-    /// From the first byte of the response to its last.
+    /// Either side: from the first byte of the response to its last.
     End,
 }
 
 impl Phase {
-    /// Its name in spans.
+    /// The name of the phase in spans.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Accept => "accept",
@@ -48,11 +48,11 @@ impl Phase {
 pub struct Span {
     /// The kind of phase.
     pub phase: Phase,
-    /// Its id, if it has children on another hop; `None` if any id will do.
+    /// The id of the span, if it has children on another hop; `None` if any id will do.
     pub id: Option<SpanId>,
     /// When the phase began.
     pub start: Instant,
-    /// When it ended; `None` while it lasts. A phase that lasts when the request ends has ended with it.
+    /// When the phase ended; `None` while it lasts. A phase that lasts when the request ends has ended with it.
     pub end: Option<Instant>,
     /// The time spent waiting, for an interrupted wait.
     pub busy: Option<Duration>,
