@@ -115,7 +115,7 @@ pub(crate) enum CliError {
     Flag {
         /// The flag.
         flag: &'static str,
-        /// What is wrong with its value.
+        /// What is wrong with the value of the option.
         problem: String,
     },
     /// An error of a comparison.

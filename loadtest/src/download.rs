@@ -19,7 +19,7 @@ pub(crate) struct Download {
     pub(crate) checksum: String,
     /// Seconds from the request to the last byte, without connecting.
     pub(crate) seconds: f64,
-    /// The rate of the body over these seconds.
+    /// The length of the body divided by `seconds`.
     pub(crate) gbit_per_s: f64,
     /// Microseconds from the request to the first byte of the response.
     pub(crate) first_byte_us: u64,

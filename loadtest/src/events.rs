@@ -17,7 +17,7 @@ pub(crate) struct Event {
 /// The side that is restarted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// One of the clients, counted from 0.
+    /// A client, by its number from 0.
     Client(usize),
     Server,
 }

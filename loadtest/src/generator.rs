@@ -33,7 +33,7 @@ use crate::tally::{Begin, Tally};
 /// How long requests that are in progress at the end of the window may take.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// What to send, to which target, and for how long.
+/// The load: what to send, to which target, and for how long.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     /// Where to connect to.
@@ -42,7 +42,7 @@ pub(crate) struct Plan {
     pub(crate) host: String,
     /// A path whose response is the pattern.
     pub(crate) path: String,
-    /// How many connections at once.
+    /// The number of concurrent connections.
     pub(crate) connections: usize,
     /// A new connection for each request.
     pub(crate) new_connection: bool,
@@ -52,7 +52,7 @@ pub(crate) struct Plan {
     pub(crate) warm_up: Duration,
     /// Length of the window.
     pub(crate) duration: Duration,
-    /// How much to read at once.
+    /// The number of bytes to read at once.
     pub(crate) read_bytes: usize,
     /// Report progress on stderr each second.
     pub(crate) progress: bool,
@@ -85,7 +85,7 @@ pub(crate) struct Outcome<T> {
     pub(crate) latency_us: Histogram<u64>,
     /// The caller's sample at the beginning of the window.
     pub(crate) before: T,
-    /// The caller's sample at its end.
+    /// The caller's sample at the end of the window.
     pub(crate) after: T,
 }
 

@@ -35,7 +35,7 @@ pub(crate) trait Driver: Send + Sync + 'static {
     fn close(&self, session: Self::Session) -> impl Future<Output = Result<(), Failed>> + Send;
 }
 
-/// What all visitors of a load share.
+/// The state that all visitors of a load share.
 #[derive(Debug)]
 pub(crate) struct Pool<D> {
     pub(crate) driver: D,

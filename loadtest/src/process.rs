@@ -122,7 +122,7 @@ impl Process {
         self.name
     }
 
-    /// Its process id.
+    /// The process id of the program.
     pub(crate) fn pid(&self) -> u32 {
         self.pid
     }

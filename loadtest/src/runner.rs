@@ -241,7 +241,7 @@ async fn play<E: std::fmt::Display>(
             recovered: Vec::new(),
         });
         if let Err(error) = restarted {
-            problems.push(format!("{event}: did not come back: {error}"));
+            problems.push(format!("{event}: did not return: {error}"));
             break;
         }
     }
@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(tally.recoveries(None).len(), 2);
         assert_eq!(
             problems,
-            ["server killed, started again 0 s later: did not come back: port taken"]
+            ["server killed, started again 0 s later: did not return: port taken"]
         );
     }
 }

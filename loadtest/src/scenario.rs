@@ -256,7 +256,7 @@ impl Scenario {
 }
 
 impl Load {
-    /// Exchanges per second that result from its rate.
+    /// Exchanges per second that result from the load's rate.
     pub(crate) fn offered(&self) -> f64 {
         match self.kind {
             Kind::Sse => self.rate * self.connections as f64,

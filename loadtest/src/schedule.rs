@@ -19,9 +19,9 @@ const ROUNDING: f64 = 1e-6;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Step {
     pub(crate) length: Duration,
-    /// Arrivals per second at its beginning.
+    /// Arrivals per second at the beginning of the step.
     pub(crate) from: f64,
-    /// Arrivals per second at its end.
+    /// Arrivals per second at the end of the step.
     pub(crate) to: f64,
 }
 
@@ -129,10 +129,10 @@ impl Arrivals {
     }
 }
 
-/// One request that is due.
+/// A request that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot {
-    /// Its number, from 0.
+    /// The number of the request, from 0.
     pub(crate) number: u64,
     /// The time from which the request is timed.
     pub(crate) due: Instant,

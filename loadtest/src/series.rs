@@ -9,7 +9,7 @@ use crate::tally::histogram;
 /// The number of seconds that are kept: a day. Later seconds are counted only in the totals.
 const LONGEST_S: u64 = 86_400;
 
-/// One second of the window, or of the grace after it.
+/// A second of the window, or of the grace after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Second {
     /// Requests that were completed in this second.

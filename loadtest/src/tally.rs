@@ -49,14 +49,14 @@ struct Disturbed {
     completed: bool,
     /// The time of the first failure after the event.
     failed: Option<Instant>,
-    /// From the event to the first good response after that failure.
+    /// The time from the event to the first good response after that failure.
     recovered: Option<Duration>,
 }
 
 /// The recovery of a load from an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Recovery {
-    /// From the event to the first good response after the first failure that followed it.
+    /// The time from the event to the first good response after the first failure that followed it.
     After(Duration),
     /// There was no failure after the event.
     WithoutFailure,

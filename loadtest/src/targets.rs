@@ -104,21 +104,21 @@ pub(crate) enum TargetError {
         problem: String,
     },
     /// The scenario needs an entry that was not given.
-    #[error("load \"{load}\" needs an entry of its protocol: give {flag}")]
+    #[error("load \"{load}\" needs an entry of its protocol: pass {flag}")]
     NoEntry {
         /// The name of the load.
         load: String,
-        /// The flag that gives the entry.
+        /// The flag that sets the entry.
         flag: &'static str,
     },
     /// The scenario restarts a side for which there is no command.
     #[error(
-        "the scenario restarts the {side} of a target that is not ours: give {flag}, or --without-events"
+        "the scenario restarts the {side} of a target that this program did not start: pass {flag}, or --without-events"
     )]
     NoCommand {
         /// `client` or `server`.
         side: &'static str,
-        /// The flag that gives the command.
+        /// The flag that sets the command.
         flag: &'static str,
     },
     /// A command that restarts a side failed.

@@ -71,7 +71,7 @@ fn services_serve_and_end_cleanly_on_a_signal() {
     assert_eq!(serving.child.wait().unwrap().code(), Some(0));
 }
 
-/// The same scenario runs against any tunnel by its addresses; here the target is the service without a tunnel.
+/// A scenario runs against any tunnel by its addresses; here the target is the service without a tunnel.
 #[test]
 fn any_target_is_measured_by_its_addresses() {
     let serving = Serving::start();
@@ -162,11 +162,11 @@ fn errors_are_printed_as_one_sentence() {
         (&["run", "/no/such.yaml"], "cannot read /no/such.yaml"),
         (
             &["run", "udp", "--target", "address"],
-            "load \"datagrams\" needs an entry of its protocol: give --udp",
+            "load \"datagrams\" needs an entry of its protocol: pass --udp",
         ),
         (
             &["run", "rolling-restart", "--target", "compose"],
-            "the scenario restarts the client of a target that is not ours: give --restart-client",
+            "the scenario restarts the client of a target that this program did not start: pass --restart-client",
         ),
         (
             &["run", "udp", "--tcp", "127.0.0.1:1"],

@@ -21,7 +21,7 @@ use crate::latency::{self, Latency};
 use crate::procfs::Machine;
 use crate::protocols::{self, Measurement};
 
-/// Where requests go.
+/// The entry that requests are sent to.
 #[derive(Debug, Args)]
 pub(crate) struct Entry {
     /// Public entry, such as http://127.0.0.1:8080.

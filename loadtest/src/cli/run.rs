@@ -28,14 +28,15 @@ const EXAMPLES: &str = "Examples:
   adit-loadtest run tcp-bulk --target address --tcp 203.0.113.7:7001
   adit-loadtest run my.yaml --target address --http 127.0.0.1:9000 --host app.example.com
 
-The service behind a target that is not ours must be `adit-loadtest serve`: it knows which bytes to send.
+The service behind a target that this program did not start must be `adit-loadtest serve`, which sends the bytes that a
+request specifies.
 The exit code is 1 when anything went wrong that the scenario does not allow.";
 
 /// What to run, and against which target.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Options {
-    /// One of `adit-loadtest list`, or a file that ends in .yaml, .yml or .json.
+    /// Name of a scenario (`adit-loadtest list`), or a file that ends in .yaml, .yml or .json.
     scenario: String,
     /// The target of the load.
     #[arg(long, value_enum, default_value_t = Kind::InProcess)]
@@ -68,7 +69,8 @@ pub(crate) struct Options {
     /// ADIT_EVENT_CLIENT (from 0), ADIT_EVENT_HOW (kill, drain) and ADIT_EVENT_DOWN_S.
     #[arg(long, value_name = "COMMAND")]
     restart_client: Option<String>,
-    /// The same for the server.
+    /// Command that restarts the server of a target that this program did not start; its environment contains
+    /// ADIT_EVENT_HOW and ADIT_EVENT_DOWN_S.
     #[arg(long, value_name = "COMMAND")]
     restart_server: Option<String>,
     /// Run without the scenario's restarts.

@@ -9,7 +9,7 @@ use crate::kernel::Kernel;
 use crate::latency::Latency;
 use crate::procfs::Machine;
 
-/// One run of one scenario against one target.
+/// A run of one scenario against one target.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Run {
     pub(crate) round: usize,
@@ -63,7 +63,7 @@ pub(crate) struct Figures {
     /// CPU of the tunnel's processes: microseconds per request, or
     /// milliseconds per GiB.
     pub(crate) tunnel_cpu: f64,
-    /// The same for all processes: tunnel, service and generator.
+    /// CPU of all processes (tunnel, service and generator), in the unit of `tunnel_cpu`.
     pub(crate) all_cpu: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
@@ -141,7 +141,7 @@ fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// One target's row for one scenario.
+/// The row of one target for one scenario.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
     pub(crate) target: Target,

@@ -34,7 +34,7 @@ pub(crate) enum StraceError {
     #[error("strace could not attach: {0}")]
     Attach(String),
     /// strace wrote no valid summary.
-    #[error("strace left no summary")]
+    #[error("strace wrote no summary")]
     NoSummary,
     /// The load could not be sent.
     #[error(transparent)]

@@ -115,7 +115,10 @@ impl Bulk {
         // The service compared every byte and reports the result.
         match stream.read_u8().await.map_err(read_failed)? {
             b'1' => Ok(()),
-            _ => Err(Failed::new(Failure::WrongBytes, "the service got others")),
+            _ => Err(Failed::new(
+                Failure::WrongBytes,
+                "the service received other bytes",
+            )),
         }
     }
 

@@ -22,7 +22,7 @@ const ENDLESS: u64 = 1 << 50;
 /// A datagram that has not been echoed within this time is lost.
 const LOST_AFTER: Duration = Duration::from_millis(500);
 
-/// One measurement.
+/// A measurement of a protocol.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Case {
     /// Bytes over TCP to the visitors.

@@ -30,7 +30,7 @@ const SEND_BUFFER_BYTES: u32 = 64 * 1024;
 /// The pause before a peer reconnects after the target has ended its connection.
 const COMES_BACK_AFTER: Duration = Duration::from_millis(250);
 
-/// One kind of flood.
+/// A kind of flood.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Flood {
     pub(crate) name: &'static str,
@@ -240,7 +240,9 @@ impl Sender {
             }
             Self::Client(message) => {
                 let Some(tunnel) = entries.tunnel else {
-                    return Err(io::Error::other("this target has no clients of ours"));
+                    return Err(io::Error::other(
+                        "this target has no port for clients of adit",
+                    ));
                 };
                 let block = repeated(&message.encode());
                 let client = HostileClient::connect(tunnel, &format!("hostile-{number}")).await?;

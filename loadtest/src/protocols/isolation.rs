@@ -115,7 +115,7 @@ impl Isolation {
     }
 }
 
-/// Measures `rounds` times and gives a verdict for each kind of peers whose name contains `only`.
+/// Measures `rounds` times and returns a verdict for each kind of peers whose name contains `only`.
 ///
 /// # Errors
 /// Returns an error when a conversation failed, or received wrong bytes.

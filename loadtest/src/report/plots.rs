@@ -33,7 +33,7 @@ pub(crate) struct PlotError {
     problem: String,
 }
 
-/// One line.
+/// A line of a plot.
 #[derive(Debug, Clone)]
 pub(super) struct Line {
     pub(super) name: String,

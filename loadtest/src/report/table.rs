@@ -142,7 +142,7 @@ pub(super) fn row(load: &LoadReport) -> [String; 13] {
 pub(super) fn recovered(event: &super::EventReport) -> String {
     let loads = event.recovered_ms.iter().map(|(load, after)| match after {
         Some(ms) => format!("{load} {} ms", number(*ms)),
-        None => format!("{load} none came"),
+        None => format!("{load} no good response"),
     });
     let undisturbed = event.without_failure.iter();
     loads
@@ -155,7 +155,7 @@ pub(super) fn recovered(event: &super::EventReport) -> String {
 pub(super) fn back(event: &super::EventReport) -> String {
     match event.took_s {
         Some(took_s) => format!("back after {took_s:.2} s"),
-        None => "did not come back".to_owned(),
+        None => "did not return".to_owned(),
     }
 }
 

@@ -275,15 +275,15 @@ fn a_silenced_load_with_due_requests_is_a_problem() {
 fn a_side_that_stays_away_is_a_problem() {
     let mut outcome = outcome();
     outcome.events[0].took = None;
-    outcome.problems = vec!["server killed: did not come back: port taken".into()];
+    outcome.problems = vec!["server killed: did not return: port taken".into()];
     let report = report_of(&outcome);
     assert!(!report.passed());
     let text = terminal(&report);
     assert!(
-        text.contains("FAILED server killed: did not come back: port taken"),
+        text.contains("FAILED server killed: did not return: port taken"),
         "{text}"
     );
-    assert!(page(&report).unwrap().contains("did not come back"));
+    assert!(page(&report).unwrap().contains("did not return"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Addresses;
 use crate::process::{Process, ProcessError};
 
-/// This program as a process that serves.
+/// A process of this program that runs the services.
 #[derive(Debug)]
 pub(crate) struct Hosted {
     /// The addresses of the services.
