@@ -54,7 +54,7 @@ pub trait Choose: Send + Sync + 'static {
 
     /// Creates a chooser for a policy.
     fn new(policy: Policy, weights: &[usize]) -> Self;
-    /// Chooses any member except `out`, and starts a request there.
+    /// Chooses any member except `out`, and starts a request on it.
     fn choose(&self, draw: Draw, out: usize) -> Option<(usize, Running)>;
 }
 
@@ -315,11 +315,11 @@ impl Choose for First {
 /// A backend with its requests in flight.
 #[derive(Debug)]
 pub struct Backend {
-    /// Its index in the list.
+    /// The index of the backend in the list.
     pub id: usize,
-    /// Its weight relative to the others.
+    /// The weight relative to the other backends.
     pub weight: usize,
-    /// Its requests in flight.
+    /// The requests in flight.
     pub in_flight: Arc<AtomicUsize>,
 }
 

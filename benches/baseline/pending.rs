@@ -122,7 +122,7 @@ impl Pending for Dash {
     }
 }
 
-/// The same map keyed by random UUIDs as text, which separates the cost of the lock from the cost of the key.
+/// A `DashMap` keyed by random UUIDs as text, which separates the cost of the lock from the cost of the key.
 pub struct DashUuid(DashMap<String, Value>);
 
 impl Pending for DashUuid {
@@ -320,7 +320,7 @@ impl SlabTable {
             .collect()
     }
 
-    /// The same counters as those of `adit_pending::Table`.
+    /// Counts what `adit_pending::Table` counts.
     pub fn stats(&self) -> Stats {
         let slabs = self.lock();
         let [completed, failed, cancelled, expired] = slabs.settled;

@@ -19,13 +19,13 @@ pub enum Role {
     Limit,
 }
 
-/// One contender doing one operation at one size.
+/// A contender that does one operation at one size.
 pub struct Case {
     /// The operation, unique in its suite.
     pub operation: &'static str,
     /// The contender.
     pub contender: &'static str,
-    /// Its role in the comparison.
+    /// The role of the contender in the comparison.
     pub role: Role,
     /// The size; the operation defines its unit.
     pub size: usize,

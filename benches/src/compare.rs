@@ -21,7 +21,7 @@ pub struct Report {
     pub date: String,
     /// Rounds of processor time.
     pub rounds: usize,
-    /// One result for each core.
+    /// The results, one for each core.
     #[serde(alias = "rooms")]
     pub suites: Vec<Compared>,
 }
@@ -29,16 +29,16 @@ pub struct Report {
 /// The result of a suite.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Compared {
-    /// Its name.
+    /// The name of the core.
     #[serde(alias = "room")]
     pub suite: String,
-    /// One for each operation and size.
+    /// The measurements, one group for each operation and size.
     pub groups: Vec<Group>,
     /// Quality, and memory that is not for each entry.
     pub figures: Vec<Figure>,
 }
 
-/// One operation at one size.
+/// The measurements of one operation at one size.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Group {
     /// The operation.
@@ -81,9 +81,9 @@ impl Row {
 /// The measurements of one contender.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Row {
-    /// Its name.
+    /// The name of the contender.
     pub contender: String,
-    /// Its role in the comparison.
+    /// The role of the contender in the comparison.
     pub role: Role,
     /// Instructions for each operation, on one thread.
     pub instructions: f64,

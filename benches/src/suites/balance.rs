@@ -192,7 +192,7 @@ fn imbalance<C: Choose>(policy: Policy, size: usize) -> Figure {
     Figure::new(operation(policy), C::NAME, size, what, sum / looks).near(1.0)
 }
 
-/// The same when only the newest request runs: the highest share of all requests that one member received.
+/// The highest share of all requests that one member received, when only the newest request runs.
 fn idle<C: Choose>(policy: Policy, size: usize) -> Figure {
     const REQUESTS: u32 = 16_000;
     let chooser = C::new(policy, &vec![1; size]);
