@@ -7,6 +7,10 @@
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
+/// The target of the library that watches files. It logs each change in the directory of the configuration at `trace`: if the
+/// log is a file in that directory, each line causes the next one.
+const WATCH: &str = "notify";
+
 /// A directive of the filter is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -27,7 +31,9 @@ pub(super) fn parse(text: &str) -> Result<Targets, ParseFilterError> {
     if directives.peek().is_none() {
         targets = targets.with_default(LevelFilter::ERROR);
     }
+    let mut is_watch_named = false;
     for directive in directives {
+        is_watch_named |= directive.starts_with(WATCH);
         targets = match (directive.split_once('='), parse_level(directive)) {
             (None, Ok(level)) => targets.with_default(level),
             (None, Err(_)) => targets.with_target(parse_target(directive)?, LevelFilter::TRACE),
@@ -35,6 +41,10 @@ pub(super) fn parse(text: &str) -> Result<Targets, ParseFilterError> {
                 targets.with_target(parse_target(target.trim())?, parse_level(level.trim())?)
             }
         };
+    }
+    if !is_watch_named {
+        let default = targets.default_level().unwrap_or(LevelFilter::OFF);
+        targets = targets.with_target(WATCH, default.min(LevelFilter::WARN));
     }
     Ok(targets)
 }
@@ -96,6 +106,15 @@ mod tests {
     fn a_target_alone_passes_all_its_levels_and_nothing_else() {
         assert!(passes("adit_link", "adit_link::lane", Level::TRACE));
         assert!(!passes("adit_link", "adit_mux", Level::ERROR));
+    }
+
+    #[test]
+    fn a_log_beside_the_configuration_does_not_cause_its_own_lines() {
+        assert!(!passes("trace", "notify::inotify", Level::TRACE));
+        assert!(passes("trace", "notify::inotify", Level::WARN));
+        assert!(!passes("off", "notify::inotify", Level::ERROR));
+        assert!(!passes("adit_link", "notify", Level::ERROR));
+        assert!(passes("info,notify=trace", "notify::inotify", Level::TRACE));
     }
 
     #[test]
