@@ -421,6 +421,10 @@ async fn p_10_4_a_lost_service_resets_its_visitor() {
     visitor.send("hello").await;
     assert_eq!(visitor.read_to_end().await.end, End::Reset);
     drop(service);
+    eventually("the service's port is closed", SOON, async || {
+        TcpStream::connect(service_addr).await.err()
+    })
+    .await;
     let mut visitor = Raw::connect(addr).await;
     let read = visitor.read_to_end().await;
     assert_eq!((read.bytes.len(), read.end), (0, End::Reset));
