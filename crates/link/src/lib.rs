@@ -12,7 +12,7 @@
 //!
 //! The interface to transports is small: a [`TransportReader`] provides the bytes that arrive, a [`TransportWriter`] the bytes
 //! that leave, and [`drive`] runs the rest; [`control`] has the traits for registration, control streams and the opening of
-//! lanes. [`grpc`] is one transport; another one is a module beside it.
+//! lanes. [`grpc`] is one transport; another one is a module beside it. A [`LocalReader`] joins two lanes of one process.
 //!
 //! Promises:
 //! - each request settles exactly once: completed, failed, cancelled or expired, by the first event;
@@ -42,6 +42,7 @@ mod in_turns;
 mod inbox;
 mod lane;
 mod liveness;
+mod local;
 mod log_limit;
 pub mod overhead;
 mod part;
@@ -63,6 +64,7 @@ pub use grpc_status::{GRPC_CONTENT_TYPE, GrpcStatus, encode_grpc_message, parse_
 pub use header_lines::header_lines;
 pub use in_turns::FramePacer;
 pub use lane::{Connection, Lane, LaneConfig, LaneStats};
+pub use local::LocalReader;
 pub use log_limit::LogLimit;
 pub use part::Part;
 pub use payload::Payload;

@@ -5,7 +5,6 @@
 
 use std::{
     sync::{Arc, Mutex},
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -14,7 +13,7 @@ use adit_auth::{
 };
 use adit_codec::Side;
 use adit_link::{
-    Failure, Lane, Reason, TransportError, TransportReader,
+    Failure, Lane, LocalReader, Reason,
     control::{ChannelId, ControlMessage},
     drive,
 };
@@ -23,8 +22,7 @@ use adit_registry::{
     Config, LaneGuard, Link, MembershipObserver, RegisterError, Registry, StreamError,
 };
 use adit_testlink::lane_of;
-use bytes::Bytes;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::time::Instant;
 
 const SECOND: Duration = Duration::from_secs(1);
 const SETUP: Duration = Duration::from_secs(10);
@@ -267,16 +265,8 @@ async fn the_same_machine_takes_over_at_once() {
     assert_eq!(world.counts(), (1, 1));
 }
 
-struct Pipe(mpsc::Receiver<Bytes>);
-
 fn message() -> ControlMessage {
     ControlMessage::new(0, Kind::Drain(Drain::default()))
-}
-
-impl TransportReader for Pipe {
-    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>> {
-        self.0.poll_recv(cx).map(|bytes| bytes.map(Ok))
-    }
 }
 
 /// P-1.8: a client that responds keeps the name; any byte is a response.
@@ -285,18 +275,9 @@ async fn another_machine_is_refused_while_the_holder_responds() {
     let world = world();
     let (old, _) = world.register("a", 1, 1).await.unwrap();
     let (lane, _guard) = world.open(1, 0).unwrap();
-    let (responses, source) = mpsc::channel(4);
-    let mut outbound = lane.outbound();
     // The client's end: returns every byte.
-    tokio::spawn(async move {
-        while let Some(batch) = std::future::poll_fn(|cx| outbound.poll_batch(cx)).await {
-            for bytes in batch.into_segments() {
-                let _ = responses.send(bytes).await;
-            }
-        }
-    });
-    let driven = lane.clone();
-    tokio::spawn(async move { drive(&driven, Pipe(source)).await });
+    let reader = LocalReader::from(lane.outbound());
+    tokio::spawn(async move { drive(&lane, reader).await });
     let refused = world.register("a", 2, 2).await.unwrap_err();
     assert!(matches!(refused, RegisterError::ClientIdTaken { .. }));
     assert!(refused.to_string().contains("`a`"), "{refused}");

@@ -1,23 +1,12 @@
 //! A lane with both ends on the server: a request that a rule sends to an upstream takes the same path as a request
 //! that a client opens, so that credit, fairness and the code of `ingress` and `egress` are the same.
 
-use std::{
-    future::poll_fn,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
 use adit_codec::Side;
 use adit_flow::Budget;
-use adit_link::{
-    Dispatch, IncomingRequest, Lane, LaneConfig, TransportError, TransportReader, TransportWriter,
-    drive,
-};
-use bytes::Bytes;
-use tokio::{sync::mpsc, task::JoinSet};
-
-/// Pieces between the two ends: the writer of each end runs on the same thread as the reader of the other.
-const PIPE_PIECES: usize = 4;
+use adit_link::{Dispatch, IncomingRequest, Lane, LaneConfig, LocalReader, drive};
+use tokio::task::JoinSet;
 
 /// Two lanes, each the peer of the other. Stays on the thread that created it.
 pub(crate) struct Shortcut {
@@ -38,13 +27,10 @@ impl Shortcut {
         let far = Lane::new(far, budget.clone(), dispatch);
         near.allow_upgrades();
         let mut tasks = JoinSet::new();
-        let (to_far, at_far) = mpsc::channel(PIPE_PIECES);
-        let (to_near, at_near) = mpsc::channel(PIPE_PIECES);
-        tasks.spawn(write(near.outbound(), to_far));
-        tasks.spawn(write(far.outbound(), to_near));
-        for (lane, pipe) in [(near.clone(), at_near), (far, at_far)] {
+        for (lane, peer) in [(near.clone(), &far), (far.clone(), &near)] {
+            let reader = LocalReader::from(peer.outbound());
             tasks.spawn(async move {
-                let failure = drive(&lane, Pipe(pipe)).await;
+                let failure = drive(&lane, reader).await;
                 tracing::warn!(%failure, "the lane to the upstreams was lost");
             });
         }
@@ -71,23 +57,5 @@ struct Nothing;
 impl Dispatch for Nothing {
     fn dispatch(&self, opened: IncomingRequest) {
         drop(opened);
-    }
-}
-
-struct Pipe(mpsc::Receiver<Bytes>);
-
-impl TransportReader for Pipe {
-    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>> {
-        self.0.poll_recv(cx).map(|bytes| bytes.map(Ok))
-    }
-}
-
-async fn write(mut outbound: TransportWriter, into: mpsc::Sender<Bytes>) {
-    while let Some(batch) = poll_fn(|cx| outbound.poll_batch(cx)).await {
-        for segment in batch.into_segments() {
-            if into.send(segment).await.is_err() {
-                return;
-            }
-        }
     }
 }

@@ -23,7 +23,7 @@ use adit_proto::{
     ConfigSyncRequest, ConfigSyncResponse, Heartbeat, RegisterRequest, RegisterResponse,
     control::Kind,
 };
-use adit_testlink::streams::{Tls, in_memory};
+use adit_testlink::streams::{in_memory, tls};
 use bytes::Bytes;
 use tokio::{
     net::TcpListener,
@@ -217,8 +217,9 @@ async fn a_request_crosses_both_ways() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_crosses_in_memory_and_over_tls() {
-    crosses_both_ways(world_over(in_memory()).await).await;
-    let over_tls = Tls::new(&[b"h2"]).over(in_memory()).await;
+    let addr = ([127, 0, 0, 1], 80).into();
+    crosses_both_ways(world_over(in_memory(addr)).await).await;
+    let over_tls = tls(in_memory(addr), &[b"h2"]).await;
     crosses_both_ways(world_over(over_tls).await).await;
 }
 
