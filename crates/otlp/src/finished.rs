@@ -31,47 +31,11 @@ pub(super) struct Finished {
 impl Finished {
     /// Copies the record. Two allocations: the texts, and the phases of the timeline.
     pub(super) fn new(record: &Record<'_>, timeline: &Timeline, scale: Scale) -> Self {
-        // Every field is named, so that a new one cannot be forgotten.
-        let Record {
-            edge,
-            protocol,
-            opener,
-            request_uuid,
-            user,
-            group,
-            client,
-            tunnel,
-            revision,
-            visitor,
-            scheme,
-            method,
-            host,
-            port,
-            path,
-            version,
-            status,
-            grpc_status,
-            service,
-            reason,
-            received_bytes,
-            sent_bytes,
-            retries,
-            started,
-            responded,
-            ended,
-            timeline: _,
-        } = *record;
-        let all: [&str; TEXTS] = [
-            user,
-            group,
-            client,
-            tunnel,
-            visitor,
-            method,
-            host,
-            without_query(path),
-            service,
-        ];
+        let record = Record {
+            path: without_query(record.path),
+            ..*record
+        };
+        let all = record.texts();
         let all = all.map(|text| &text[..text.floor_char_boundary(MAX_TEXT_BYTES)]);
         let mut texts = String::with_capacity(all.iter().map(|text| text.len()).sum());
         let ends = all.map(|text| {
@@ -80,35 +44,7 @@ impl Finished {
             u16::try_from(texts.len()).unwrap_or(u16::MAX)
         });
         Self {
-            numbers: Record {
-                edge,
-                protocol,
-                opener,
-                request_uuid,
-                user: "",
-                group: "",
-                client: "",
-                tunnel: "",
-                revision,
-                visitor: "",
-                scheme,
-                method: "",
-                host: "",
-                port,
-                path: "",
-                version,
-                status,
-                grpc_status,
-                service: "",
-                reason,
-                received_bytes,
-                sent_bytes,
-                retries,
-                started,
-                responded,
-                ended,
-                timeline: None,
-            },
+            numbers: record.with_texts([""; TEXTS], None),
             texts,
             ends,
             timeline: timeline.clone(),
@@ -119,34 +55,13 @@ impl Finished {
     /// The record, with the path without its query and with long texts cut.
     pub(super) fn record(&self) -> Record<'_> {
         let mut start = 0;
-        let [
-            user,
-            group,
-            client,
-            tunnel,
-            visitor,
-            method,
-            host,
-            path,
-            service,
-        ] = self.ends.map(|end| {
+        let texts = self.ends.map(|end| {
             let end = usize::from(end);
             let text = self.texts.get(start..end).unwrap_or_default();
             start = end;
             text
         });
-        Record {
-            user,
-            group,
-            client,
-            tunnel,
-            visitor,
-            method,
-            host,
-            path,
-            service,
-            ..self.numbers
-        }
+        self.numbers.with_texts(texts, None)
     }
 
     pub(super) const fn timeline(&self) -> &Timeline {

@@ -81,3 +81,68 @@ pub struct Record<'a> {
     /// The phases of the request, if it is traced.
     pub timeline: Option<&'a Timeline>,
 }
+
+impl<'a> Record<'a> {
+    /// The texts of the record: user, group, client, tunnel, visitor, method, host, path, service.
+    pub const fn texts(&self) -> [&'a str; 9] {
+        [
+            self.user,
+            self.group,
+            self.client,
+            self.tunnel,
+            self.visitor,
+            self.method,
+            self.host,
+            self.path,
+            self.service,
+        ]
+    }
+
+    /// A copy with these texts, in the order of [`Record::texts`], and this timeline, which may outlive the request.
+    pub const fn with_texts<'b>(
+        &self,
+        texts: [&'b str; 9],
+        timeline: Option<&'b Timeline>,
+    ) -> Record<'b> {
+        let [
+            user,
+            group,
+            client,
+            tunnel,
+            visitor,
+            method,
+            host,
+            path,
+            service,
+        ] = texts;
+        Record {
+            edge: self.edge,
+            protocol: self.protocol,
+            opener: self.opener,
+            request_uuid: self.request_uuid,
+            user,
+            group,
+            client,
+            tunnel,
+            revision: self.revision,
+            visitor,
+            scheme: self.scheme,
+            method,
+            host,
+            port: self.port,
+            path,
+            version: self.version,
+            status: self.status,
+            grpc_status: self.grpc_status,
+            service,
+            reason: self.reason,
+            received_bytes: self.received_bytes,
+            sent_bytes: self.sent_bytes,
+            retries: self.retries,
+            started: self.started,
+            responded: self.responded,
+            ended: self.ended,
+            timeline,
+        }
+    }
+}
