@@ -119,31 +119,20 @@ impl Demo {
         let token = adit_auth::generate_token(rand::random());
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let server = Server::start(&adit_server::Settings {
-            tunnel_addr: loopback,
-            http_addr: loopback,
-            admin_addr: None,
             max_clients: 1,
-            threads: 1,
-            domain: None,
             tokens: vec![NamedToken {
                 user: USER.into(),
                 token: token.clone(),
             }],
-            shared_groups: Vec::new(),
-            // There is only one user, so the owners of names need not be kept.
-            state_dir: std::path::PathBuf::new(),
-            trusted_proxies: Default::default(),
-            layers: Vec::new(),
-            public_url: Default::default(),
-            limits: adit_server::Limits::default(),
             timeouts: adit_server::Timeouts {
                 // No client can be reconnecting to this new server.
                 startup_grace: Duration::ZERO,
                 drain: DRAIN,
                 ..adit_server::Timeouts::default()
             },
-            rules: Vec::new(),
             upstreams: vec![upstream(&service)?],
+            // There is one user: the owners of names need not be kept.
+            ..adit_server::Settings::new(loopback, loopback)
         })
         .map_err(Failed::other)?;
         let mut tunnels = vec![tunnel(TUNNEL, TunnelKind::Http, service.addr())];

@@ -64,6 +64,30 @@ pub struct Settings {
     pub upstreams: Vec<UpstreamSettings>,
 }
 
+impl Settings {
+    /// Defaults for a server with these addresses: one data thread, no admin port and no state directory.
+    pub fn new(tunnel_addr: SocketAddr, http_addr: SocketAddr) -> Self {
+        Self {
+            tunnel_addr,
+            http_addr,
+            admin_addr: None,
+            max_clients: 1_000,
+            threads: 1,
+            domain: None,
+            tokens: Vec::new(),
+            shared_groups: Vec::new(),
+            state_dir: PathBuf::new(),
+            trusted_proxies: TrustedProxies::default(),
+            layers: Vec::new(),
+            public_url: PublicUrl::default(),
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            rules: Vec::new(),
+            upstreams: Vec::new(),
+        }
+    }
+}
+
 /// A token and its user.
 #[derive(Debug, Clone)]
 pub struct NamedToken {
