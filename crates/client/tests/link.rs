@@ -18,7 +18,6 @@ const TOKEN: &str = "a-token-of-some-length-0123456789";
 const SECOND: Duration = Duration::from_secs(1);
 
 fn server(addr: SocketAddr) -> Server {
-    let limits = adit_server::Limits::default();
     let timeouts = adit_server::Timeouts {
         startup_grace: Duration::ZERO,
         client_wait: 5 * SECOND,
@@ -27,25 +26,13 @@ fn server(addr: SocketAddr) -> Server {
         ..adit_server::Timeouts::default()
     };
     Server::start(&adit_server::Settings {
-        tunnel_addr: addr,
-        http_addr: any(),
-        admin_addr: None,
-        max_clients: 10,
         threads: 2,
-        domain: None,
         tokens: vec![NamedToken {
             user: "ann".into(),
             token: TOKEN.into(),
         }],
-        shared_groups: Vec::new(),
-        state_dir: std::path::PathBuf::new(),
-        trusted_proxies: Default::default(),
-        layers: Vec::new(),
-        public_url: Default::default(),
-        limits,
         timeouts,
-        rules: Vec::new(),
-        upstreams: Vec::new(),
+        ..adit_server::Settings::new(addr, any())
     })
     .unwrap()
 }

@@ -3,12 +3,10 @@
 use std::{collections::HashMap, ops::Deref, sync::Arc};
 
 use adit_egress::{Config, Egress, Protocol, ServiceConfig};
-use adit_link::Failure;
+use adit_link::{Failure, LaneConfig};
 use adit_trace::Edge;
 
-use crate::{
-    Link, LinkOptions, Recorded, Recorder, Records, TUNNEL, TunnelRequest, TunnelResponse, read,
-};
+use crate::{Link, Recorded, Recorder, Records, Response, TUNNEL, TunnelRequest, ends, read};
 
 /// An HTTP/1 service on this machine.
 pub fn http_service(port: u16) -> ServiceConfig {
@@ -32,11 +30,11 @@ impl Deref for EgressLink {
 
 impl EgressLink {
     pub fn new(config: Config) -> Self {
-        Self::with(&LinkOptions::default(), Egress::new(config))
+        Self::with(ends(), Egress::new(config))
     }
 
-    pub fn with(options: &LinkOptions, egress: Arc<Egress>) -> Self {
-        let link = Link::new(options, egress.clone());
+    pub fn with(ends: [LaneConfig; 2], egress: Arc<Egress>) -> Self {
+        let link = Link::with(ends, egress.clone());
         Self { link, egress }
     }
 
@@ -58,12 +56,12 @@ impl EgressLink {
         &self,
         request: &TunnelRequest<'_>,
         body: &[u8],
-    ) -> Result<TunnelResponse, Failure> {
+    ) -> Result<Response, Failure> {
         let mut exchange = self.open(request.http(body), true);
         read(&mut exchange.recv).await
     }
 
-    pub async fn get(&self, path: &str) -> Result<TunnelResponse, Failure> {
+    pub async fn get(&self, path: &str) -> Result<Response, Failure> {
         self.request(&TunnelRequest::get(path), b"").await
     }
 }
@@ -84,7 +82,7 @@ impl ObservedEgress {
     pub fn with_ratio(service: ServiceConfig, config: Config, ratio: f64) -> Self {
         let (recorder, records) = Recorder::new(ratio);
         let egress = Egress::with_observer(config, recorder.clone());
-        let link = EgressLink::with(&LinkOptions::default(), egress);
+        let link = EgressLink::with(ends(), egress);
         link.serve(service);
         Self {
             link,

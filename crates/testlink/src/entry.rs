@@ -5,10 +5,7 @@ use std::{
     future::Future,
     net::SocketAddr,
     ops::Deref,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU16, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -27,6 +24,7 @@ use tokio::{
 
 use crate::{
     Incoming, Link, Route, ScriptedDirector, http1,
+    streams::in_memory,
     udp::Socket,
     until,
     websocket::{self, Visitor},
@@ -41,8 +39,6 @@ pub struct Entry<P> {
     pub drain: watch::Sender<bool>,
     /// One task for each connection; UDP has one for the port.
     pub serving: Arc<Mutex<Vec<JoinHandle<()>>>>,
-    /// The requests that reached the service, if a function serves them.
-    pub seen: Arc<Mutex<VecDeque<HttpRequest>>>,
 }
 
 pub type HttpEntry = Entry<Http>;
@@ -68,9 +64,6 @@ pub fn http_config() -> HttpConfig {
     }
 }
 
-/// Capacity of one direction of a visitor's connection in memory.
-const MEMORY_BYTES: usize = 128 * 1024;
-
 fn loopback() -> SocketAddr {
     ([127, 0, 0, 1], 0).into()
 }
@@ -88,7 +81,6 @@ impl<P: Send + Sync + 'static> Entry<P> {
             protocol: new(route.admission()),
             drain: watch::Sender::new(false),
             serving: Arc::default(),
-            seen: Arc::default(),
         }
     }
 
@@ -163,30 +155,15 @@ impl HttpEntry {
     /// An entry with one client, which serves requests with a function.
     pub fn serving<F, R>(config: HttpConfig, serve: F) -> Self
     where
-        F: Fn(HttpRequest, Exchange) -> R + Send + Sync + 'static,
+        F: Fn(HttpRequest, Exchange) -> R + Send + 'static,
         R: Future<Output = ()> + Send + 'static,
     {
-        Self::serving_through(Route::to, config, serve)
+        Route::to(&Link::serving(serve)).http(config)
     }
 
-    /// An entry as [`Self::serving`] makes it, with a route that the test provides.
-    pub fn serving_through<F, R>(
-        route: impl FnOnce(&Link) -> Route,
-        config: HttpConfig,
-        serve: F,
-    ) -> Self
-    where
-        F: Fn(HttpRequest, Exchange) -> R + Send + Sync + 'static,
-        R: Future<Output = ()> + Send + 'static,
-    {
-        let seen: Arc<Mutex<VecDeque<HttpRequest>>> = Arc::default();
-        let notes = seen.clone();
-        let link = Link::serving(move |head: HttpRequest, exchange| {
-            notes.lock().unwrap().push_back(head.clone());
-            serve(head, exchange)
-        });
-        let entry = route(&link).http(config);
-        Self { seen, ..entry }
+    /// The requests that reached the service, if a function serves them.
+    pub fn seen(&self) -> MutexGuard<'_, VecDeque<HttpRequest>> {
+        self.links[0].seen.lock().unwrap()
     }
 
     /// Serves `stream` as the connection of a visitor.
@@ -197,11 +174,9 @@ impl HttpEntry {
         self.serving.lock().unwrap().push(tokio::spawn(served));
     }
 
-    /// A visitor's stream in memory, which takes part in paused time. Each has an address of its own.
+    /// A visitor's stream in memory, which takes part in paused time.
     pub async fn connect(&self) -> Stream {
-        static PORT: AtomicU16 = AtomicU16::new(1);
-        let visitor = ([127, 0, 0, 1], PORT.fetch_add(1, Ordering::Relaxed));
-        let (visitor, ours) = Stream::in_memory(MEMORY_BYTES, visitor.into(), self.addr);
+        let (visitor, ours) = in_memory(self.addr);
         self.serve_stream(ours);
         visitor
     }
@@ -244,10 +219,8 @@ impl HttpEntry {
 
     /// Waits until no connection is open.
     pub async fn closed(&self) {
-        until("no connection is open", || {
-            self.stats().connections_open == 0
-        })
-        .await;
+        let closed = || self.stats().connections_open == 0;
+        until("no connection is open", closed).await;
     }
 }
 

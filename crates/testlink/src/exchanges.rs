@@ -1,15 +1,29 @@
-//! The far side of an exchange: heads, bodies and small services.
+//! The far side of an exchange: heads, with header lines as text, bodies and small services.
 
 use adit_codec::{
-    EncodedHead, GrpcResponseHead, HttpRequest, HttpResponseHead, WebSocketResponseHead,
+    EncodedHead, GrpcResponseHead, HeaderBlock, HttpRequest, HttpResponseHead,
+    WebSocketResponseHead,
 };
 use adit_link::{Exchange, Failure, Part, RecvHalf, SendHalf};
 use bytes::Bytes;
 
-use crate::{
-    headers::{Lines, block_text, lines},
-    next_part, within,
-};
+use crate::{next_part, within};
+
+pub(crate) type Lines<'l> = &'l [(&'l str, &'l str)];
+
+pub(crate) fn lines<'l>(lines: Lines<'l>) -> impl Iterator<Item = (&'l [u8], &'l [u8])> {
+    lines.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()))
+}
+
+pub fn block(of: &[(&str, &str)]) -> HeaderBlock {
+    lines(of).collect()
+}
+
+/// The lines of a block; a byte that is not ASCII is shown as the character of its number.
+pub fn block_text(block: &HeaderBlock) -> Vec<(String, String)> {
+    let text = |bytes: &[u8]| bytes.iter().map(|&b| char::from(b)).collect();
+    block.lines().map(|(n, v)| (text(n), text(v))).collect()
+}
 
 pub fn head(status: u16, headers: Lines<'_>, body: &[u8]) -> EncodedHead {
     let head = HttpResponseHead { status };

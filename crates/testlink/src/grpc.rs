@@ -4,10 +4,10 @@ use std::future::poll_fn;
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
-use http::{HeaderMap, Request, response::Parts};
+use http::{HeaderMap, HeaderValue, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{http2, within};
+use crate::{Response, http2, within};
 
 /// A visitor with one connection.
 pub struct Visitor(h2::client::SendRequest<Bytes>);
@@ -16,29 +16,6 @@ pub struct Visitor(h2::client::SendRequest<Bytes>);
 pub struct Call {
     pub response: ResponseFuture,
     pub send: SendStream<Bytes>,
-}
-
-/// A whole response.
-#[derive(Debug)]
-pub struct Response {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub body: Vec<u8>,
-    pub trailers: Option<HeaderMap>,
-}
-
-impl Response {
-    /// The value in the trailers, or in the headers when the response has no other part.
-    pub fn trailer(&self, name: &str) -> Option<&str> {
-        let trailers = self.trailers.as_ref().unwrap_or(&self.headers);
-        trailers.get(name).map(|value| value.to_str().unwrap())
-    }
-
-    /// Number and reason of a status that adit generated.
-    pub fn verdict(&self) -> (&str, &str) {
-        let status = self.trailer("grpc-status").expect("a status");
-        (status, self.trailer("adit-reason").unwrap_or_default())
-    }
 }
 
 impl Visitor {
@@ -77,28 +54,39 @@ impl Visitor {
 impl Call {
     /// The complete response, or how it was aborted.
     pub async fn whole(self) -> Result<Response, Option<Reason>> {
-        let response = within(self.response).await;
-        let (parts, body) = response.map_err(|error| error.reason())?.into_parts();
-        rest(parts, body).await
+        let begun = within(self.response).await;
+        rest(begun.map_err(|error| error.reason())?).await
     }
 
-    /// The head of the response, and the rest.
-    pub async fn head(self) -> (Parts, RecvStream, SendStream<Bytes>) {
-        let (parts, body) = within(self.response).await.unwrap().into_parts();
-        (parts, body, self.send)
+    /// The response whose head has arrived.
+    pub async fn head(self) -> (http::Response<RecvStream>, SendStream<Bytes>) {
+        (within(self.response).await.unwrap(), self.send)
     }
 }
 
 /// Reads a response whose head has arrived to its end.
-pub async fn rest(parts: Parts, mut body: RecvStream) -> Result<Response, Option<Reason>> {
-    let all = body_of(&mut body).await?;
-    let trailers = within(body.trailers()).await;
-    Ok(Response {
+pub async fn rest(begun: http::Response<RecvStream>) -> Result<Response, Option<Reason>> {
+    let (parts, mut body) = begun.into_parts();
+    let mut response = Response {
         status: parts.status.as_u16(),
-        headers: parts.headers,
-        body: all,
-        trailers: trailers.map_err(|error| error.reason())?,
-    })
+        headers: text(&parts.headers),
+        body: body_of(&mut body).await?,
+        ..Response::default()
+    };
+    let trailers = within(body.trailers()).await;
+    if let Some(trailers) = trailers.map_err(|error| error.reason())? {
+        assert!(!trailers.is_empty());
+        response.trailers = text(&trailers);
+    }
+    Ok(response)
+}
+
+fn text(headers: &HeaderMap) -> Vec<(String, String)> {
+    let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
+    let lines = headers.iter();
+    lines
+        .map(|(name, value)| (name.to_string(), text(value)))
+        .collect()
 }
 
 /// Reads a body to its end and returns its credit; `Err` has the code of a reset.

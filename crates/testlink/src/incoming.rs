@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use crate::within;
 
 /// The requests of one or more links, in the order in which they arrive.
-pub struct Incoming(mpsc::UnboundedReceiver<IncomingRequest>);
+pub struct Incoming(pub(crate) mpsc::UnboundedReceiver<IncomingRequest>);
 
 struct Forward(mpsc::UnboundedSender<IncomingRequest>);
 

@@ -1,17 +1,14 @@
 //! Both ends of a link in one process, for tests only.
 //!
-//! A test of one end takes the part of the other one. [`Link`] is a lane with both its ends, joined in memory. A
-//! request of its near end reaches a service in the test ([`Link::serving`]), the test itself ([`Link::scripted`],
-//! which returns [`Incoming`]), or an egress with real services (`EgressLink`). [`TunnelRequest`] and
-//! [`TunnelResponse`] are what a test opens and reads on a lane; the modules [`exchanges`] and [`websocket`] have the
-//! other side.
+//! A test of one end takes the part of the other one. [`Link`] is a lane with both its ends, joined in memory. A request of its
+//! near end reaches a service in the test ([`Link::serving`]), the test itself ([`Link::scripted`], which returns
+//! [`Incoming`]), or an egress with real services (`EgressLink`). [`TunnelRequest`] and [`Response`] are what a
+//! test opens and reads on a lane; the modules [`exchanges`] and [`websocket`] have the other side.
 //!
 //! Entries for visitors are in front of the near end: `Route` has the destination of requests and builds an
 //! `HttpEntry`, a `TcpEntry` or a `UdpEntry`. [`streams`] has streams in memory and over TLS. Visitors are small
 //! drivers over any stream: [`http1`], [`http2`], [`grpc`], [`websocket`], [`tcp`], [`udp`]. [`Recorder`] keeps the
 //! records of finished requests.
-//!
-//! [`MemoryTransport`] connects a complete client and a complete server by the traits of `adit_link::control`.
 //!
 //! Every wait has a bound ([`within`], [`until`]), so that a hanging test fails with the name of the condition.
 //!
@@ -25,12 +22,10 @@ mod egress;
 mod entry;
 pub mod exchanges;
 pub mod grpc;
-mod headers;
 pub mod http1;
 pub mod http2;
 mod incoming;
 mod link;
-mod memory;
 mod recorder;
 mod request;
 #[cfg(feature = "ingress")]
@@ -45,12 +40,11 @@ pub mod websocket;
 pub use egress::{EgressLink, ObservedEgress, http_service};
 #[cfg(feature = "ingress")]
 pub use entry::{Entry, HttpEntry, TcpEntry, UdpEntry, http_config};
-pub use headers::{block, block_text};
+pub use exchanges::{block, block_text};
 pub use incoming::Incoming;
-pub use link::{Link, LinkOptions, Pipe, TUNNEL, lane_config, lane_of, link_grant};
-pub use memory::{MemoryChannel, MemoryTransport};
+pub use link::{Link, TUNNEL, ends, lane, lane_config, lane_of};
 pub use recorder::{FORWARDED, Recorded, Recorder, Records, SAMPLED, UNSAMPLED};
-pub use request::{TunnelRequest, TunnelResponse, read};
+pub use request::{Response, TunnelRequest, read};
 #[cfg(feature = "ingress")]
-pub use route::{Route, ScriptedDirector, director, fail, session_director, standard_layers};
+pub use route::{Route, ScriptedDirector, fail, never};
 pub use wait::{next_part, pass, until, within};

@@ -3,34 +3,19 @@
 use std::{
     collections::VecDeque,
     future::Future,
-    sync::Arc,
-    task::{Context, Poll, ready},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use adit_auth::{ClientClaim, Grant};
 use adit_codec::{EncodedHead, HttpRequest, RequestHead, Side};
 use adit_flow::Budget;
-use adit_link::{
-    Dispatch, Exchange, IncomingRequest, Lane, LaneConfig, TransportError, TransportReader,
-    TransportWriter, drive,
-};
-use bytes::Bytes;
+use adit_link::{Dispatch, Exchange, Lane, LaneConfig, LocalReader, drive};
 use tokio::task::JoinSet;
 
 use crate::{Incoming, until};
 
 /// The tunnel of all tests.
 pub const TUNNEL: &str = "web";
-
-/// The grant of client `office` of user `alice` in group `office`.
-pub fn link_grant() -> Grant {
-    let claim = ClientClaim {
-        client_id: "office".parse().unwrap(),
-        group_id: "office".parse().unwrap(),
-    };
-    Grant::for_link("alice".parse().unwrap(), claim)
-}
 
 /// The settings of one end.
 pub fn lane_config(side: Side) -> LaneConfig {
@@ -44,84 +29,19 @@ pub fn lane_config(side: Side) -> LaneConfig {
     }
 }
 
+/// The settings of both ends of a client's link, the server's first.
+pub fn ends() -> [LaneConfig; 2] {
+    [Side::Server, Side::Client].map(lane_config)
+}
+
 /// One end of a lane, which resets the requests that its peer opens.
 pub fn lane_of(side: Side) -> Arc<Lane> {
-    Lane::new(lane_config(side), Budget::new(1 << 20), Arc::new(Reset))
+    lane(lane_config(side), Incoming::channel().0)
 }
 
-/// Resets every request.
-struct Reset;
-
-impl Dispatch for Reset {
-    fn dispatch(&self, opened: IncomingRequest) {
-        drop(opened);
-    }
-}
-
-/// Serves each HTTP request with a function.
-struct Serve<F>(F);
-
-impl<F, R> Dispatch for Serve<F>
-where
-    F: Fn(HttpRequest, Exchange) -> R + Send + Sync,
-    R: Future<Output = ()> + Send + 'static,
-{
-    fn dispatch(&self, opened: IncomingRequest) {
-        match opened.head {
-            RequestHead::Http(head) => drop(tokio::spawn((self.0)(*head, opened.exchange))),
-            other => panic!("expected an HTTP request, got {other:?}"),
-        }
-    }
-}
-
-/// Reads the bytes that another lane sends, in the pieces of its writer.
-pub struct Pipe {
-    from: TransportWriter,
-    segments: VecDeque<Bytes>,
-}
-
-impl From<TransportWriter> for Pipe {
-    fn from(from: TransportWriter) -> Self {
-        let segments = VecDeque::new();
-        Self { from, segments }
-    }
-}
-
-impl TransportReader for Pipe {
-    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportError>>> {
-        loop {
-            if let Some(bytes) = self.segments.pop_front() {
-                return Poll::Ready(Some(Ok(bytes)));
-            }
-            match ready!(self.from.poll_batch(cx)) {
-                Some(batch) => self.segments.extend(batch.into_segments()),
-                None => return Poll::Ready(None),
-            }
-        }
-    }
-}
-
-/// Options of a link.
-#[derive(Debug, Clone)]
-pub struct LinkOptions {
-    /// The sides of the near and the far end.
-    pub sides: (Side, Side),
-    /// Both ends tick three times in this interval.
-    pub heartbeat: Duration,
-    pub initial_window: Option<u32>,
-    /// Whether the far end knows upgrades (P-3.7).
-    pub upgrades: bool,
-}
-
-impl Default for LinkOptions {
-    fn default() -> Self {
-        Self {
-            sides: (Side::Server, Side::Client),
-            heartbeat: Duration::from_secs(5),
-            initial_window: None,
-            upgrades: true,
-        }
-    }
+/// One end of a lane.
+pub fn lane(config: LaneConfig, dispatch: Arc<dyn Dispatch>) -> Arc<Lane> {
+    Lane::new(config, Budget::new(64 << 20), dispatch)
 }
 
 /// A lane with both its ends, which lives as long as its last clone. Tests open requests on the near end.
@@ -129,56 +49,63 @@ impl Default for LinkOptions {
 pub struct Link {
     pub near: Arc<Lane>,
     pub far: Arc<Lane>,
+    /// The requests that reached the far end, if a function serves them.
+    pub seen: Arc<Mutex<VecDeque<HttpRequest>>>,
     _driven: Arc<JoinSet<()>>,
 }
 
 impl Link {
     /// `dispatch` receives the requests that the near end opens.
-    pub fn new(options: &LinkOptions, dispatch: Arc<dyn Dispatch>) -> Self {
-        let end = |side, dispatch| {
-            let mut config = lane_config(side);
-            config.heartbeat = options.heartbeat;
-            if let Some(window) = options.initial_window {
-                config.mux.initial_window = window;
-            }
-            Lane::new(config, Budget::new(64 << 20), dispatch)
-        };
-        let near = end(options.sides.0, Arc::new(Reset) as Arc<dyn Dispatch>);
-        let far = end(options.sides.1, dispatch);
-        if options.upgrades {
-            near.allow_upgrades();
-        }
-        let mut driven = JoinSet::new();
-        for (lane, peer) in [(&near, &far), (&far, &near)] {
-            let (lane, pipe) = (lane.clone(), Pipe::from(peer.outbound()));
-            driven.spawn(async move { drop(drive(&lane, pipe).await) });
-        }
-        let _driven = Arc::new(driven);
-        Self { near, far, _driven }
+    pub fn to(dispatch: Arc<dyn Dispatch>) -> Self {
+        Self::with(ends(), dispatch)
     }
 
-    /// A link with the usual options.
-    pub fn to(dispatch: Arc<dyn Dispatch>) -> Self {
-        Self::new(&LinkOptions::default(), dispatch)
+    /// The same with these settings of the near and the far end.
+    pub fn with([near, far]: [LaneConfig; 2], dispatch: Arc<dyn Dispatch>) -> Self {
+        let near = lane(near, Incoming::channel().0);
+        near.allow_upgrades();
+        Self::between(near, lane(far, dispatch))
+    }
+
+    /// Joins two lanes.
+    pub fn between(near: Arc<Lane>, far: Arc<Lane>) -> Self {
+        let mut driven = JoinSet::new();
+        for (lane, peer) in [(&near, &far), (&far, &near)] {
+            let (lane, reader) = (lane.clone(), LocalReader::from(peer.outbound()));
+            driven.spawn(async move { drop(drive(&lane, reader).await) });
+        }
+        Self {
+            near,
+            far,
+            seen: Arc::default(),
+            _driven: Arc::new(driven),
+        }
     }
 
     /// A link whose far end serves HTTP requests with a function.
     pub fn serving<F, R>(serve: F) -> Self
     where
-        F: Fn(HttpRequest, Exchange) -> R + Send + Sync + 'static,
+        F: Fn(HttpRequest, Exchange) -> R + Send + 'static,
         R: Future<Output = ()> + Send + 'static,
     {
-        Self::to(Arc::new(Serve(serve)))
+        let (link, mut incoming) = Self::scripted();
+        let seen = link.seen.clone();
+        tokio::spawn(async move {
+            while let Some(opened) = incoming.0.recv().await {
+                let RequestHead::Http(head) = opened.head else {
+                    panic!("expected an HTTP request, got {:?}", opened.head);
+                };
+                seen.lock().unwrap().push_back((*head).clone());
+                tokio::spawn(serve(*head, opened.exchange));
+            }
+        });
+        link
     }
 
     /// A link whose far end is the test.
     pub fn scripted() -> (Self, Incoming) {
-        Self::scripted_with(&LinkOptions::default())
-    }
-
-    pub fn scripted_with(options: &LinkOptions) -> (Self, Incoming) {
         let (dispatch, incoming) = Incoming::channel();
-        (Self::new(options, dispatch), incoming)
+        (Self::to(dispatch), incoming)
     }
 
     /// Opens a request; `end` ends its direction with the head.

@@ -1,11 +1,11 @@
 //! An observer that keeps the records of finished requests.
 
 use std::{
+    ops::Deref,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
 };
 
 use adit_trace::{
@@ -28,52 +28,26 @@ pub const FORWARDED: [Phase; 5] = [
     Phase::End,
 ];
 
-macro_rules! recorded {
-    (same { $($same:ident: $type:ty,)* } text { $($text:ident,)* }) => {
-        /// A [`Record`] that outlives its request.
-        #[derive(Debug, Clone)]
-        pub struct Recorded {
-            $(pub $same: $type,)*
-            $(pub $text: String,)*
-            pub timeline: Option<Timeline>,
-        }
+/// A [`Record`] that outlives its request: what it refers to is never freed.
+#[derive(Debug, Clone, Copy)]
+pub struct Recorded(Record<'static>);
 
-        impl From<&Record<'_>> for Recorded {
-            fn from(record: &Record<'_>) -> Self {
-                Self {
-                    $($same: record.$same,)*
-                    $($text: record.$text.into(),)*
-                    timeline: record.timeline.cloned(),
-                }
-            }
-        }
-    };
-}
+impl Deref for Recorded {
+    type Target = Record<'static>;
 
-recorded! {
-    same {
-        edge: Edge,
-        protocol: &'static str,
-        opener: &'static str,
-        request_uuid: [u8; 16],
-        revision: u64,
-        scheme: &'static str,
-        port: u16,
-        version: &'static str,
-        status: u16,
-        grpc_status: Option<u16>,
-        reason: Option<&'static str>,
-        received_bytes: u64,
-        sent_bytes: u64,
-        retries: u32,
-        started: Instant,
-        responded: Option<Instant>,
-        ended: Instant,
+    fn deref(&self) -> &Record<'static> {
+        &self.0
     }
-    text { user, group, client, tunnel, visitor, method, host, path, service, }
 }
 
 impl Recorded {
+    fn new(record: &Record<'_>) -> Self {
+        let texts = record.texts().map(|text| &*text.to_owned().leak());
+        let timeline = record.timeline.cloned();
+        let timeline = timeline.map(|timeline| &*Box::leak(Box::new(timeline)));
+        Self(record.with_texts(texts, timeline))
+    }
+
     /// The properties of every record.
     fn check(&self) {
         assert_ne!(self.request_uuid, [0; 16]);
@@ -95,7 +69,7 @@ impl Recorded {
     }
 
     pub fn spans(&self) -> &[Span] {
-        self.timeline.as_ref().map_or(&[], Timeline::spans)
+        self.timeline.map_or(&[], Timeline::spans)
     }
 
     pub fn phases(&self) -> Vec<Phase> {
@@ -122,35 +96,29 @@ impl Recorded {
 
     /// The request went to the client of the tests.
     pub fn expect_forwarded(&self) {
-        let client = [&*self.user, &self.group, &self.client];
+        let client = [self.user, self.group, self.client];
         assert_eq!(
             (self.opener, client),
             ("server", ["alice", "office", "office"])
         );
-        assert_eq!((&*self.tunnel, self.revision), (TUNNEL, 7));
+        assert_eq!((self.tunnel, self.revision), (TUNNEL, 7));
     }
 
     /// The request reached no client.
     pub fn expect_not_forwarded(&self) {
-        let names = [
-            self.opener,
-            &self.user,
-            &self.group,
-            &self.client,
-            &self.tunnel,
-        ];
-        assert_eq!((names, self.revision), ([""; 5], 0));
+        let owner = [self.user, self.group, self.client];
+        assert_eq!((self.opener, owner), ("", [""; 3]));
+        assert_eq!((self.tunnel, self.revision), ("", 0));
     }
 
     /// The context that the service receives.
     pub fn traceparent(&self) -> String {
-        let timeline = self.timeline.as_ref().expect("a traced request");
-        timeline.context().to_string()
+        self.timeline.unwrap().context().to_string()
     }
 
     /// The context that reached a client is that of this attempt.
     pub fn expect_context(&self, attempt: usize, traceparent: &str) {
-        let here = self.timeline.as_ref().unwrap().context();
+        let here = self.timeline.unwrap().context();
         let there: TraceContext = traceparent.parse().unwrap();
         let expected = (here.trace_id, self.transits()[attempt], true);
         assert_eq!((there.trace_id, there.span_id, there.sampled), expected);
@@ -163,6 +131,7 @@ pub struct Recorder {
     records: mpsc::UnboundedSender<Recorded>,
     sampler: Sampler,
     pub enabled: AtomicBool,
+    /// Whether it needs more than the fields for counters.
     pub detailed: AtomicBool,
     random: AtomicU64,
     /// The trace headers of the requests.
@@ -181,11 +150,6 @@ impl Recorder {
             parents: Mutex::default(),
         };
         (Arc::new(recorder), Records(receiver))
-    }
-
-    /// After this call the observer needs only the fields for counters.
-    pub fn counts_only(&self) {
-        self.detailed.store(false, Ordering::Relaxed);
     }
 }
 
@@ -211,7 +175,7 @@ impl Observer for Recorder {
     }
 
     fn on_end(&self, record: &Record<'_>) {
-        let record = Recorded::from(record);
+        let record = Recorded::new(record);
         record.check();
         // The test may have ended.
         let _ = self.records.send(record);

@@ -10,7 +10,7 @@ use adit_link::{Failure, Part, RecvHalf};
 
 use crate::{
     TUNNEL,
-    headers::{block_text, lines},
+    exchanges::{block_text, lines},
     next_part,
 };
 
@@ -113,9 +113,9 @@ impl<'a> TunnelRequest<'a> {
     }
 }
 
-/// A complete response to an HTTP request or a gRPC call.
+/// A complete response to an HTTP request or a gRPC call, as it left the lane or as a visitor of gRPC has it.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct TunnelResponse {
+pub struct Response {
     /// The status codes of the interim responses before it.
     pub interim: Vec<u16>,
     pub status: u16,
@@ -126,7 +126,7 @@ pub struct TunnelResponse {
     pub messages: usize,
 }
 
-impl TunnelResponse {
+impl Response {
     pub fn header(&self, name: &str) -> Option<&str> {
         find(&self.headers, name)
     }
@@ -135,6 +135,12 @@ impl TunnelResponse {
     pub fn trailer(&self, name: &str) -> Option<&str> {
         let lines = [&self.trailers, &self.headers];
         find(lines[usize::from(self.trailers.is_empty())], name)
+    }
+
+    /// Number and reason of a status of gRPC that adit generated.
+    pub fn verdict(&self) -> (&str, &str) {
+        let status = self.trailer("grpc-status").expect("a status");
+        (status, self.trailer("adit-reason").unwrap_or_default())
     }
 
     pub fn text(&self) -> &str {
@@ -148,8 +154,8 @@ fn find<'l>(lines: &'l [(String, String)], name: &str) -> Option<&'l str> {
 }
 
 /// Reads a response to its end.
-pub async fn read(recv: &mut RecvHalf) -> Result<TunnelResponse, Failure> {
-    let mut response = TunnelResponse::default();
+pub async fn read(recv: &mut RecvHalf) -> Result<Response, Failure> {
+    let mut response = Response::default();
     while let Some(part) = next_part(recv).await {
         match part? {
             Part::Response(ResponseHead::Http(head)) if head.status < 200 => {

@@ -5,13 +5,23 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
+use adit_auth::{ClientClaim, Grant};
 use adit_ingress::{
     Admission, Destination, Direction, Director, Layer, Layers, RequestMeta, Session, layers,
 };
 use adit_link::{Failure, Reason};
 use adit_trace::{NoObserver, Observer};
 
-use crate::{Link, TUNNEL, link_grant};
+use crate::{Link, TUNNEL};
+
+/// The grant of client `office` of user `alice` in group `office`.
+fn link_grant() -> Grant {
+    let claim = ClientClaim {
+        client_id: "office".parse().unwrap(),
+        group_id: "office".parse().unwrap(),
+    };
+    Grant::for_link("alice".parse().unwrap(), claim)
+}
 
 impl Link {
     /// The destination of the tests' tunnel, through this link; `number` identifies it.
@@ -39,14 +49,12 @@ pub fn fail(reason: Reason) -> Direction {
     Direction::Fail(Failure::new(reason, "failed by the test"))
 }
 
-/// The request or session that a director decides about.
-#[derive(Clone, Copy)]
-enum Subject<'a> {
-    Request(&'a RequestMeta),
-    Session(&'a Session),
-}
+type Direct = dyn Fn(Option<&RequestMeta>, &[u64]) -> Direction + Send + Sync;
 
-type Direct = dyn Fn(Subject<'_>, &[u64]) -> Direction + Send + Sync;
+/// Lets a request wait for a client that never comes.
+pub fn never() -> Direction {
+    Direction::Wait(Box::pin(std::future::pending()))
+}
 
 /// A director whose decisions the test makes.
 pub struct ScriptedDirector {
@@ -59,35 +67,25 @@ pub struct ScriptedDirector {
 }
 
 impl ScriptedDirector {
-    fn new(direct: impl Fn(Subject<'_>, &[u64]) -> Direction + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self {
-            direct: Box::new(direct),
-            retries_left: AtomicUsize::new(100),
-            needs_host: AtomicBool::new(true),
-            avoided: Mutex::default(),
-            sessions: Mutex::default(),
-        })
-    }
-
     /// How often the director has decided.
     pub fn calls(&self) -> usize {
         self.avoided.lock().unwrap().len()
     }
 
-    fn decide(&self, subject: Subject<'_>, avoid: &[u64]) -> Direction {
+    fn decide(&self, visit: Option<&RequestMeta>, avoid: &[u64]) -> Direction {
         self.avoided.lock().unwrap().push(avoid.to_vec());
-        (self.direct)(subject, avoid)
+        (self.direct)(visit, avoid)
     }
 }
 
 impl Director for ScriptedDirector {
     fn direct(&self, visit: &RequestMeta, avoid: &[u64]) -> Direction {
-        self.decide(Subject::Request(visit), avoid)
+        self.decide(Some(visit), avoid)
     }
 
     fn direct_session(&self, session: &Session, avoid: &[u64]) -> Direction {
         self.sessions.lock().unwrap().push(session.clone());
-        self.decide(Subject::Session(session), avoid)
+        self.decide(None, avoid)
     }
 
     fn needs_host(&self, _: u16) -> bool {
@@ -103,38 +101,11 @@ impl Director for ScriptedDirector {
     }
 }
 
-/// Directs HTTP requests.
-pub fn director(
-    direct: impl Fn(&RequestMeta, &[u64]) -> Direction + Send + Sync + 'static,
-) -> Arc<ScriptedDirector> {
-    ScriptedDirector::new(move |subject, avoid| match subject {
-        Subject::Request(visit) => direct(visit, avoid),
-        Subject::Session(session) => panic!("unexpected session: {session:?}"),
-    })
-}
-
-/// Directs TCP connections and UDP flows.
-pub fn session_director(
-    direct: impl Fn(&Session, &[u64]) -> Direction + Send + Sync + 'static,
-) -> Arc<ScriptedDirector> {
-    ScriptedDirector::new(move |subject, avoid| match subject {
-        Subject::Session(session) => direct(session, avoid),
-        Subject::Request(visit) => panic!("unexpected request: {visit:?}"),
-    })
-}
-
-pub fn standard_layers() -> Vec<Box<dyn Layer>> {
-    vec![
-        Box::new(layers::HopByHop),
-        Box::new(layers::Forwarded::default()),
-    ]
-}
-
 /// The way between an entry and the links: layers, a director, an observer.
 pub struct Route {
     pub(crate) links: Vec<Link>,
     pub(crate) director: Arc<ScriptedDirector>,
-    layers: Vec<Box<dyn Layer>>,
+    pub layers: Vec<Box<dyn Layer>>,
     observer: Arc<dyn Observer>,
 }
 
@@ -142,35 +113,40 @@ impl Route {
     /// A route with one link for everything, with the number 1.
     pub fn to(link: &Link) -> Self {
         let there = link.clone();
-        let director = ScriptedDirector::new(move |_, _| there.direction(1));
-        Self::director(director).links(std::slice::from_ref(link))
+        Self::director(std::slice::from_ref(link), move |_, _| there.direction(1))
     }
 
     /// A route in which the first attempt uses the first link, with the number 0, and each further one the next link.
     pub fn through(links: &[Link]) -> Self {
         let there = links.to_vec();
-        let director = ScriptedDirector::new(move |_, avoid| match there.get(avoid.len()) {
+        Self::director(links, move |_, avoid| match there.get(avoid.len()) {
             Some(link) => link.direction(avoid.len() as u64),
             None => fail(Reason::NoClient),
-        });
-        Self::director(director).links(links)
+        })
     }
 
-    /// A route whose director is this one.
-    pub fn director(director: Arc<ScriptedDirector>) -> Self {
+    /// The decision of the test about each request, `None` for a connection or flow, and the links to avoid. `links` are
+    /// those that must be idle when the entry has settled.
+    pub fn director(
+        links: &[Link],
+        direct: impl Fn(Option<&RequestMeta>, &[u64]) -> Direction + Send + Sync + 'static,
+    ) -> Self {
+        let director = ScriptedDirector {
+            direct: Box::new(direct),
+            retries_left: AtomicUsize::new(100),
+            needs_host: AtomicBool::new(true),
+            avoided: Mutex::default(),
+            sessions: Mutex::default(),
+        };
         Self {
-            links: Vec::new(),
-            director,
-            layers: standard_layers(),
+            links: links.to_vec(),
+            director: Arc::new(director),
+            layers: vec![
+                Box::new(layers::HopByHop),
+                Box::new(layers::Forwarded::default()),
+            ],
             observer: Arc::new(NoObserver),
         }
-    }
-
-    /// The links that must be idle when the entry has settled.
-    #[must_use]
-    pub fn links(mut self, links: &[Link]) -> Self {
-        self.links = links.to_vec();
-        self
     }
 
     /// Replaces the standard layers with these.

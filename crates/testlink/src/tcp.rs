@@ -3,6 +3,7 @@
 use std::{future::Future, io, sync::LazyLock};
 
 use adit_net::Stream;
+use adit_testkit::Rng;
 use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -10,7 +11,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::{http1, within};
+use crate::within;
 
 /// How a read ends on a connection that was reset.
 pub const RESET: Option<io::ErrorKind> = Some(io::ErrorKind::ConnectionReset);
@@ -58,16 +59,6 @@ pub async fn echo() -> u16 {
     serve(echo).await
 }
 
-/// Sends the same bytes in response to each HTTP request without a body.
-pub async fn fixed(response: &'static str) -> u16 {
-    let respond = move |mut stream: TcpStream, _| async move {
-        while http1::read_head(&mut stream).await.is_some() {
-            http1::send(&mut stream, response).await;
-        }
-    };
-    serve(respond).await
-}
-
 /// A port on which nothing listens.
 pub async fn unused_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -103,13 +94,8 @@ impl Pattern {
     /// Patterns of different seeds differ in almost every place.
     pub fn new(seed: u64) -> Self {
         static BLOCK: LazyLock<Bytes> = LazyLock::new(|| {
-            let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-            let mut next = || {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                state.to_le_bytes()[3]
-            };
+            let mut rng = Rng::from_seed(1);
+            let mut next = || rng.next_u64().to_le_bytes()[0];
             // A prime number of bytes.
             (0..1_000_003).map(|_| next()).collect()
         });

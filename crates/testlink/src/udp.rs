@@ -63,24 +63,17 @@ pub fn send(exchange: &Exchange, data: impl Into<Bytes>) {
     exchange.send.send_datagram(data.into()).unwrap();
 }
 
-/// The next datagram; `None` at the end of the direction.
-pub async fn try_recv(exchange: &mut Exchange) -> Result<Option<Bytes>, Failure> {
-    match next_part(&mut exchange.recv).await.transpose()? {
-        Some(Part::Datagram(data)) => Ok(Some(data)),
-        None => Ok(None),
-        Some(other) => panic!("expected a datagram, got {other:?}"),
-    }
-}
-
 pub async fn recv(exchange: &mut Exchange) -> Bytes {
-    let datagram = try_recv(exchange).await.unwrap();
-    datagram.expect("the flow has ended")
+    match next_part(&mut exchange.recv).await {
+        Some(Ok(Part::Datagram(data))) => data,
+        other => panic!("expected a datagram, got {other:?}"),
+    }
 }
 
 /// The far end echoes every datagram with a suffix.
 pub async fn echo(mut exchange: Exchange, mark: u8) {
     accept(&exchange);
-    while let Ok(Some(data)) = try_recv(&mut exchange).await {
+    while let Some(Ok(Part::Datagram(data))) = next_part(&mut exchange.recv).await {
         send(&exchange, [&data[..], &[mark]].concat());
     }
 }

@@ -2,6 +2,7 @@
 
 use adit_codec::WebSocketFrame;
 use adit_link::{Exchange, Failure, Part, RecvHalf};
+use adit_websocket::{FrameHead, HeadReader, Mask};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -20,65 +21,45 @@ const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 /// A frame, unmasked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    pub fin: bool,
-    pub rsv: u8,
-    pub opcode: u8,
+    pub head: WebSocketFrame,
     pub payload: Vec<u8>,
 }
 
 impl Frame {
-    pub fn new(opcode: u8, payload: impl AsRef<[u8]>) -> Self {
-        Self {
-            fin: true,
-            rsv: 0,
+    pub fn of(fin: bool, rsv: u8, opcode: u8, payload: impl AsRef<[u8]>) -> Self {
+        let payload = payload.as_ref().to_vec();
+        let head = WebSocketFrame {
+            fin,
+            rsv,
             opcode,
-            payload: payload.as_ref().to_vec(),
-        }
+            length: payload.len() as u64,
+        };
+        Self { head, payload }
+    }
+
+    pub fn new(opcode: u8, payload: impl AsRef<[u8]>) -> Self {
+        Self::of(true, 0, opcode, payload)
     }
 
     pub fn text(payload: &str) -> Self {
         Self::new(1, payload)
     }
 
-    pub fn fragment(opcode: u8, payload: &str) -> Self {
-        Self {
-            fin: false,
-            ..Self::new(opcode, payload)
-        }
-    }
-
     pub fn close(code: u16) -> Self {
         Self::new(8, code.to_be_bytes())
     }
 
-    pub fn head(&self) -> WebSocketFrame {
-        WebSocketFrame {
-            fin: self.fin,
-            rsv: self.rsv,
-            opcode: self.opcode,
-            length: self.payload.len() as u64,
-        }
-    }
-
     /// The frame as it is sent, written in the simplest way.
     pub fn bytes(&self, key: Option<[u8; 4]>) -> Vec<u8> {
-        let mut out = vec![u8::from(self.fin) << 7 | self.rsv << 4 | self.opcode];
-        let masked = if key.is_some() { 0x80 } else { 0 };
-        match self.payload.len() {
-            length @ 0..126 => out.push(masked | u8::try_from(length).unwrap()),
-            length @ 126..65_536 => {
-                out.push(masked | 126);
-                out.extend(u16::try_from(length).unwrap().to_be_bytes());
-            }
-            length => {
-                out.push(masked | 127);
-                out.extend((length as u64).to_be_bytes());
-            }
-        }
-        out.extend(key.iter().flatten());
-        let payload = self.payload.iter().enumerate();
-        out.extend(payload.map(|(at, byte)| byte ^ key.map_or(0, |key| key[at % 4])));
-        out
+        let head = FrameHead {
+            fin: self.head.fin,
+            rsv: self.head.rsv,
+            opcode: self.head.opcode,
+            length: self.head.length,
+        };
+        let mut payload = self.payload.clone();
+        Mask::new(key.unwrap_or_default()).apply(&mut payload);
+        [head.encode(key).as_ref(), &payload].concat()
     }
 
     /// The frame as a visitor sends it.
@@ -87,39 +68,29 @@ impl Frame {
     }
 }
 
-/// Reads one frame and its mask; `None` when the connection ends.
-pub async fn read_masked(
-    stream: &mut (impl AsyncRead + Unpin),
-) -> Option<(Frame, Option<[u8; 4]>)> {
-    let first = stream.read_u8().await.ok()?;
-    let second = stream.read_u8().await.ok()?;
-    let length = match second & 0x7f {
-        126 => u64::from(stream.read_u16().await.ok()?),
-        127 => stream.read_u64().await.ok()?,
-        length => u64::from(length),
+async fn read(stream: &mut (impl AsyncRead + Unpin), masked: bool) -> Option<(Frame, [u8; 4])> {
+    let mut reader = HeadReader::new(masked);
+    let (head, key) = loop {
+        let byte = stream.read_u8().await.ok()?;
+        if let (_, Some(head)) = reader.read(&[byte]).unwrap() {
+            break head;
+        }
     };
-    let mut key = [0; 4];
-    let is_masked = second & 0x80 != 0;
-    if is_masked {
-        stream.read_exact(&mut key).await.ok()?;
-    }
-    let mut payload = vec![0; usize::try_from(length).unwrap()];
+    let mut payload = vec![0; usize::try_from(head.length).unwrap()];
     stream.read_exact(&mut payload).await.ok()?;
-    let unmasked = payload.iter().enumerate();
-    let frame = Frame {
-        fin: first & 0x80 != 0,
-        rsv: first >> 4 & 7,
-        opcode: first & 15,
-        payload: unmasked.map(|(at, byte)| byte ^ key[at % 4]).collect(),
-    };
-    Some((frame, is_masked.then_some(key)))
+    Mask::new(key).apply(&mut payload);
+    let frame = Frame::of(head.fin, head.rsv, head.opcode, payload);
+    Some((frame, key))
 }
 
-/// Reads one frame without a mask, as services send them.
+/// The next frame of a service, which has no mask; `None` when the connection ends.
 pub async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Option<Frame> {
-    let (frame, key) = within(read_masked(stream)).await?;
-    assert_eq!(key, None, "a masked frame");
-    Some(frame)
+    within(read(stream, false)).await.map(|(frame, _)| frame)
+}
+
+/// The next frame of a visitor, and its mask.
+pub async fn read_masked(stream: &mut (impl AsyncRead + Unpin)) -> Option<(Frame, [u8; 4])> {
+    within(read(stream, true)).await
 }
 
 /// The visitor's end of a WebSocket, on any stream.
@@ -128,13 +99,9 @@ pub struct Visitor<S>(pub S);
 impl<S: AsyncRead + AsyncWrite + Unpin> Visitor<S> {
     pub async fn send(&mut self, frames: &[Frame]) {
         for frame in frames {
-            self.send_bytes(&frame.masked()).await;
+            http1::send(&mut self.0, frame.masked()).await;
         }
         self.0.flush().await.unwrap();
-    }
-
-    pub async fn send_bytes(&mut self, bytes: &[u8]) {
-        http1::send(&mut self.0, bytes).await;
     }
 
     /// The next frame; `None` when the connection ends.
@@ -146,11 +113,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Visitor<S> {
         for frame in frames {
             assert_eq!(self.frame().await.as_ref(), Some(frame));
         }
-    }
-
-    /// The connection ends without another frame.
-    pub async fn expect_end(&mut self) {
-        assert_eq!(self.frame().await, None);
     }
 }
 
@@ -184,7 +146,7 @@ pub async fn send(exchange: &Exchange, frames: &[Frame]) {
         let mut payload = Bytes::from(frame.payload.clone());
         let allowed = within(exchange.send.ready()).await.unwrap();
         let start = payload.split_to(allowed.min(payload.len()));
-        exchange.send.send_frame(frame.head(), start).unwrap();
+        exchange.send.send_frame(frame.head, start).unwrap();
         let rest = exchange.send.send_all(payload, false);
         within(rest).await.unwrap();
     }
@@ -204,12 +166,7 @@ pub async fn frame(recv: &mut RecvHalf) -> Result<Option<Frame>, Failure> {
         }
     }
     assert_eq!(payload.len() as u64, head.length);
-    Ok(Some(Frame {
-        fin: head.fin,
-        rsv: head.rsv,
-        opcode: head.opcode,
-        payload,
-    }))
+    Ok(Some(Frame { head, payload }))
 }
 
 /// Receives frames at the far end, and asserts that they are `frames`.

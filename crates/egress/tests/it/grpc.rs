@@ -15,9 +15,9 @@ use adit_testlink::{
     EgressLink, TunnelRequest,
     grpc::body_of,
     http_service,
-    http1::send,
+    http1::{fixed, send},
     next_part, pass, read,
-    tcp::{fixed, serve},
+    tcp::serve,
     until, within,
 };
 use bytes::Bytes;

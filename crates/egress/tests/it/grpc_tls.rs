@@ -10,7 +10,7 @@ use std::{
 
 use adit_egress::{Config, Protocol, Roots, RootsError, ServiceConfig, Tls, TlsName, Trust};
 use adit_link::{Exchange, Failure, Reason, RecvHalf};
-use adit_testlink::{EgressLink, TunnelRequest, http_service, read, tcp};
+use adit_testlink::{EgressLink, TunnelRequest, grpc::send_all, http_service, read, tcp};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
@@ -85,13 +85,7 @@ async fn echo(mut request: Request<h2::RecvStream>, mut respond: h2::server::Sen
         let data = data.unwrap();
         let flow = request.body_mut().flow_control();
         flow.release_capacity(data.len()).unwrap();
-        let mut rest = data;
-        while !rest.is_empty() {
-            response.reserve_capacity(rest.len());
-            let room = std::future::poll_fn(|cx| response.poll_capacity(cx)).await;
-            let room = room.unwrap().unwrap().min(rest.len());
-            response.send_data(rest.split_to(room), false).unwrap();
-        }
+        send_all(&mut response, data, false).await;
     }
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", "0".parse().unwrap());

@@ -5,9 +5,9 @@ use adit_egress::{Config, Protocol};
 use adit_link::{Exchange, Part, RecvHalf};
 use adit_testlink::{
     EgressLink, TunnelRequest, http_service,
-    http1::{read_head, send},
+    http1::{fixed, read_head, send},
     next_part, read,
-    tcp::{fixed, serve},
+    tcp::serve,
 };
 use bytes::Bytes;
 use http::Response;

@@ -13,10 +13,10 @@ use adit_codec::ResetCode;
 use adit_egress::Config;
 use adit_link::{Exchange, Reason};
 use adit_testlink::{
-    EgressLink, LinkOptions, TUNNEL, TunnelRequest, http_service,
-    http1::{read_head, send},
+    EgressLink, TUNNEL, TunnelRequest, ends, http_service,
+    http1::{fixed, read_head, send},
     next_part, pass, read,
-    tcp::{fixed, serve},
+    tcp::serve,
     until, within,
 };
 use tokio::{
@@ -583,7 +583,7 @@ fn connections_of_a_runtime_that_ends_are_not_waited_for() {
     for runtime in [first, second] {
         let shared = egress.clone();
         runtime.block_on(async move {
-            let link = EgressLink::with(&LinkOptions::default(), shared);
+            let link = EgressLink::with(ends(), shared);
             link.serve(http_service(port));
             for _ in 0..3 {
                 assert_eq!(link.get("/").await.unwrap().text(), "ok");

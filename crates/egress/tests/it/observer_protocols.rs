@@ -66,7 +66,7 @@ async fn part(exchange: &mut Exchange) -> Part {
 fn is_of(record: &Recorded, protocol: &str, port: u16) {
     assert_eq!((record.protocol, record.opener), (protocol, "server"));
     assert_eq!(record.request_uuid, [3; 16]);
-    assert_eq!((&record.tunnel[..], record.revision), (TUNNEL, 5));
+    assert_eq!((record.tunnel, record.revision), (TUNNEL, 5));
     assert_eq!(record.visitor, "192.0.2.1:4000");
     assert_eq!(record.service, format!("127.0.0.1:{port}"));
 }
@@ -129,8 +129,8 @@ async fn a_call_is_recorded_with_its_status() {
         drop(exchange);
         let record = observed.only_record().await;
         is_of(&record, "grpc", port);
-        assert_eq!((&record.method[..], record.scheme), ("POST", ""));
-        assert_eq!((&record.host[..], record.port), ("calls.example", 81));
+        assert_eq!((record.method, record.scheme), ("POST", ""));
+        assert_eq!((record.host, record.port), ("calls.example", 81));
         assert_eq!(record.path, "/pkg.Echo/Say");
         assert_eq!((record.status, record.grpc_status), (200, Some(5)));
         assert_eq!(record.reason, None);
@@ -343,8 +343,8 @@ async fn a_websocket_is_recorded_when_it_is_closed() {
         drop(exchange);
         let record = observed.only_record().await;
         is_of(&record, "websocket", port);
-        assert_eq!((&record.method[..], &record.path[..]), ("GET", "/chat"));
-        assert_eq!((&record.host[..], record.status), ("visitor.example", 101));
+        assert_eq!((record.method, record.path), ("GET", "/chat"));
+        assert_eq!((record.host, record.status), ("visitor.example", 101));
         assert_eq!(record.reason, None);
         // Frames count with their heads and masks.
         assert_eq!(record.received_bytes, all.len() as u64);
@@ -429,8 +429,8 @@ async fn a_tcp_connection_is_recorded_without_its_proxy_header() {
     drop(exchange);
     let record = observed.only_record().await;
     is_of(&record, "tcp", port);
-    assert_eq!((&record.host[..], record.port), ("", 2222));
-    assert_eq!((&record.method[..], &record.path[..]), ("", ""));
+    assert_eq!((record.host, record.port), ("", 2222));
+    assert_eq!((record.method, record.path), ("", ""));
     assert_eq!((record.status, record.reason), (0, None));
     assert_eq!((record.received_bytes, record.sent_bytes), (6, 4));
     assert_eq!(record.phases(), [Phase::Dial, Phase::End]);
@@ -521,7 +521,7 @@ async fn a_flow_is_recorded_with_its_bytes() {
     drop(exchange);
     let record = observed.only_record().await;
     is_of(&record, "udp", port);
-    assert_eq!((&record.host[..], record.port), ("", 53));
+    assert_eq!((record.host, record.port), ("", 53));
     assert_eq!((record.received_bytes, record.sent_bytes), (7, 20));
     assert_eq!((record.status, record.reason), (0, None));
     assert_eq!(record.phases(), [Phase::Dial, Phase::End]);

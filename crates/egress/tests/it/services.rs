@@ -7,9 +7,9 @@ use adit_egress::Config;
 use adit_link::{Exchange, Part, Reason};
 use adit_testlink::{
     EgressLink, TunnelRequest, http_service,
-    http1::{read_head, send},
+    http1::{fixed, read_head, send},
     next_part, read,
-    tcp::{fixed, serve},
+    tcp::serve,
     within,
 };
 use tokio::io::AsyncReadExt;

@@ -5,9 +5,9 @@ use adit_egress::{Config, Protocol};
 use adit_link::{Exchange, Part, Reason, RecvHalf};
 use adit_testlink::{
     EgressLink, TunnelRequest, http_service,
-    http1::{self, read_head, send},
+    http1::{self, fixed, read_head, send},
     next_part, read,
-    tcp::{fixed, serve, service},
+    tcp::{serve, service},
     within,
 };
 use bytes::Bytes;

@@ -23,7 +23,7 @@ use adit_testlink::{
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::mpsc,
 };
@@ -75,15 +75,9 @@ async fn open(
     (exchange, within(sockets.recv()).await.unwrap())
 }
 
-/// The next frame that reaches a service, and its mask.
-async fn read_frame(socket: &mut (impl AsyncRead + Unpin)) -> Option<(Frame, [u8; 4])> {
-    let (frame, mask) = within(read_masked(socket)).await?;
-    Some((frame, mask.expect("a masked frame")))
-}
-
 async fn service_gets(socket: &mut TcpStream, frames: &[Frame]) {
     for expected in frames {
-        let frame = read_frame(socket).await.map(|(frame, _)| frame);
+        let frame = read_masked(socket).await.map(|(frame, _)| frame);
         assert_eq!(frame.as_ref(), Some(expected));
     }
 }
@@ -285,24 +279,14 @@ async fn p_9_3_frames_cross_and_each_is_masked_anew() {
     let link = EgressLink::to(http_service(port), short());
     let (mut exchange, mut service) = open(&link, &mut sockets).await;
     let frames = [
-        Frame {
-            fin: false,
-            ..Frame::new(1, "one ")
-        },
+        Frame::of(false, 0, 1, "one "),
         Frame::new(9, "ping"),
-        Frame {
-            fin: false,
-            rsv: 5,
-            ..Frame::new(0, "")
-        },
+        Frame::of(false, 5, 0, ""),
         Frame::new(0, "two"),
         Frame::new(2, vec![7; 126]),
         Frame::new(2, vec![8; 65_535]),
         Frame::new(2, vec![9; 300_000]),
-        Frame {
-            rsv: 4,
-            ..Frame::new(7, "reserved")
-        },
+        Frame::of(true, 4, 7, "reserved"),
     ];
     // Both directions run at once, because the large frames need their credit returned.
     let (read, write) = service.split();
@@ -311,7 +295,7 @@ async fn p_9_3_frames_cross_and_each_is_masked_anew() {
     let mut stream = read;
     let reading = async {
         for expected in &frames {
-            let (got, key) = read_frame(&mut stream).await.unwrap();
+            let (got, key) = read_masked(&mut stream).await.unwrap();
             assert_eq!(&got, expected);
             keys.push(key);
         }
@@ -382,7 +366,7 @@ async fn p_9_3_an_invalid_frame_of_the_service_ends_it() {
         let failure = websocket::frame(&mut exchange.recv).await.unwrap_err();
         assert_eq!(failure.reason, Reason::ServiceAborted, "{clause}");
         service_gets(&mut service, &[Frame::close(1002)]).await;
-        assert!(read_frame(&mut service).await.is_none(), "{clause}");
+        assert!(read_masked(&mut service).await.is_none(), "{clause}");
         drop((exchange, service));
     }
     settled(&link).await;
@@ -428,7 +412,7 @@ async fn p_9_6_both_close_frames_cross_and_then_all_is_over() {
             None,
             "a clean end"
         );
-        assert!(read_frame(&mut service).await.is_none());
+        assert!(read_masked(&mut service).await.is_none());
         drop((exchange, service));
         settled(&link).await;
     }
@@ -482,17 +466,17 @@ async fn p_9_6_a_lost_visitor_ends_without_a_close_frame() {
     websocket::send(&exchange, &[Frame::new(1, "last words")]).await;
     exchange.send.finish().unwrap();
     service_gets(&mut service, &[Frame::new(1, "last words")]).await;
-    assert!(read_frame(&mut service).await.is_none());
+    assert!(read_masked(&mut service).await.is_none());
     assert_eq!(websocket::frame(&mut exchange.recv).await.unwrap(), None);
     drop((exchange, service));
     // The visitor's side ends with a reset.
     let (exchange, mut service) = open(&link, &mut sockets).await;
     exchange.send.reset(ResetCode::Cancelled, "left");
-    assert!(read_frame(&mut service).await.is_none());
+    assert!(read_masked(&mut service).await.is_none());
     // The link is lost.
     let (_exchange, mut service) = open(&link, &mut sockets).await;
     link.far.close(&Failure::new(Reason::LinkLost, "cut"));
-    assert!(read_frame(&mut service).await.is_none());
+    assert!(read_masked(&mut service).await.is_none());
     until("the connections are counted", || {
         link.egress.stats().websockets == 0
     })
@@ -516,7 +500,7 @@ async fn p_9_6_a_draining_client_sends_1001_to_both_sides() {
     websocket::send(&exchange, &[Frame::new(1, "too late"), Frame::close(1001)]).await;
     exchange.send.finish().unwrap();
     assert_eq!(websocket::frame(&mut exchange.recv).await.unwrap(), None);
-    assert!(read_frame(&mut service).await.is_none());
+    assert!(read_masked(&mut service).await.is_none());
     drop((exchange, service));
     settled(&link).await;
     // P-6.6: new requests are refused.
@@ -529,7 +513,7 @@ async fn p_9_6_a_draining_client_sends_1001_to_both_sides() {
     link.egress.close_websockets();
     service_gets(&mut service, &[Frame::close(1001)]).await;
     websocket::expect(&mut exchange, &[Frame::close(1001)]).await;
-    assert!(read_frame(&mut service).await.is_none());
+    assert!(read_masked(&mut service).await.is_none());
     assert!(
         began.elapsed() >= Duration::from_millis(290),
         "it was waited"
@@ -547,7 +531,7 @@ async fn p_9_5_a_service_that_takes_nothing_stops_its_own_frames_only() {
     let length = 32 << 20;
     let head = WebSocketFrame {
         length,
-        ..Frame::new(2, "").head()
+        ..Frame::new(2, "").head
     };
     stalled.send.send_frame(head, Bytes::new()).unwrap();
     let chunk = Bytes::from(vec![7; 64 * 1024]);
@@ -580,7 +564,7 @@ async fn p_9_5_a_service_that_takes_nothing_stops_its_own_frames_only() {
         }
     };
     let reading = async {
-        let (got, _) = read_frame(&mut stuck).await.unwrap();
+        let (got, _) = read_masked(&mut stuck).await.unwrap();
         assert!(got.payload.len() as u64 == length && got.payload.iter().all(|byte| *byte == 7));
     };
     tokio::join!(rest, reading);
@@ -624,7 +608,7 @@ async fn a_service_that_reads_nothing_for_session_stall_is_reset() {
     let (exchange, _stuck) = open(&link, &mut sockets).await;
     let head = WebSocketFrame {
         length: 1 << 40,
-        ..Frame::new(2, "").head()
+        ..Frame::new(2, "").head
     };
     exchange.send.send_frame(head, Bytes::new()).unwrap();
     let chunk = Bytes::from(vec![7; 64 * 1024]);
@@ -770,10 +754,7 @@ async fn a_service_of_tungstenite_is_understood() {
     websocket::send(
         &exchange,
         &[
-            Frame {
-                fin: false,
-                ..Frame::new(2, [1; 300])
-            },
+            Frame::of(false, 0, 2, [1; 300]),
             Frame::new(9, "ping"),
             Frame::new(0, [2; 300]),
         ],

@@ -7,9 +7,9 @@ use adit_codec::Side;
 use adit_egress::{Config, Egress, Protocol, ServiceConfig};
 use adit_splice::tcp::Socket;
 use adit_testlink::{
-    EgressLink, HttpEntry, LinkOptions, Route, http_config,
+    EgressLink, HttpEntry, Route, http_config,
     http1::{read_to_end, read_until, send},
-    http2,
+    http2, lane_config,
     tcp::service,
     until, within,
 };
@@ -62,18 +62,15 @@ async fn responding(response: Vec<u8>, leave: Leave) -> u16 {
     port
 }
 
-fn entry_of(protocol: Protocol, sides: (Side, Side), port: u16) -> HttpEntry {
-    let options = LinkOptions {
-        sides,
-        ..LinkOptions::default()
-    };
-    let to = EgressLink::with(&options, Egress::new(Config::default()));
+fn entry_of(protocol: Protocol, sides: [Side; 2], port: u16) -> HttpEntry {
+    let egress = Egress::new(Config::default());
+    let to = EgressLink::with(sides.map(lane_config), egress);
     to.serve(ServiceConfig::new("127.0.0.1", port, protocol));
     Route::to(&to.link).http(http_config())
 }
 
 fn entry_to(port: u16) -> HttpEntry {
-    entry_of(Protocol::Http1, (Side::Server, Side::Client), port)
+    entry_of(Protocol::Http1, [Side::Server, Side::Client], port)
 }
 
 /// The body of a response that an HTTP/2 visitor receives, and whether it ends.
@@ -203,7 +200,7 @@ async fn p_7_1_the_last_event_of_a_stream_that_breaks_off_arrives() {
 async fn p_7_1_the_same_holds_for_a_clients_entry() {
     let response = with_length(MEGABYTE + 1000, MEGABYTE);
     let port = responding(response, Leave::Ends).await;
-    let entry = entry_of(Protocol::Http1, (Side::Client, Side::Server), port);
+    let entry = entry_of(Protocol::Http1, [Side::Client, Side::Server], port);
     assert_eq!(over_http1(&entry).await.len(), MEGABYTE);
     assert_eq!(over_http2(&entry).await.0.len(), MEGABYTE);
 }
@@ -309,7 +306,7 @@ async fn p_6_2_a_small_body_before_its_break_reaches_an_h2c_service() {
         }
     })
     .await;
-    let entry = entry_of(Protocol::Http2, (Side::Server, Side::Client), port);
+    let entry = entry_of(Protocol::Http2, [Side::Server, Side::Client], port);
     let mut visitor = entry.connect_tcp().await;
     let head = "POST / HTTP/1.1\r\nHost: a\r\ncontent-length: 1000\r\n\r\n";
     send(&mut visitor, &head).await;

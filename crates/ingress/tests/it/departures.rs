@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use adit_ingress::{Direction, HttpConfig};
+use adit_ingress::HttpConfig;
 use adit_link::Reason;
 use adit_testlink::{
-    HttpEntry, Route, director,
+    HttpEntry, Route,
     exchanges::{body_of, respond},
     http_config,
     http1::{read_to_end, send},
-    pass,
+    never, pass,
     tcp::reset,
     until, within,
 };
@@ -95,8 +95,8 @@ async fn visitor_gone_behind_pipelined_bytes_is_released() {
 #[tokio::test]
 async fn visitor_gone_while_waiting_for_a_client_is_released() {
     for how in [Leaves::Fin, Leaves::Reset] {
-        let never = director(|_, _| Direction::Wait(Box::pin(std::future::pending())));
-        let entry = Route::director(never).http(patient());
+        let never = Route::director(&[], |_, _| never());
+        let entry = never.http(patient());
         let mut stream = entry.connect_tcp().await;
         let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n";
         send(&mut stream, &head).await;

@@ -9,7 +9,7 @@ use std::{
 use adit_codec::ResetCode;
 use adit_link::{Failure, Part, Reason};
 use adit_testlink::{
-    HttpEntry, Route,
+    HttpEntry, Link, Route,
     exchanges::{begin, body_of, echo, failure_of, head, hello, respond},
     http_config,
     http1::{read_to_end, read_until, send},
@@ -208,7 +208,7 @@ async fn an_expected_body_is_read_after_the_services_100() {
         let response = read_until(&mut stream, "hello").await;
         assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
     }
-    let seen = entry.seen.lock().unwrap();
+    let seen = entry.seen();
     assert!(seen.iter().all(|r| r.body.is_empty()));
 }
 
@@ -669,14 +669,14 @@ async fn a_trickled_body_loses_its_permit_to_a_waiting_request() {
         config.shortage_grace = Duration::from_millis(100);
         let gate = adit_flow::Gate::new(1, 10);
         let permits = adit_ingress::layers::Permits::new(gate, Duration::from_secs(20));
-        let route = |link: &_| Route::to(link).layer(permits);
-        let entry = HttpEntry::serving_through(route, config, |request, mut exchange| async move {
+        let link = Link::serving(|request, mut exchange| async move {
             if &request.method[..] == b"GET" {
                 return respond(&exchange, 200, &[], b"hello");
             }
             let _ = body_of(&mut exchange).await;
             failure_of(&exchange.send).await;
         });
+        let entry = Route::to(&link).layer(permits).http(config);
         let mut slow = entry.connect().await;
         let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n");
         send(&mut slow, &head).await;

@@ -2,7 +2,7 @@
 
 use adit_codec::HttpRequest;
 use adit_ingress::{Layer, TrustedProxies, layers};
-use adit_testlink::{HttpEntry, Route, exchanges::hello, http_config};
+use adit_testlink::{HttpEntry, Link, Route, exchanges::hello, http_config};
 
 fn entry(trusted: &[&str]) -> HttpEntry {
     let networks = trusted.iter().map(|network| network.parse().unwrap());
@@ -12,7 +12,8 @@ fn entry(trusted: &[&str]) -> HttpEntry {
         Box::new(layers::Via::new(0x2a)),
         Box::new(layers::Forwarded::new(trusted)),
     ];
-    HttpEntry::serving_through(|link| Route::to(link).layers(chain), http_config(), hello)
+    let link = Link::serving(hello);
+    Route::to(&link).layers(chain).http(http_config())
 }
 
 /// The request that the service receives with these header lines.
@@ -20,7 +21,7 @@ async fn seen(entry: &HttpEntry, lines: &str) -> HttpRequest {
     let head = format!("GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n{lines}\r\n");
     let response = entry.raw(&head).await.unwrap();
     assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
-    entry.seen.lock().unwrap().pop_back().unwrap()
+    entry.seen().pop_back().unwrap()
 }
 
 fn line<'r>(request: &'r HttpRequest, name: &str) -> Option<&'r str> {
@@ -127,7 +128,7 @@ async fn a_request_that_comes_back_gets_508_at_once() {
     let response = entry.raw(&again).await.unwrap();
     assert!(response.starts_with("HTTP/1.1 508 "), "{response}");
     assert!(response.contains("adit-reason: loop\r\n"), "{response}");
-    assert_eq!(entry.seen.lock().unwrap().len(), 0);
+    assert_eq!(entry.seen().len(), 0);
     // Responses contain the pseudonym as well.
     let plain = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     let response = entry.raw(&plain).await.unwrap();

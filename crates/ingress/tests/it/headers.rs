@@ -26,7 +26,7 @@ async fn p_2_10_lines_of_a_request_keep_their_order() {
              D: 5\r\nE: 6\r\nConnection: close\r\n\r\n"
         );
         entry.raw(&request).await.unwrap();
-        let seen = entry.seen.lock().unwrap().pop_front().unwrap();
+        let seen = entry.seen().pop_front().unwrap();
         assert_eq!(names(&seen)[..6], ["a", "a", "b", "c", "d", "e"]);
     }
 }
@@ -76,7 +76,7 @@ async fn p_2_10_both_versions_take_256_lines_and_no_more() {
             assert_eq!(response.headers()["adit-reason"], "header_too_large");
         }
     }
-    let seen = entry.seen.lock().unwrap();
+    let seen = entry.seen();
     assert_eq!(seen.len(), 2);
     assert!(seen.iter().all(|request| request.headers.len() >= 254));
 }

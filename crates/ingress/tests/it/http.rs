@@ -106,7 +106,7 @@ async fn a_get_crosses_and_its_response_comes_back() {
         }
     }
     entry.settled().await;
-    let seen = entry.seen.lock().unwrap();
+    let seen = entry.seen();
     assert_eq!(seen.len(), 6);
     for request in seen.iter() {
         assert_eq!(&request.method[..], b"GET");
@@ -145,7 +145,7 @@ async fn bodies_of_every_size_and_framing_come_back() {
     }
     entry.settled().await;
     // A small body is sent with the head (P-3.2), a larger one is not.
-    let seen = entry.seen.lock().unwrap();
+    let seen = entry.seen();
     let lengths: Vec<_> = seen
         .iter()
         .map(|r| r.headers.first(b"content-length").map(<[u8]>::to_vec))
@@ -330,7 +330,7 @@ async fn hop_by_hop_headers_are_removed_and_forwarded_headers_added() {
         assert!(!response.contains(gone), "{gone} in {response}");
     }
     assert!(response.contains("x-kept: 1\r\n") && response.contains("content-length: 2\r\n"));
-    let seen = entry.seen.lock().unwrap().pop_back().unwrap();
+    let seen = entry.seen().pop_back().unwrap();
     let headers: Vec<_> = seen
         .headers
         .lines()
@@ -357,7 +357,7 @@ async fn hop_by_hop_headers_are_removed_and_forwarded_headers_added() {
         )
         .await
         .unwrap();
-    let seen = entry.seen.lock().unwrap().pop_back().unwrap();
+    let seen = entry.seen().pop_back().unwrap();
     assert_eq!(
         seen.headers.first(b"x-forwarded-for"),
         Some(&b"127.0.0.1"[..])
@@ -423,7 +423,7 @@ async fn http_2_requests_name_one_host() {
     assert_eq!(headers["adit-reason"], "bad_request");
     // One connection has served all requests.
     assert_eq!(entry.stats().connections, 1);
-    assert_eq!(entry.seen.lock().unwrap().len(), 1);
+    assert_eq!(entry.seen().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -437,7 +437,7 @@ async fn trace_context_is_carried_in_the_opening_message() {
         .body(empty())
         .unwrap();
     whole(visitor.send(request).await).await;
-    let seen = entry.seen.lock().unwrap().pop_back().unwrap();
+    let seen = entry.seen().pop_back().unwrap();
     assert_eq!(&*seen.open.traceparent, parent);
     assert_eq!(&*seen.open.baggage, "user=1");
     assert_eq!(seen.headers.first(b"traceparent"), Some(parent.as_bytes()));

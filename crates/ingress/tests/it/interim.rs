@@ -242,7 +242,7 @@ async fn p_3_5_a_body_sent_early_needs_no_100() {
     let entry = HttpEntry::serving(patient(), echo);
     let mut stream = entry.connect().await;
     for _ in 0..2 {
-        let requests = entry.seen.lock().unwrap().len();
+        let requests = entry.seen().len();
         send(
             &mut stream,
             b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
@@ -250,7 +250,7 @@ async fn p_3_5_a_body_sent_early_needs_no_100() {
         .await;
         // The service has the request and sends nothing.
         until("the service has the request", || {
-            entry.seen.lock().unwrap().len() > requests
+            entry.seen().len() > requests
         })
         .await;
         send(&mut stream, b"hello").await;
@@ -316,12 +316,12 @@ async fn p_3_5_http_2_visitors_may_send_without_a_100() {
     let entry = HttpEntry::serving(patient(), echo);
     let mut visitor = http2::frames(entry.connect().await, 65_535).await;
     for comes_late in [false, true] {
-        let requests = entry.seen.lock().unwrap().len();
+        let requests = entry.seen().len();
         let (mut response, mut send) = expecting(&mut visitor);
         if comes_late {
             // The service has the request and sends nothing.
             until("the service has the request", || {
-                entry.seen.lock().unwrap().len() > requests
+                entry.seen().len() > requests
             })
             .await;
         }

@@ -8,7 +8,7 @@ use std::sync::{
 use adit_ingress::{Direction, Layer, Layers, LocalResponse, RequestMeta, Verdict};
 use adit_link::{Failure, Reason};
 use adit_testlink::{
-    Link, Recorder, Route, ScriptedDirector, director,
+    Link, Recorder, Route,
     exchanges::{hello, respond},
     http_config,
 };
@@ -31,19 +31,16 @@ impl Place {
     fn route(self, link: &Link, layers: Vec<Box<dyn Layer>>) -> Route {
         match self {
             Self::BeforeRouting => Route::to(link).layers(layers),
-            Self::AfterRouting => {
-                let route = Route::director(routed_through(link, Layers::new(layers)));
-                route.links(std::slice::from_ref(link)).layers(Vec::new())
-            }
+            Self::AfterRouting => routed_through(link, Layers::new(layers)).layers(Vec::new()),
         }
     }
 }
 
-/// A director to `link`, whose tunnel has these layers.
-fn routed_through(link: &Link, layers: Layers) -> Arc<ScriptedDirector> {
-    let link = link.clone();
-    director(move |_, _| {
-        let mut destination = link.destination(1);
+/// A route to `link`, whose tunnel has these layers.
+fn routed_through(link: &Link, layers: Layers) -> Route {
+    let there = link.clone();
+    Route::director(std::slice::from_ref(link), move |_, _| {
+        let mut destination = there.destination(1);
         destination.layers = layers.clone();
         Direction::Go(destination)
     })
@@ -135,8 +132,8 @@ async fn director_sees_only_changes_before_routing() {
             Place::BeforeRouting => Layers::default(),
             Place::AfterRouting => Layers::new(vec![Box::<Mark>::default()]),
         };
-        let director = director(move |request, _| {
-            *seen.lock().unwrap() = Some(request.headers.contains_key("x-mark"));
+        let route = Route::director(std::slice::from_ref(&link), move |request, _| {
+            *seen.lock().unwrap() = Some(request.unwrap().headers.contains_key("x-mark"));
             let mut destination = there.destination(1);
             destination.layers = after.clone();
             Direction::Go(destination)
@@ -145,7 +142,6 @@ async fn director_sees_only_changes_before_routing() {
             Place::BeforeRouting => vec![Box::<Mark>::default()],
             Place::AfterRouting => Vec::new(),
         };
-        let route = Route::director(director).links(std::slice::from_ref(&link));
         let entry = route.layers(before).http(http_config());
         entry.raw(GET).await.unwrap();
         let is_before = place == Place::BeforeRouting;
@@ -220,12 +216,12 @@ async fn retry_does_not_pass_the_layers_of_a_tunnel_again() {
     let layers = Layers::new(vec![Box::new(Mark(passed.clone()))]);
     let links = [refusing, serving];
     let there = links.clone();
-    let director = director(move |_, avoid| {
+    let route = Route::director(&links, move |_, avoid| {
         let mut destination = there[avoid.len()].destination(avoid.len() as u64);
         destination.layers = layers.clone();
         Direction::Go(destination)
     });
-    let entry = Route::director(director).links(&links).http(http_config());
+    let entry = route.http(http_config());
     let response = entry.raw(GET).await.unwrap();
     assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
     assert!(response.contains("x-mark: 1\r\n"), "{response}");
@@ -253,7 +249,7 @@ async fn responses_pass_both_lists_in_reverse_order() {
     let order = Arc::new(Mutex::new(Vec::new()));
     let named = |name| Box::new(Named(name, order.clone())) as Box<dyn Layer>;
     let after = Layers::new(vec![named("c"), named("d")]);
-    let route = Route::director(routed_through(&link, after));
+    let route = routed_through(&link, after);
     let route = route.layers(vec![named("a"), named("b")]);
     let entry = route.http(http_config());
     entry.raw(GET).await.unwrap();

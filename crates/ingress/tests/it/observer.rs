@@ -11,8 +11,9 @@ mod websocket;
 use std::sync::Arc;
 
 use adit_ingress::HttpConfig;
+use adit_link::LaneConfig;
 use adit_testlink::{
-    HttpEntry, Incoming, Link, LinkOptions, Recorded, Recorder, Records, Route, http_config,
+    HttpEntry, Incoming, Link, Recorded, Recorder, Records, Route, ends, http_config,
 };
 
 /// An entry with an observer and a client whose part the test takes.
@@ -30,11 +31,12 @@ impl Observed {
     }
 
     fn with(config: HttpConfig, ratio: f64) -> Self {
-        Self::on(&LinkOptions::default(), config, ratio)
+        Self::on(ends(), config, ratio)
     }
 
-    fn on(options: &LinkOptions, config: HttpConfig, ratio: f64) -> Self {
-        let (link, incoming) = Link::scripted_with(options);
+    fn on(ends: [LaneConfig; 2], config: HttpConfig, ratio: f64) -> Self {
+        let (dispatch, incoming) = Incoming::channel();
+        let link = Link::with(ends, dispatch);
         let (recorder, records) = Recorder::new(ratio);
         let entry = Route::to(&link).observer(recorder.clone()).http(config);
         Self {

@@ -7,11 +7,11 @@ use adit_flow::Gate;
 use adit_ingress::{Direction, Layer, RequestMeta, Verdict, layers};
 use adit_link::{Failure, Reason};
 use adit_testlink::{
-    HttpEntry, Link, Route, director,
+    HttpEntry, Link, Route,
     exchanges::{begin, echo, failure_of, hello, respond},
     http_config,
     http1::{read_to_end, read_until, send},
-    http2, standard_layers,
+    http2,
     tcp::reset,
     until, within,
 };
@@ -236,7 +236,7 @@ async fn ambiguous_requests_never_reach_a_client() {
     entry.settled().await;
     // An invalid body is detected only while it is forwarded: the exchange is then reset. No other request reached the
     // client.
-    let seen = entry.seen.lock().unwrap();
+    let seen = entry.seen();
     assert!(seen.iter().all(|r| &r.method[..] == b"POST"), "{seen:?}");
     assert_eq!(seen.len(), 8);
 }
@@ -273,7 +273,7 @@ async fn the_check_for_two_lengths_follows_pipelined_requests() {
         );
         assert_eq!(responses.matches("HTTP/1.1 400").count(), 1, "{responses}");
         assert_eq!(responses.matches(fake).count(), 2, "{responses}");
-        let seen: Vec<_> = entry.seen.lock().unwrap().drain(..).collect();
+        let seen: Vec<_> = entry.seen().drain(..).collect();
         let paths: Vec<_> = seen.iter().map(|r| &r.path[..]).collect();
         assert_eq!(paths, [&b"/1"[..], b"/2", b"/3", b"/4"]);
     }
@@ -303,7 +303,7 @@ async fn targets_of_every_form_are_understood() {
         let request = format!("{request}Connection: close\r\n\r\n");
         let response = entry.raw(&request).await.unwrap();
         assert_eq!(verdict(&response), ("200", None), "{request}");
-        let seen = entry.seen.lock().unwrap().pop_back().unwrap();
+        let seen = entry.seen().pop_back().unwrap();
         assert_eq!(
             (&seen.authority[..], &seen.path[..]),
             (authority.as_bytes(), path.as_bytes())
@@ -322,8 +322,10 @@ async fn failures_have_a_status_a_reason_and_advice() {
         if reason == Reason::Cancelled {
             continue;
         }
-        let director = director(move |_, _| Direction::Fail(Failure::new(reason, "it \"broke\"")));
-        let entry = Route::director(director).http(http_config());
+        let route = Route::director(&[], move |_, _| {
+            Direction::Fail(Failure::new(reason, "it \"broke\""))
+        });
+        let entry = route.http(http_config());
         let response = entry
             .raw(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             .await
@@ -459,10 +461,10 @@ async fn a_silent_service_times_out() {
 async fn a_request_over_the_limit_waits_and_is_refused() {
     let gate = Gate::new(1, 10);
     let link = Link::serving(hello);
-    let mut layers = standard_layers();
     let permits = layers::Permits::new(gate.clone(), Duration::from_millis(200));
-    layers.push(Box::new(permits));
-    let entry = Route::to(&link).layers(layers).http(http_config());
+    let mut route = Route::to(&link);
+    route.layers.push(Box::new(permits));
+    let entry = route.http(http_config());
     let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     assert_eq!(verdict(&entry.raw(request).await.unwrap()).0, "200");
     let permit = gate.try_acquire().unwrap();
@@ -698,9 +700,9 @@ async fn requests_of_a_lost_link_are_repeated_only_when_safe() {
 #[tokio::test(start_paused = true)]
 async fn a_request_waits_for_a_client() {
     let link = Link::serving(hello);
-    let director = director(move |visit, _| {
+    let route = Route::director(&[], move |visit, _| {
         let link = link.clone();
-        let comes = visit.path.path() == "/comes";
+        let comes = visit.unwrap().path.path() == "/comes";
         Direction::Wait(Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(20)).await;
             if comes {
@@ -710,7 +712,7 @@ async fn a_request_waits_for_a_client() {
             }
         }))
     });
-    let entry = Route::director(director).http(http_config());
+    let entry = route.http(http_config());
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     let response = entry.raw(get("/comes").as_bytes()).await.unwrap();
     assert_eq!(verdict(&response), ("200", None));

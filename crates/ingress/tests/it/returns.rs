@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use adit_codec::ResetCode;
 use adit_ingress::Direction;
 use adit_link::{Failure, Reason};
-use adit_testlink::{HttpEntry, Link, Route, director, exchanges::hello, http_config, within};
+use adit_testlink::{HttpEntry, Link, Route, exchanges::hello, http_config, within};
 use tokio::sync::Notify;
 
 /// An entry with one client: its link is lost or refuses, and the next link opens when the test notifies it.
@@ -19,7 +19,7 @@ fn entry(refuses: Option<ResetCode>) -> (HttpEntry, Link, Arc<Notify>) {
     let next = Link::serving(hello);
     let back = Arc::new(Notify::new());
     let (link, returns) = (first.clone(), back.clone());
-    let director = director(move |_, avoid| {
+    let route = Route::director(&[], move |_, avoid| {
         if avoid.is_empty() {
             return link.direction(1);
         }
@@ -32,7 +32,7 @@ fn entry(refuses: Option<ResetCode>) -> (HttpEntry, Link, Arc<Notify>) {
             Ok(next.destination(2))
         }))
     });
-    let entry = Route::director(director).http(http_config());
+    let entry = route.http(http_config());
     (entry, first, back)
 }
 

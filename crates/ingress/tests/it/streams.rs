@@ -5,12 +5,12 @@ use adit_ingress::layers::Forwarded;
 use adit_link::{Exchange, Part};
 use adit_net::Stream;
 use adit_testlink::{
-    HttpEntry, Route,
+    HttpEntry, Link, Route,
     exchanges::{begin, hello},
     http_config,
     http1::{read_to_end, read_until, send},
     http2,
-    streams::{Tls, in_memory},
+    streams::{in_memory, tls},
 };
 use bytes::Bytes;
 use http::{Request, StatusCode, Version};
@@ -25,19 +25,19 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
 /// An entry whose service receives the scheme.
 fn entry() -> HttpEntry {
     let forwarded = Forwarded::new(std::iter::empty().collect());
-    let route = |link: &_| Route::to(link).layer(forwarded);
-    HttpEntry::serving_through(route, http_config(), hello)
+    let link = Link::serving(hello);
+    Route::to(&link).layer(forwarded).http(http_config())
 }
 
 /// A visitor over TLS.
 async fn over_tls(entry: &HttpEntry, alpn: &[&[u8]]) -> Stream {
-    let (visitor, ours) = Tls::new(alpn).over(in_memory()).await;
+    let (visitor, ours) = tls(in_memory(entry.addr), alpn).await;
     entry.serve_stream(ours);
     visitor
 }
 
 fn scheme(entry: &HttpEntry) -> String {
-    let request = entry.seen.lock().unwrap().pop_back().unwrap();
+    let request = entry.seen().pop_back().unwrap();
     let proto = request.headers.first(b"x-forwarded-proto").unwrap();
     assert_eq!(proto, &request.scheme[..]);
     String::from_utf8(proto.to_vec()).unwrap()

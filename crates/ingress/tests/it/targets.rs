@@ -47,7 +47,7 @@ async fn bytes_above_0x20_of_a_target_cross_as_they_came() {
             response.starts_with("HTTP/1.1 200"),
             "{target:?}: {response}"
         );
-        let seen = entry.seen.lock().unwrap().pop_front().unwrap();
+        let seen = entry.seen().pop_front().unwrap();
         assert_eq!(seen.path[..], target[..]);
     }
 }
@@ -65,7 +65,7 @@ async fn pipelined_targets_keep_their_own_bytes() {
         assert_eq!(responses.matches("HTTP/1.1 200").count(), 5, "{responses}");
         assert!(responses.contains("GET /\"<>` "), "{responses}");
         assert!(responses.contains("\"<>"), "{responses}");
-        let seen: Vec<_> = entry.seen.lock().unwrap().drain(..).collect();
+        let seen: Vec<_> = entry.seen().drain(..).collect();
         let paths: Vec<_> = seen.iter().map(|request| &request.path[..]).collect();
         let sent: [&[u8]; 5] = [b"/\"1\"", b"/<2>", b"/3", b"/`4?#", b"/\xe9"];
         assert_eq!(paths, sent);
@@ -87,7 +87,7 @@ async fn control_bytes_in_a_target_get_400_with_a_reason() {
             "{response}"
         );
     }
-    assert_eq!(entry.seen.lock().unwrap().len(), 0);
+    assert_eq!(entry.seen().len(), 0);
 }
 
 /// P-3.11: a request without a host is rejected, except where the port decides.
@@ -111,7 +111,7 @@ async fn a_request_needs_no_host_where_its_port_decides() {
     for head in heads {
         let response = raw(&entry, head.as_bytes(), head.len()).await;
         assert!(response.contains(" 200 "), "{response}");
-        let seen = entry.seen.lock().unwrap().pop_front().unwrap();
+        let seen = entry.seen().pop_front().unwrap();
         assert_eq!(
             (&seen.authority[..], &seen.path[..]),
             (&b""[..], &b"/x"[..])

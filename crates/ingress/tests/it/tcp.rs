@@ -16,10 +16,10 @@ use adit_egress::{Egress, Protocol, ServiceConfig};
 use adit_ingress::{Direction, TcpConfig, layers::Permits};
 use adit_link::Reason;
 use adit_testlink::{
-    EgressLink, Link, LinkOptions, Route, ScriptedDirector, TUNNEL, TcpEntry,
+    EgressLink, Incoming, Link, Route, TUNNEL, TcpEntry, ends,
     exchanges::{failure_of, payload},
     http1::send,
-    next_part, pass, session_director,
+    next_part, pass,
     tcp::{RESET, echo, read, read_all, service},
     until, within,
 };
@@ -111,36 +111,31 @@ async fn p_10_1_the_service_may_send_first() {
     entry.settled().await;
 }
 
-/// A director that waits for the test before it directs to `link`.
-fn waits(
-    link: &Link,
-) -> (
-    Arc<ScriptedDirector>,
-    mpsc::UnboundedReceiver<oneshot::Sender<()>>,
-) {
+/// A route that waits for the test before it leads to `link`.
+fn waits(link: &Link) -> (Route, mpsc::UnboundedReceiver<oneshot::Sender<()>>) {
     let (sender, waiting) = mpsc::unbounded_channel();
-    let link = link.clone();
-    let director = session_director(move |_, _| {
+    let there = link.clone();
+    let route = Route::director(std::slice::from_ref(link), move |_, _| {
         let (go, gone) = oneshot::channel();
         sender.send(go).unwrap();
-        let destination = link.destination(1);
+        let destination = there.destination(1);
         Direction::Wait(Box::pin(async move {
             let _ = gone.await;
             Ok(destination)
         }))
     });
-    (director, waiting)
+    (route, waiting)
 }
 
 #[tokio::test]
 async fn p_10_1_the_first_bytes_travel_in_the_head() {
     let (link, mut incoming) = Link::scripted();
-    let (director, mut waiting) = waits(&link);
+    let (route, mut waiting) = waits(&link);
     let config = TcpConfig {
         first_bytes: 8,
         ..TcpConfig::default()
     };
-    let entry = Route::director(director).links(&[link]).tcp(config);
+    let entry = route.tcp(config);
     let mut visitor = entry.connect().await;
     send(&mut visitor, b"0123456789").await;
     within(waiting.recv()).await.unwrap().send(()).unwrap();
@@ -166,11 +161,12 @@ async fn p_10_1_the_first_bytes_travel_in_the_head() {
 #[tokio::test]
 async fn p_10_1_first_bytes_of_a_new_connection_travel_in_the_head() {
     for (initial_window, expected) in [(None, 8 * 1024), (Some(1000), 500), (Some(264), 8)] {
-        let options = LinkOptions {
-            initial_window,
-            ..LinkOptions::default()
-        };
-        let (link, mut incoming) = Link::scripted_with(&options);
+        let ends = ends().map(|mut end| {
+            end.mux.initial_window = initial_window.unwrap_or(end.mux.initial_window);
+            end
+        });
+        let (dispatch, mut incoming) = Incoming::channel();
+        let link = Link::with(ends, dispatch);
         let entry = adit_ingress::Tcp::new(TcpConfig::default(), Route::to(&link).admission());
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
@@ -191,10 +187,8 @@ async fn p_10_1_first_bytes_of_a_new_connection_travel_in_the_head() {
 #[tokio::test]
 async fn p_10_2_an_early_end_travels_with_the_opening_message() {
     let (link, mut incoming) = Link::scripted();
-    let (director, mut waiting) = waits(&link);
-    let entry = Route::director(director)
-        .links(&[link])
-        .tcp(TcpConfig::default());
+    let (route, mut waiting) = waits(&link);
+    let entry = route.tcp(TcpConfig::default());
     let mut visitor = entry.connect().await;
     visitor.shutdown().await.unwrap();
     within(waiting.recv()).await.unwrap().send(()).unwrap();

@@ -18,7 +18,7 @@ use std::{sync::Mutex, time::Duration};
 use adit_codec::ProtocolType;
 use adit_ingress::{Direction, Udp, UdpConfig};
 use adit_link::{Part, Reason};
-use adit_testlink::{Link, Route, TUNNEL, next_part, session_director, udp, until};
+use adit_testlink::{Link, Route, TUNNEL, never, next_part, udp, until};
 use tokio::{net::UdpSocket, sync::oneshot};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -158,7 +158,7 @@ async fn p_11_2_the_flow_silent_longest_is_evicted() {
     let (_, mut service) = incoming.udp().await;
     assert_eq!(udp::recv(&mut service).await, "new");
     let (evicted, mut old) = flows.pop().unwrap();
-    let failure = udp::try_recv(&mut old).await.unwrap_err();
+    let failure = next_part(&mut old.recv).await.unwrap().unwrap_err();
     assert_eq!(failure.reason, Reason::Limit);
     port.until(|stats| stats.flows_open == 3).await;
     let stats = port.stats();
@@ -174,7 +174,11 @@ async fn p_11_2_the_flow_silent_longest_is_evicted() {
     assert_eq!(udp::recv(&mut back).await, "back");
     assert_eq!(*head.open.visitor, evicted.addr().to_string());
     assert_eq!(
-        udp::try_recv(&mut service).await.unwrap_err().reason,
+        next_part(&mut service.recv)
+            .await
+            .unwrap()
+            .unwrap_err()
+            .reason,
         Reason::Limit
     );
 }
@@ -258,8 +262,8 @@ async fn p_11_2_a_flood_without_a_destination_is_bounded() {
         ..UdpConfig::default()
     };
     // No client ever becomes available.
-    let never = session_director(|_, _| Direction::Wait(Box::pin(std::future::pending())));
-    let port = Route::director(never).udp(config, 60 * SECOND);
+    let never = Route::director(&[], |_, _| never());
+    let port = never.udp(config, 60 * SECOND);
     let sockets: Vec<_> = (0..60)
         .map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap())
         .collect();
@@ -289,7 +293,7 @@ async fn p_11_3_datagrams_that_await_a_destination_are_bounded_and_ordered() {
         max_waiting_bytes_per_flow: 10 * (100 + 96),
         ..UdpConfig::default()
     };
-    let director = session_director(move |_, _| {
+    let route = Route::director(&[], move |_, _| {
         let Some(comes) = comes.lock().unwrap().take() else {
             return there.direction(1);
         };
@@ -299,7 +303,7 @@ async fn p_11_3_datagrams_that_await_a_destination_are_bounded_and_ordered() {
             Ok(destination)
         }))
     });
-    let port = Route::director(director).udp(config, 60 * SECOND);
+    let port = route.udp(config, 60 * SECOND);
     let (waiting, other) = (port.visitor().await, port.visitor().await);
     waiting.send(&[0; 100]).await;
     port.until(|stats| stats.flows == 1).await;

@@ -2,13 +2,14 @@
 
 use std::sync::{Arc, Mutex};
 
-use adit_codec::{EncodedHead, HttpRequest, HttpResponseHead, ResetCode};
+use adit_codec::{EncodedHead, HttpRequest, HttpResponseHead, ResetCode, Side};
 use adit_link::{Exchange, Part, Reason};
 use adit_testlink::{
-    HttpEntry, Link, LinkOptions, Route,
+    HttpEntry, Incoming, Link, Route,
     exchanges::{body_of, respond},
     http_config,
     http1::{read_to_end, read_until, send},
+    lane, lane_config, lane_of,
     tcp::reset,
     until, within,
 };
@@ -169,11 +170,9 @@ async fn p_3_7_only_upgrades_of_small_requests_are_offered() {
 
 #[tokio::test(start_paused = true)]
 async fn p_1_2_a_peer_without_the_capability_gets_no_offer() {
-    let options = LinkOptions {
-        upgrades: false,
-        ..LinkOptions::default()
-    };
-    let (link, mut incoming) = Link::scripted_with(&options);
+    let (dispatch, mut incoming) = Incoming::channel();
+    let far = lane(lane_config(Side::Client), dispatch);
+    let link = Link::between(lane_of(Side::Server), far);
     let entry = Route::to(&link).http(http_config());
     let mut stream = entry.connect().await;
     send(&mut stream, EXEC).await;

@@ -1,23 +1,25 @@
-//! A client over a transport without a network: no part of the server needs gRPC.
+//! A client that calls the server by the traits of `adit_link::control` alone: no part of the server needs gRPC.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use adit_auth::{Authenticator, ClientClaim, Credential, Denied, Grant, UserName};
-use adit_codec::{HttpResponseHead, Side};
+use adit_codec::Side;
 use adit_flow::Budget;
 use adit_link::{
-    Dispatch, IncomingRequest, Lane,
+    Failure, Reason,
     control::{
-        CAPABILITIES, Channel as _, ControlMessage, LaneRequest, RefusalReason, Transport as _,
+        AcceptLane as _, CAPABILITIES, ChannelId, ClientConnection, ControlMessage,
+        ControlServer as _, LaneRequest, Refusal, RefusalReason,
     },
-    drive,
 };
 use adit_proto::{
     ConfigSyncRequest, PROTOCOL_VERSION, RegisterRequest, TunnelsAnnounce, control::Kind,
 };
-use adit_testlink::{MemoryTransport, TunnelRequest, lane_config, read, until};
-use tokio::sync::watch;
-use tokio_stream::StreamExt as _;
+use adit_testlink::{
+    Incoming, Link, TunnelRequest, exchanges::respond, lane, lane_config, read, until,
+};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 
 use super::{SECOND, tunnel, world};
 use crate::{
@@ -26,7 +28,7 @@ use crate::{
     floods::Floods,
     lanes::Lanes,
     service::Service,
-    settings::{Limits, PublicUrl, Settings, Timeouts, TrustedProxies},
+    settings::Settings,
     upstreams::Upstreams,
     worker,
 };
@@ -48,46 +50,14 @@ impl Authenticator for Anyone {
 /// Default settings, with ports that are never bound.
 fn in_force() -> Arc<InForce> {
     let any = ([127, 0, 0, 1], 0).into();
-    let settings = Settings {
-        tunnel_addr: any,
-        http_addr: any,
-        admin_addr: None,
-        max_clients: 10,
-        threads: 1,
-        domain: None,
-        tokens: Vec::new(),
-        shared_groups: Vec::new(),
-        state_dir: PathBuf::new(),
-        trusted_proxies: TrustedProxies::default(),
-        layers: Vec::new(),
-        public_url: PublicUrl::default(),
-        limits: Limits::default(),
-        timeouts: Timeouts::default(),
-        rules: Vec::new(),
-        upstreams: Vec::new(),
-    };
+    let settings = Settings::new(any, any);
     let source = Arc::new(FixedSource::new(settings));
     let first = source.watch().borrow().clone();
     InForce::new(first, source)
 }
 
-/// Responds to each request with a short body.
-struct Hello;
-
-impl Dispatch for Hello {
-    fn dispatch(&self, request: IncomingRequest) {
-        let head = HttpResponseHead { status: 200 };
-        let head = head.encode(std::iter::empty(), b"hello").unwrap();
-        request.exchange.send.respond(head, true).unwrap();
-        tokio::spawn(async move {
-            let mut recv = request.exchange.recv;
-            while recv.part().await.is_some() {}
-        });
-    }
-}
-
 #[tokio::test]
-async fn a_client_serves_a_request_over_a_memory_transport() {
+async fn a_client_serves_a_request_without_grpc() {
     let world = world();
     let in_force = in_force();
     let (channels, floods) = (Channels::new(world.registry.clone()), Floods::new());
@@ -110,11 +80,9 @@ async fn a_client_serves_a_request_over_a_memory_transport() {
         Budget::new(1 << 20),
         Upstreams::none(),
     );
-    let transport = MemoryTransport::new(Arc::new(service), Arc::new(lanes));
 
-    let (channel, driver) = transport.connect().await.unwrap();
-    let driver = tokio::spawn(driver);
-    let id = channel.connection().channel;
+    let id = ChannelId::next();
+    let connection = ClientConnection::new(id, ([192, 0, 2, 7], 4000).into());
     let request = RegisterRequest {
         protocol_version: PROTOCOL_VERSION,
         capabilities: CAPABILITIES.iter().map(ToString::to_string).collect(),
@@ -123,57 +91,60 @@ async fn a_client_serves_a_request_over_a_memory_transport() {
         lanes: 1,
         ..RegisterRequest::default()
     };
-    let session = channel.register(request).await.unwrap().session;
-    assert!(!channel.connection().allowance.is_used_up());
+    let registered = service.register(&connection, request).await;
+    let session = registered.unwrap().session;
+    assert!(!connection.allowance.is_used_up());
 
-    let refused = channel.open_control("another session").await.err().unwrap();
-    assert_eq!(refused.reason(), Some(RefusalReason::StaleSession));
-    let mut control = channel.open_control(&session).await.unwrap();
+    let open_control = |session: &str| {
+        let (outbound, queued) = mpsc::channel(16);
+        let queued = Box::pin(ReceiverStream::new(queued).map(Ok));
+        let inbound = service.open_control(&connection, session, queued)?;
+        Ok::<_, Refusal>((outbound, inbound))
+    };
+    let refused = open_control("another session").err().unwrap();
+    assert_eq!(refused.reason, RefusalReason::StaleSession);
+    let (outbound, mut inbound) = open_control(&session).unwrap();
     assert!(channels.is_used(id));
     let announce = Kind::TunnelsAnnounce(TunnelsAnnounce {
         sequence: 1,
         tunnels: vec![tunnel("shop", &[])],
     });
-    control
-        .outbound
-        .send(ControlMessage::new(3, announce))
-        .await
-        .unwrap();
-    let reply = control.inbound.next().await.unwrap().unwrap();
+    let announce = ControlMessage::new(3, announce);
+    outbound.send(announce).await.unwrap();
+    let reply = inbound.next().await.unwrap().unwrap();
     assert_eq!(reply.request_id, 3);
     let Some(Kind::TunnelResults(results)) = reply.kind else {
         panic!("{reply:?}");
     };
     assert_eq!(results.results[0].error, None);
-    let synced = channel.sync_config(&session, ConfigSyncRequest { known_revision: 0 });
-    assert_eq!(synced.await.unwrap().revision, results.revision);
+    let synced = service.sync_config(&session, ConfigSyncRequest { known_revision: 0 });
+    assert_eq!(synced.unwrap().revision, results.revision);
 
-    let lane = Lane::new(
-        lane_config(Side::Client),
-        Budget::new(1 << 20),
-        Arc::new(Hello),
-    );
     let beyond = LaneRequest {
         session: &session,
         lane: 9,
     };
-    let refused = channel.open_lane(&lane, beyond).await.err().unwrap();
-    assert_eq!(refused.reason(), Some(RefusalReason::BadRequest));
+    let refused = lanes.accept_lane(beyond, id).err().unwrap();
+    assert_eq!(refused.reason, RefusalReason::BadRequest);
     let first = LaneRequest { lane: 0, ..beyond };
-    let reader = channel.open_lane(&lane, first).await.unwrap();
-    let driven = tokio::spawn(async move { drive(&lane, reader).await });
+    let accepted = lanes.accept_lane(first, id).unwrap();
+    let (dispatch, mut incoming) = Incoming::channel();
+    let lane = lane(lane_config(Side::Client), dispatch);
+    let link = Link::between(accepted.lane, lane);
 
     let visit = world.direct("shop.localhost", &[]).await.unwrap();
     let head = TunnelRequest::get("/").tunnel("shop").http(b"");
     let mut exchange = visit.lane.open(head, true, None).unwrap();
+    let (_, served) = incoming.http().await;
+    respond(&served, 200, &[], b"hello");
     let response = read(&mut exchange.recv).await.unwrap();
     assert_eq!(response.body, b"hello");
-    drop(exchange);
+    drop((exchange, served));
 
     // After the end of the lane and of the control stream, no state of the client is left.
-    driven.abort();
-    drop((control, channel));
-    driver.abort();
+    let lost = Failure::new(Reason::LinkLost, "cut");
+    (accepted.on_end)(&lost, link.near.received_bytes());
+    drop((link, accepted.guard, outbound, inbound));
     world.registry.channel_closed(id);
     until("the link is gone", || world.registry.stats().links == 0).await;
     assert!(!channels.is_used(id));

@@ -9,7 +9,7 @@ use adit_link::{
     control::{Channel as _, RefusalReason},
 };
 use adit_proto::ConfigSyncRequest;
-use adit_server::{Limits, Settings, Timeouts, UpstreamProtocol};
+use adit_server::{Limits, Server, Settings, Timeouts, UpstreamProtocol};
 use adit_testlink::{TunnelRequest, tcp::unused_port};
 
 /// P-12.1: a name selects the upstream, and the host is forwarded as the visitor sent it.
@@ -57,7 +57,7 @@ async fn p_12_1_no_other_name_leads_anywhere() {
     // A name with a NUL byte is rejected earlier.
     let failure = client.get("erp\0").await.unwrap_err();
     assert_eq!(failure.reason, Reason::ProtocolError, "{failure}");
-    assert_eq!((site.connections(), secret.connections()), (0, 0));
+    assert_eq!((site.seen().connections, secret.seen().connections), (0, 0));
     assert_eq!(client.get("erp").await.unwrap(), "erp", "the link lives on");
     server.stop().await;
 }
@@ -73,7 +73,7 @@ async fn p_12_1_host_and_path_choose_no_address() {
         authority: &secret_addr,
         ..who("erp")
     };
-    assert_eq!(client.request(&request).await.unwrap(), "erp");
+    assert_eq!(client.open(request.http(b"")).await.unwrap(), "erp");
     assert!(
         site.last_head()
             .contains(&format!("\r\nhost: {secret_addr}\r\n"))
@@ -84,7 +84,7 @@ async fn p_12_1_host_and_path_choose_no_address() {
             path: &path,
             ..who("erp")
         };
-        let failure = client.request(&request).await.unwrap_err();
+        let failure = client.open(request.http(b"")).await.unwrap_err();
         assert_eq!(failure.reason, Reason::ProtocolError, "{path}");
     }
     let request = TunnelRequest {
@@ -92,9 +92,9 @@ async fn p_12_1_host_and_path_choose_no_address() {
         authority: &secret_addr,
         ..who("erp")
     };
-    let failure = client.request(&request).await.unwrap_err();
+    let failure = client.open(request.http(b"")).await.unwrap_err();
     assert_eq!(failure.reason, Reason::ProtocolError);
-    assert_eq!(secret.connections(), 0);
+    assert_eq!(secret.seen().connections, 0);
     server.stop().await;
 }
 
@@ -128,7 +128,7 @@ async fn an_upstream_of_another_protocol_is_an_error() {
     assert!(failure.detail.contains("type: http"), "{failure}");
     let failure = client.open(who("tcp").udp()).await.unwrap_err();
     assert_eq!(failure.reason, Reason::NoTunnel);
-    assert_eq!(site.connections(), 0);
+    assert_eq!(site.seen().connections, 0);
     server.stop().await;
 }
 
@@ -193,7 +193,7 @@ async fn p_12_2_policies_choose_among_the_servers() {
                     ..who(upstream)
                 };
                 request.open.visitor = &visitor;
-                let name = client.request(&request).await.unwrap();
+                let name = client.open(request.http(b"")).await.unwrap();
                 chosen.entry(upstream).or_default().push(name);
             }
         }
@@ -222,11 +222,11 @@ async fn p_12_2_requests_in_flight_are_load() {
     let server = server(vec![least]);
     let client = TestClient::connect(&server, "one").await;
     let held = client.hold("least");
-    until("the service holds requests", || {
-        sites[0].held() + sites[1].held() == 1
+    until("the service has the requests", || {
+        sites[0].requests() + sites[1].requests() == 1
     })
     .await;
-    let (busy, free) = if sites[0].held() == 1 {
+    let (busy, free) = if sites[0].requests() == 1 {
         ("a", "b")
     } else {
         ("b", "a")
@@ -294,10 +294,10 @@ fn bounded(requests: usize, per_client: usize, wait: Duration, site: &Site) -> S
 async fn p_12_2_without_a_permit_a_request_waits_a_bounded_time() {
     let site = Site::start("erp").await;
     let wait = Duration::from_millis(200);
-    let server = crate::support::start(&bounded(1, 10, wait, &site));
+    let server = Server::start(&bounded(1, 10, wait, &site)).unwrap();
     let client = TestClient::connect(&server, "one").await;
     let held = client.hold("erp");
-    until("the service holds requests", || site.held() == 1).await;
+    until("the service has the requests", || site.requests() == 1).await;
     let failure = client.get("erp").await.unwrap_err();
     assert_eq!(failure.reason, Reason::Limit, "{failure}");
     drop(held);
@@ -314,10 +314,10 @@ async fn p_12_2_without_a_permit_a_request_waits_a_bounded_time() {
 #[tokio::test]
 async fn p_12_2_a_waiting_request_gets_the_returned_permit() {
     let site = Site::start("erp").await;
-    let server = crate::support::start(&bounded(1, 10, Duration::from_secs(60), &site));
+    let server = Server::start(&bounded(1, 10, Duration::from_secs(60), &site)).unwrap();
     let client = TestClient::connect(&server, "one").await;
     let held = client.hold("erp");
-    until("the service holds requests", || site.held() == 1).await;
+    until("the service has the requests", || site.requests() == 1).await;
     let left = client.hold("erp");
     let waiting = {
         let client = client.clone();
@@ -343,13 +343,13 @@ async fn p_12_2_a_waiting_request_gets_the_returned_permit() {
 #[tokio::test]
 async fn p_2_9_a_client_opens_no_more_than_it_may() {
     let site = Site::start("erp").await;
-    let server = crate::support::start(&bounded(100, 3, Duration::from_secs(60), &site));
+    let server = Server::start(&bounded(100, 3, Duration::from_secs(60), &site)).unwrap();
     let (client, other) = (
         TestClient::connect(&server, "one").await,
         TestClient::connect(&server, "two").await,
     );
     let held: Vec<_> = (0..3).map(|_| client.hold("erp")).collect();
-    until("the service holds requests", || site.held() == 3).await;
+    until("the service has the requests", || site.requests() == 3).await;
     let failure = client.get("erp").await.unwrap_err();
     assert_eq!(failure.reason, Reason::Refused, "{failure}");
     assert_eq!(
@@ -375,9 +375,9 @@ async fn a_draining_server_finishes_running_requests_only() {
     let running = {
         let client = client.clone();
         let held = TunnelRequest::get("/held").tunnel("erp");
-        tokio::spawn(async move { client.request(&held).await })
+        tokio::spawn(async move { client.open(held.http(b"")).await })
     };
-    until("the service holds requests", || site.held() == 1).await;
+    until("the service has the requests", || site.requests() == 1).await;
     let handle = server.handle();
     let draining = tokio::spawn(async move {
         server.drain().await;
@@ -399,8 +399,8 @@ async fn p_6_4_a_lost_link_leaves_nothing_behind() {
     let server = server(vec![upstream("erp", &[&site])]);
     let client = TestClient::connect(&server, "one").await;
     let _held: Vec<_> = (0..20).map(|_| client.hold("erp")).collect();
-    until("the service holds requests", || site.held() == 20).await;
-    client.cut();
+    until("the service has the requests", || site.requests() == 20).await;
+    drop(client);
     let handle = server.handle();
     until("nothing is left behind", || {
         let status = handle.status();
@@ -409,7 +409,7 @@ async fn p_6_4_a_lost_link_leaves_nothing_behind() {
             && status.upstreams[0].servers[0].requests_open == 0
     })
     .await;
-    until("the connections are closed", || site.open() == 0).await;
+    until("the connections are closed", || site.seen().open == 0).await;
     server.stop().await;
 }
 
@@ -422,7 +422,7 @@ async fn config_sync_lists_names_and_policies() {
     let server = server(vec![upstream("erp", &[&site]), least]);
     let client = TestClient::connect(&server, "one").await;
     let request = ConfigSyncRequest { known_revision: 0 };
-    let response = client.channel().sync_config(client.session(), request);
+    let response = client.channel.sync_config(&client.session, request);
     let response = response.await.unwrap();
     assert!(response.revision > 0);
     let listed: Vec<_> = response
@@ -434,14 +434,14 @@ async fn config_sync_lists_names_and_policies() {
         listed,
         [("erp", "round_robin"), ("least", "least_connections")]
     );
-    let refused = client.channel().sync_config("", request).await.unwrap_err();
+    let refused = client.channel.sync_config("", request).await.unwrap_err();
     assert_eq!(refused.reason(), Some(RefusalReason::StaleSession));
     server.stop().await;
 }
 
 #[test]
 fn invalid_upstreams_are_refused() {
-    let refused = |upstreams| match adit_server::Server::start(&settings(upstreams)) {
+    let refused = |upstreams| match Server::start(&settings(upstreams)) {
         Err(error) => error.to_string(),
         Ok(_) => panic!("started"),
     };

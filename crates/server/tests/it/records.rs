@@ -26,7 +26,7 @@ async fn record(records: &mut Records) -> Recorded {
 }
 
 /// The reason and the tunnel of the next record.
-async fn reason(records: &mut Records) -> (Option<&'static str>, String) {
+async fn reason(records: &mut Records) -> (Option<&'static str>, &'static str) {
     let record = record(records).await;
     (record.reason, record.tunnel)
 }
@@ -79,7 +79,7 @@ async fn unknown_tunnel_names_are_not_recorded() {
         }
     }
     for _ in 0..10 {
-        let no_tunnel = (Some("no_tunnel"), String::new());
+        let no_tunnel = (Some("no_tunnel"), "");
         assert_eq!(reason(&mut records).await, no_tunnel);
     }
     server.stop().await;
@@ -92,10 +92,10 @@ async fn a_request_refused_after_a_wait_records_the_wait() {
     let (server, mut records) = start(&one_at_a_time(&site, wait));
     let client = TestClient::connect(&server, "one").await;
     let held = client.hold("erp");
-    until("the service holds requests", || site.held() == 1).await;
+    until("the service has the requests", || site.requests() == 1).await;
     client.get("erp").await.unwrap_err();
     let record = record(&mut records).await;
-    assert_eq!((record.reason, &*record.tunnel), (Some("limit"), "erp"));
+    assert_eq!((record.reason, record.tunnel), (Some("limit"), "erp"));
     assert!(record.ended - record.started >= wait, "{record:?}");
     drop(held);
     reason(&mut records).await;
@@ -109,9 +109,9 @@ async fn a_request_without_a_wait_is_recorded() {
     let (server, mut records) = start(&one_at_a_time(&site, Duration::ZERO));
     let client = TestClient::connect(&server, "one").await;
     let held = client.hold("erp");
-    until("the service holds requests", || site.held() == 1).await;
+    until("the service has the requests", || site.requests() == 1).await;
     client.get("erp").await.unwrap_err();
-    let limit = (Some("limit"), "erp".to_owned());
+    let limit = (Some("limit"), "erp");
     assert_eq!(reason(&mut records).await, limit);
     drop(held);
     server.stop().await;
@@ -124,20 +124,20 @@ async fn a_request_that_leaves_the_queue_is_recorded() {
     let (server, mut records) = start(&one_at_a_time(&site, Duration::from_secs(60)));
     let client = TestClient::connect(&server, "one").await;
     let held = client.hold("erp");
-    until("the service holds requests", || site.held() == 1).await;
+    until("the service has the requests", || site.requests() == 1).await;
     let left = client.hold("erp");
     let handle = server.handle();
     until("the server has the requests", || {
         handle.status().clients[0].accepted == 2
     })
     .await;
-    let cancelled = (Some("cancelled"), "erp".to_owned());
+    let cancelled = (Some("cancelled"), "erp");
     drop(left);
     assert_eq!(reason(&mut records).await, cancelled);
     drop(held);
     assert_eq!(reason(&mut records).await, cancelled);
     assert_eq!(client.get("erp").await.unwrap(), "erp");
-    assert_eq!(reason(&mut records).await, (None, "erp".to_owned()));
+    assert_eq!(reason(&mut records).await, (None, "erp"));
     server.stop().await;
 }
 
@@ -147,7 +147,7 @@ async fn requests_refused_by_a_draining_server_are_recorded() {
     let (server, mut records) = start(&settings(vec![upstream("erp", &[&site])]));
     let client = TestClient::connect(&server, "one").await;
     let held = client.hold("erp");
-    until("the service holds requests", || site.held() == 1).await;
+    until("the service has the requests", || site.requests() == 1).await;
     let handle = server.handle();
     let draining = tokio::spawn(async move {
         server.drain().await;
@@ -155,7 +155,7 @@ async fn requests_refused_by_a_draining_server_are_recorded() {
     });
     until("the server drains", || handle.status().phase == "draining").await;
     client.get("erp").await.unwrap_err();
-    let draining_server = (Some("draining"), "erp".to_owned());
+    let draining_server = (Some("draining"), "erp");
     assert_eq!(reason(&mut records).await, draining_server);
     drop(held);
     draining.await.unwrap().stop().await;

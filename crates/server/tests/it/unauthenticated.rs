@@ -1,24 +1,22 @@
 //! What a client may do before it has a session, and what happens when a client violates the protocol.
 
-use crate::support::{TestClient, until};
-use adit_proto::{
-    Credential, LANE_METADATA, PROTOCOL_VERSION, PROXY_PATH, REGISTER_PATH, RegisterRequest,
-    SESSION_METADATA, credential,
-};
+use crate::support::{TOKEN, TestClient, registration, server, settings, until};
+use adit_proto::{LANE_METADATA, PROXY_PATH, REGISTER_PATH, RegisterRequest, SESSION_METADATA};
 use adit_server::Server;
-use bytes::{BufMut, Bytes, BytesMut};
-use h2::client::SendRequest;
-use http::{HeaderMap, Request};
+use adit_testlink::{
+    Response,
+    grpc::{Visitor, framed},
+};
+use bytes::Bytes;
+use http::Request;
+use prost::Message as _;
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
 const CONTROL_PATH: &str = "/adit.tunnel.v1.TunnelService/ControlStream";
 
 /// A connection to the clients' port, without a client of adit on it.
-async fn connect(server: &Server) -> SendRequest<Bytes> {
-    let stream = TcpStream::connect(server.tunnel_addr()).await.unwrap();
-    let (send, connection) = h2::client::handshake(stream).await.unwrap();
-    tokio::spawn(async move { drop(connection.await) });
-    send.ready().await.unwrap()
+async fn connect(server: &Server) -> Visitor {
+    Visitor::connect(TcpStream::connect(server.tunnel_addr()).await.unwrap()).await
 }
 
 fn request(path: &str, session: &str) -> Request<()> {
@@ -31,64 +29,43 @@ fn request(path: &str, session: &str) -> Request<()> {
         .unwrap()
 }
 
-/// Sends one body and returns the status with which the call ends.
-async fn call(send: &mut SendRequest<Bytes>, path: &str, session: &str, body: Bytes) -> HeaderMap {
-    let (response, mut stream) = send.send_request(request(path, session), false).unwrap();
+/// Sends one body and returns the response.
+async fn call(visitor: &mut Visitor, path: &str, session: &str, body: Bytes) -> Response {
+    let mut call = visitor.request(request(path, session), false).await;
     // A data stream stays open; a registration is one message.
-    stream.send_data(body, path == REGISTER_PATH).unwrap();
-    let response = response.await.unwrap();
-    if response.headers().contains_key("grpc-status") {
-        return response.headers().clone();
-    }
-    let mut body = response.into_body();
-    while let Some(data) = body.data().await {
-        let length = data.unwrap().len();
-        body.flow_control().release_capacity(length).unwrap();
-    }
-    body.trailers().await.unwrap().unwrap()
+    call.send.send_data(body, path == REGISTER_PATH).unwrap();
+    call.whole().await.unwrap()
 }
 
-fn framed(message: &impl prost::Message) -> Bytes {
-    let mut framed = BytesMut::new();
-    framed.put_u8(0);
-    framed.put_u32(u32::try_from(message.encoded_len()).unwrap());
-    message.encode(&mut framed).unwrap();
-    framed.freeze()
-}
-
-fn registration(token: &str, version: String) -> RegisterRequest {
-    RegisterRequest {
-        protocol_version: PROTOCOL_VERSION,
-        client_id: "office".into(),
-        instance_secret: vec![7; 32].into(),
-        credential: Some(Credential {
-            kind: Some(credential::Kind::Token(token.to_owned())),
-        }),
+/// A registration of the client `office`.
+fn registers(token: &str, version: String) -> Bytes {
+    let request = RegisterRequest {
         client_version: version,
-        ..RegisterRequest::default()
-    }
+        ..registration(token, "office")
+    };
+    framed(&request.encode_to_vec())
 }
 
 #[tokio::test]
 async fn p_1_1_a_registration_of_more_than_4_kib_is_refused() {
-    let server = crate::support::server(Vec::new());
+    let server = server(Vec::new());
     let mut send = connect(&server).await;
-    let long = framed(&registration(crate::support::TOKEN, "v".repeat(4 * 1024)));
+    let long = registers(TOKEN, "v".repeat(4 * 1024));
     let status = call(&mut send, REGISTER_PATH, "", long).await;
-    assert_eq!(status["grpc-status"], "11", "{status:?}");
+    assert_eq!(status.verdict().0, "11", "{status:?}");
     assert!(server.handle().status().clients.is_empty());
     // A message that fits is accepted on the same connection.
-    let short = framed(&registration(crate::support::TOKEN, "v".repeat(3 * 1024)));
+    let short = registers(TOKEN, "v".repeat(3 * 1024));
     let status = call(&mut send, REGISTER_PATH, "", short).await;
-    assert_eq!(status["grpc-status"], "0", "{status:?}");
+    assert_eq!(status.verdict().0, "0", "{status:?}");
     server.stop().await;
 }
 
 #[tokio::test]
 async fn p_1_12_connections_over_the_limit_of_an_address_are_closed() {
-    let mut settings = crate::support::settings(Vec::new());
+    let mut settings = settings(Vec::new());
     settings.limits.max_unauthenticated_per_address = 3;
-    let server = crate::support::start(&settings);
+    let server = Server::start(&settings).unwrap();
     let mut held = Vec::new();
     for _ in 0..3 {
         held.push(TcpStream::connect(server.tunnel_addr()).await.unwrap());
@@ -116,9 +93,9 @@ async fn p_1_12_connections_over_the_limit_of_an_address_are_closed() {
 
 #[tokio::test]
 async fn p_1_12_a_connection_without_a_session_ends_after_setup() {
-    let mut settings = crate::support::settings(Vec::new());
+    let mut settings = settings(Vec::new());
     settings.timeouts.setup = std::time::Duration::from_millis(200);
-    let server = crate::support::start(&settings);
+    let server = Server::start(&settings).unwrap();
     let mut silent = TcpStream::connect(server.tunnel_addr()).await.unwrap();
     let mut read = Vec::new();
     // SETTINGS of the server may arrive before the end.
@@ -134,16 +111,12 @@ async fn p_1_12_a_connection_without_a_session_ends_after_setup() {
 
 #[tokio::test]
 async fn wrong_tokens_are_counted() {
-    let server = crate::support::server(Vec::new());
+    let server = server(Vec::new());
     let mut send = connect(&server).await;
     for _ in 0..20 {
-        let wrong = framed(&registration(
-            "a-wrong-token-of-some-length-0123",
-            String::new(),
-        ));
+        let wrong = registers("a-wrong-token-of-some-length-0123", String::new());
         let status = call(&mut send, REGISTER_PATH, "", wrong).await;
-        assert_eq!(status["grpc-status"], "16", "{status:?}");
-        assert_eq!(status["adit-reason"], "unauthenticated");
+        assert_eq!(status.verdict(), ("16", "unauthenticated"));
     }
     assert_eq!(server.handle().status().refusals.denied, 20);
     server.stop().await;
@@ -151,15 +124,14 @@ async fn wrong_tokens_are_counted() {
 
 #[tokio::test]
 async fn p_1_13_a_data_stream_of_junk_ends_with_its_status() {
-    let server = crate::support::server(Vec::new());
+    let server = server(Vec::new());
     let rogue = TestClient::connect(&server, "office").await;
     let mut send = connect(&server).await;
     // The prefix of a message of 4 GiB.
     let junk = Bytes::from_static(&[0, 0xff, 0xff, 0xff, 0xff]);
-    let status = call(&mut send, PROXY_PATH, rogue.session(), junk).await;
-    assert_eq!(status["grpc-status"], "13", "{status:?}");
-    assert_eq!(status["adit-reason"], "protocol_error");
-    let text = status["grpc-message"].to_str().unwrap();
+    let status = call(&mut send, PROXY_PATH, &rogue.session, junk).await;
+    assert_eq!(status.verdict(), ("13", "protocol_error"));
+    let text = status.trailer("grpc-message").unwrap();
     assert!(text.contains("offset"), "{text}");
     let handle = server.handle();
     until("the state is reached", || {
@@ -171,7 +143,7 @@ async fn p_1_13_a_data_stream_of_junk_ends_with_its_status() {
 
 #[tokio::test]
 async fn p_1_13_junk_on_the_control_stream_is_counted_and_refused() {
-    let server = crate::support::server(Vec::new());
+    let server = server(Vec::new());
     let rogue = TestClient::connect(&server, "office").await;
     let mut send = connect(&server).await;
     let handle = server.handle();
@@ -182,20 +154,18 @@ async fn p_1_13_junk_on_the_control_stream_is_counted_and_refused() {
     ];
     for (before, junk) in junk.into_iter().enumerate() {
         let junk = Bytes::from_static(junk);
-        let status = call(&mut send, CONTROL_PATH, rogue.session(), junk).await;
-        assert_eq!(status["grpc-status"], "13", "{status:?}");
-        assert_eq!(status["adit-reason"], "protocol_error");
+        let status = call(&mut send, CONTROL_PATH, &rogue.session, junk).await;
+        assert_eq!(status.verdict(), ("13", "protocol_error"));
         assert_eq!(handle.status().refusals.broken_streams, before as u64 + 1);
     }
     // A control stream that is lost with its connection is not counted.
-    let request = request(CONTROL_PATH, rogue.session());
-    let (response, stream) = send.send_request(request, false).unwrap();
-    let response = response.await.unwrap();
+    let request = request(CONTROL_PATH, &rogue.session);
+    let running = send.request(request, false).await.head().await;
     until("the state is reached", || {
         handle.status().clients[0].control
     })
     .await;
-    drop((response, stream, send));
+    drop((running, send));
     until("the state is reached", || {
         !handle.status().clients[0].control
     })

@@ -55,7 +55,7 @@ async fn p_8_2_metadata_cross_and_hop_by_hop_headers_do_not() {
     respond_grpc(&exchange.send, &trailers, b"", true);
     let response = call.whole().await.unwrap();
     assert_eq!((response.status, &response.body[..]), (200, &b""[..]));
-    assert!(response.trailers.is_none());
+    assert!(response.trailers.is_empty());
     for (name, value) in trailers {
         assert_eq!(response.trailer(name), Some(value), "{name}");
     }
@@ -91,7 +91,7 @@ async fn p_3_2_a_small_call_is_one_message_each_way() {
         exchange.send.finish_with(block(&[OK])).unwrap();
         let response = call.whole().await.unwrap();
         assert_eq!(response.body, message);
-        assert_eq!(response.trailers.unwrap().get("grpc-status").unwrap(), "0");
+        assert_eq!(response.trailers, [("grpc-status".into(), "0".into())]);
         drop(exchange);
         entry.settled().await;
         assert_eq!(link.near.mux().stats().messages_sent, turn);
@@ -110,11 +110,11 @@ async fn p_8_1_a_silent_stream_opens_before_its_first_message() {
     let entry = to_service(port, config);
     let mut visitor = Visitor::connect(entry.connect().await).await;
     let call = visitor.open("/test.Echo/Chat", &[], false).await;
-    let (parts, body, mut send) = call.head().await;
-    assert_eq!(parts.status, 200);
+    let (begun, mut send) = call.head().await;
+    assert_eq!(begun.status(), 200);
     pass(Duration::from_millis(200)).await;
     send_all(&mut send, framed(b"after long"), true).await;
-    let response = rest(parts, body).await.unwrap();
+    let response = rest(begun).await.unwrap();
     assert_eq!(response.body, framed(b"after long"));
     assert_eq!(response.verdict(), ("0", ""));
 }
@@ -148,8 +148,8 @@ async fn p_8_1_the_first_metadata_arrive_before_any_message() {
     let call = visitor.open("/pkg.Echo/Say", &[], true).await;
     let (_, exchange) = incoming.grpc().await;
     respond_grpc(&exchange.send, &[GRPC, ("x-first", "1")], b"", false);
-    let (parts, body, _send) = call.head().await;
-    assert_eq!(parts.headers.get("x-first").unwrap(), "1");
+    let (begun, _send) = call.head().await;
+    assert_eq!(begun.headers().get("x-first").unwrap(), "1");
     let message = framed(b"later");
     exchange
         .send
@@ -157,7 +157,7 @@ async fn p_8_1_the_first_metadata_arrive_before_any_message() {
         .await
         .unwrap();
     exchange.send.finish_with(block(&[OK])).unwrap();
-    let response = rest(parts, body).await.unwrap();
+    let response = rest(begun).await.unwrap();
     assert_eq!(response.body, message);
     assert_eq!(response.verdict(), ("0", ""));
 }
@@ -175,9 +175,9 @@ async fn p_8_1_messages_may_be_cut_anywhere() {
         call.send.send_data(one, false).unwrap();
         // The second part is sent after the head of the response, so that the messages are split at this place on the
         // lane too.
-        let (parts, body, mut send) = call.head().await;
+        let (begun, mut send) = call.head().await;
         send.send_data(two, true).unwrap();
-        let response = rest(parts, body).await.unwrap();
+        let response = rest(begun).await.unwrap();
         assert_eq!(response.body, messages, "{at}");
     }
     // The messages are sent byte by byte.
@@ -268,10 +268,10 @@ async fn p_4_1_a_stalled_stream_stops_no_other_on_its_connection() {
         endless.send.send_data(framed(b"go"), true).unwrap();
         stalled.push(endless.head().await);
         let unread = visitor.open("/test.Echo/Unread", &[], false).await;
-        let (parts, body, mut send) = unread.head().await;
+        let (begun, mut send) = unread.head().await;
         send.reserve_capacity(1 << 20);
         send.send_data(framed(&vec![3; 1 << 20]), false).unwrap();
-        stalled.push((parts, body, send));
+        stalled.push((begun, send));
     }
     let link = &entry.links[0];
     until("payload waits for the visitor and for the service", || {
@@ -281,10 +281,10 @@ async fn p_4_1_a_stalled_stream_stops_no_other_on_its_connection() {
     let big = framed(&vec![5; 2 << 20]);
     for _ in 0..3 {
         let call = visitor.open("/test.Echo/Chat", &[], false).await;
-        let (parts, body, mut send) = call.head().await;
+        let (begun, mut send) = call.head().await;
         let sent = big.clone();
         let sending = tokio::spawn(async move { send_all(&mut send, sent, true).await });
-        let response = rest(parts, body).await.unwrap();
+        let response = rest(begun).await.unwrap();
         assert!(response.body == big);
         sending.await.unwrap();
     }

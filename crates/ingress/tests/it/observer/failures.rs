@@ -7,7 +7,7 @@ use adit_flow::Gate;
 use adit_ingress::{Direction, HttpConfig, layers};
 use adit_link::{Failure, Reason};
 use adit_testlink::{
-    FORWARDED, HttpEntry, Incoming, Link, Recorder, Records, Route, director,
+    FORWARDED, HttpEntry, Incoming, Link, Recorder, Records, Route,
     exchanges::{begin, respond},
     http_config,
     http1::{read_to_end, read_until, send},
@@ -23,7 +23,7 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 /// An entry with an observer, whose director makes these decisions.
 fn directed(direct: impl Fn() -> Direction + Send + Sync + 'static) -> (HttpEntry, Records) {
     let (recorder, records) = Recorder::new(1.0);
-    let route = Route::director(director(move |_, _| direct())).observer(recorder);
+    let route = Route::director(&[], move |_, _| direct()).observer(recorder);
     (route.http(http_config()), records)
 }
 
@@ -57,9 +57,9 @@ async fn a_request_without_a_destination_records_its_reason() {
 async fn a_request_stopped_by_a_layer_records_its_wait() {
     for wait in [Duration::ZERO, Duration::from_millis(20)] {
         let permits = layers::Permits::new(Gate::new(0, 10), wait);
-        let unused = director(|_, _| panic!("the layer stops the request"));
+        let unused = Route::director(&[], |_, _| panic!("the layer stops the request"));
         let (recorder, mut records) = Recorder::new(1.0);
-        let route = Route::director(unused).layer(permits).observer(recorder);
+        let route = unused.layer(permits).observer(recorder);
         let entry = route.http(http_config());
         let mut visitor = entry.connect().await;
         send(&mut visitor, GET).await;
@@ -98,7 +98,7 @@ async fn an_invalid_request_has_a_record() {
             "{lines}"
         );
         assert_eq!(record.reason, Some("bad_request"));
-        assert_eq!((&record.method[..], &record.path[..]), ("GET", "/a"));
+        assert_eq!((record.method, record.path), ("GET", "/a"));
         assert!(record.timeline.is_none() && record.responded.is_some() && record.sent_bytes > 0);
         assert!(record.visitor.starts_with("127.0.0.1:"));
         record.expect_not_forwarded();

@@ -81,9 +81,9 @@ async fn a_failed_call_records_the_status_of_its_response() {
         let (_, exchange) = observed.incoming.grpc().await;
         if begun {
             respond_grpc(&exchange.send, &[GRPC], b"", false);
-            let (parts, body, _send) = call.head().await;
+            let (begun, _send) = call.head().await;
             exchange.send.reset(ResetCode::ServiceAborted, "broke");
-            rest(parts, body).await.unwrap();
+            rest(begun).await.unwrap();
         } else {
             exchange.send.reset(ResetCode::ServiceAborted, "broke");
             call.whole().await.unwrap();

@@ -1,15 +1,15 @@
 //! Requests of HTTP/1 and HTTP/2.
 
-use std::time::Instant;
+use std::{sync::atomic::Ordering, time::Instant};
 
 use adit_codec::Side;
 use adit_link::Part;
 use adit_testlink::{
-    FORWARDED, LinkOptions,
+    FORWARDED,
     exchanges::{body_of, respond},
     http_config,
     http1::{read_to_end, read_until, send},
-    http2, next_part, within,
+    http2, lane_config, next_part, within,
 };
 use adit_trace::Phase;
 use bytes::Bytes;
@@ -39,8 +39,8 @@ async fn a_record_has_visitor_target_outcome_and_phases() {
     record.expect_forwarded();
     assert_eq!(record.visitor, addr.to_string());
     assert_eq!(record.port, observed.entry.addr.port());
-    assert_eq!((record.scheme, &*record.method), ("http", "GET"));
-    assert_eq!((&*record.host, &*record.path), ("Web.Localhost", "/a"));
+    assert_eq!((record.scheme, record.method), ("http", "GET"));
+    assert_eq!((record.host, record.path), ("Web.Localhost", "/a"));
     assert_eq!(record.version, "HTTP/1.1");
     assert_eq!(record.outcome(), (201, None, 0, 5));
     assert_eq!((record.grpc_status, record.retries), (None, 0));
@@ -58,7 +58,7 @@ async fn a_record_has_visitor_target_outcome_and_phases() {
 async fn an_observer_that_only_counts_gets_no_hosts_or_paths() {
     for (ratio, host, path) in [(0.0, "", ""), (1.0, "Web.Localhost", "/a")] {
         let mut observed = Observed::with(http_config(), ratio);
-        observed.recorder.counts_only();
+        observed.recorder.detailed.store(false, Ordering::Relaxed);
         let mut visitor = observed.entry.connect().await;
         send(&mut visitor, get("/a")).await;
         let (_, exchange) = observed.incoming.http().await;
@@ -68,7 +68,7 @@ async fn an_observer_that_only_counts_gets_no_hosts_or_paths() {
         assert_eq!(record.protocol, "http");
         record.expect_forwarded();
         assert_eq!(record.outcome(), (201, None, 0, 5));
-        assert_eq!((&record.host[..], &record.path[..]), (host, path));
+        assert_eq!((record.host, record.path), (host, path));
     }
 }
 
@@ -84,7 +84,7 @@ async fn each_request_of_a_connection_has_its_own_record() {
         respond(&exchange, 200, &[], path.as_bytes());
         read_until(&mut visitor, path).await;
         let record = observed.record().await;
-        assert_eq!((&record.path[..], record.sent_bytes), (path, 2));
+        assert_eq!((record.path, record.sent_bytes), (path, 2));
         // The second request begins with its own head.
         assert!(ended.is_none_or(|ended| ended <= record.started));
         ended = Some(record.ended);
@@ -94,11 +94,8 @@ async fn each_request_of_a_connection_has_its_own_record() {
 
 #[tokio::test(start_paused = true)]
 async fn p_12_3_requests_of_a_client_entry_are_opened_by_it() {
-    let options = LinkOptions {
-        sides: (Side::Client, Side::Server),
-        ..LinkOptions::default()
-    };
-    let mut observed = Observed::on(&options, http_config(), 1.0);
+    let ends = [Side::Client, Side::Server].map(lane_config);
+    let mut observed = Observed::on(ends, http_config(), 1.0);
     let mut visitor = observed.entry.connect().await;
     send(&mut visitor, get("/")).await;
     let (head, exchange) = observed.incoming.http().await;

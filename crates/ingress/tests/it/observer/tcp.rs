@@ -45,10 +45,10 @@ async fn a_connection_is_recorded_at_its_end() {
     );
     assert_eq!(record.outcome(), (0, None, 4, 5));
     assert_eq!(
-        (record.visitor.clone(), record.port),
-        (addr.to_string(), entry.addr.port())
+        (record.visitor, record.port),
+        (&*addr.to_string(), entry.addr.port())
     );
-    assert_eq!((record.scheme, &record.method[..]), ("", ""));
+    assert_eq!((record.scheme, record.method), ("", ""));
     assert_eq!(record.phases(), FORWARDED);
     assert!(record.responded.is_some());
     record.expect_forwarded();

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use adit_ingress::UdpConfig;
 use adit_link::Reason;
-use adit_testlink::{
-    FORWARDED, Link, Recorder, Records, Route, UdpEntry, fail, session_director, udp,
-};
+use adit_testlink::{FORWARDED, Link, Recorder, Records, Route, UdpEntry, fail, next_part, udp};
 use adit_trace::Phase;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -55,7 +53,7 @@ async fn a_silent_flow_ends_without_a_reason() {
     assert_eq!(&*head.open.traceparent, "");
     assert_eq!(udp::recv(&mut service).await, "four");
     udp::accept(&service);
-    assert_eq!(udp::try_recv(&mut service).await.unwrap(), None);
+    assert!(next_part(&mut service.recv).await.is_none());
     service.send.finish().unwrap();
     let record = records.next().await;
     assert_eq!(record.outcome(), (0, None, 4, 0));
@@ -90,10 +88,8 @@ async fn evicted_and_dropped_flows_record_their_reason() {
 #[tokio::test]
 async fn a_flow_without_a_destination_records_its_reason() {
     let (recorder, mut records) = Recorder::new(1.0);
-    let nowhere = session_director(|_, _| fail(Reason::NoTunnel));
-    let port = Route::director(nowhere)
-        .observer(recorder)
-        .udp(UdpConfig::default(), MINUTE);
+    let nowhere = Route::director(&[], |_, _| fail(Reason::NoTunnel));
+    let port = nowhere.observer(recorder).udp(UdpConfig::default(), MINUTE);
     port.visitor().await.send(b"abc").await;
     let record = records.next().await;
     assert_eq!(record.outcome(), (0, Some("no_tunnel"), 3, 0));

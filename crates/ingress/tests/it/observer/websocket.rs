@@ -50,10 +50,10 @@ async fn a_websocket_is_recorded_at_its_end() {
     assert_eq!(frame(&mut exchange.recv).await.unwrap(), None);
     exchange.send.finish().unwrap();
     drop(exchange);
-    visitor.expect_end().await;
+    assert_eq!(visitor.frame().await, None);
     let record = observed.record().await;
     assert_eq!((record.protocol, record.version), ("websocket", "HTTP/1.1"));
-    assert_eq!((&record.method[..], &record.path[..]), ("GET", "/chat"));
+    assert_eq!((record.method, record.path), ("GET", "/chat"));
     // The bytes of two frames in each direction, with heads and masks: 6 + 5 and 6 + 2; 2 + 2 and 2 + 2.
     assert_eq!(record.outcome(), (101, None, 19, 8));
     assert_eq!(record.phases(), FORWARDED);

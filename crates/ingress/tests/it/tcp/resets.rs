@@ -3,12 +3,12 @@
 use std::{collections::HashMap, time::Duration};
 
 use adit_codec::ProtocolType;
-use adit_ingress::{Direction, Layer, NoResponse, Session, TcpConfig, Verdict};
+use adit_ingress::{Layer, NoResponse, Session, TcpConfig, Verdict};
 use adit_link::{Failure, Reason};
 use adit_testlink::{
-    EgressLink, Link, Route,
+    EgressLink, Link, Route, fail,
     http1::send,
-    next_part, session_director,
+    never, next_part,
     tcp::{RESET, echo, read, read_all, reset, service, unused_port},
     until, within,
 };
@@ -172,14 +172,13 @@ async fn p_10_4_a_visitor_without_a_service_is_reset() {
     assert_eq!(entry.stats().failures.of(Reason::NoTunnel), 1);
     assert_eq!(entry.stats().retries, 0);
     // There is no tunnel.
-    let nowhere = session_director(|session, _| {
-        assert_eq!(session.protocol, ProtocolType::Tcp);
-        Direction::Fail(Failure::new(Reason::NoTunnel, "no tunnel holds this port"))
-    });
+    let nowhere = Route::director(&[], |_, _| fail(Reason::NoTunnel));
     let config = TcpConfig::default();
-    let entry = Route::director(nowhere).tcp(config.clone());
+    let entry = nowhere.tcp(config.clone());
     let mut visitor = entry.connect().await;
     assert_eq!(read_all(&mut visitor).await, (Vec::new(), RESET));
+    let sessions = entry.director.sessions.lock().unwrap().clone();
+    assert_eq!(sessions[0].protocol, ProtocolType::Tcp);
     entry.settled().await;
     assert_eq!(entry.stats().failures.of(Reason::NoTunnel), 1);
     // A layer rejects the connection.
@@ -189,8 +188,8 @@ async fn p_10_4_a_visitor_without_a_service_is_reset() {
             Verdict::Reject(Failure::new(Reason::Limit, "too many"))
         }
     }
-    let unused = session_director(|_, _| panic!("the layer stops it"));
-    let entry = Route::director(unused).layer(Closed).tcp(config);
+    let unused = Route::director(&[], |_, _| panic!("the layer stops it"));
+    let entry = unused.layer(Closed).tcp(config);
     let mut visitor = entry.connect().await;
     assert_eq!(read_all(&mut visitor).await, (Vec::new(), RESET));
     entry.settled().await;
@@ -234,9 +233,9 @@ async fn p_10_4_connections_over_the_bound_are_reset() {
 
 #[tokio::test]
 async fn a_visitor_that_resets_while_it_waits_is_noticed() {
-    let director = session_director(|_, _| Direction::Wait(Box::pin(std::future::pending())));
+    let route = Route::director(&[], |_, _| never());
     let config = TcpConfig::default();
-    let entry = Route::director(director).tcp(config);
+    let entry = route.tcp(config);
     let mut visitor = entry.connect().await;
     send(&mut visitor, b"unread").await;
     until("the visitor to be there", || entry.stats().open == 1).await;

@@ -9,7 +9,7 @@ use adit_testlink::{
     EgressLink, Incoming, Link, Route,
     exchanges::payload,
     http1::send,
-    next_part, session_director,
+    next_part,
     tcp::{RESET, echo, read, read_all},
     until,
 };
@@ -35,21 +35,20 @@ impl Two {
         } = egress_link(Default::default(), echo().await);
         let (go, gone) = oneshot::channel();
         let gone = Mutex::new(Some(gone));
-        let links = [first.clone(), second.clone()];
-        let director = session_director(move |_, avoid| {
+        let links = [first, second];
+        let there = links.clone();
+        let route = Route::director(&links, move |_, avoid| {
             if !avoid.is_empty() {
-                return links[1].direction(1);
+                return there[1].direction(1);
             }
             let gone = gone.lock().unwrap().take().unwrap();
-            let destination = links[0].destination(0);
+            let destination = there[0].destination(0);
             Direction::Wait(Box::pin(async move {
                 let _ = gone.await;
                 Ok(destination)
             }))
         });
-        let entry = Route::director(director)
-            .links(&[first, second])
-            .tcp(config);
+        let entry = route.tcp(config);
         let entry = ToService { entry, egress };
         Self {
             entry,

@@ -6,9 +6,7 @@ use std::{collections::VecDeque, sync::Mutex, time::Duration};
 use adit_codec::ResetCode;
 use adit_ingress::{Direction, UdpConfig};
 use adit_link::{Exchange, Failure, Reason};
-use adit_testlink::{
-    Link, Route, exchanges::failure_of, fail, session_director, udp, until, within,
-};
+use adit_testlink::{Link, Route, exchanges::failure_of, fail, next_part, udp, until, within};
 use tokio::time::{Instant, sleep};
 
 use crate::udp::SECOND;
@@ -32,7 +30,7 @@ async fn p_11_4_silence_in_both_directions_ends_a_flow_on_both_sides() {
     sleep(29 * SECOND).await;
     assert_eq!((port.stats().flows_open, port.stats().flows_silent), (1, 0));
     let before = Instant::now();
-    assert_eq!(udp::try_recv(&mut service).await.unwrap(), None);
+    assert!(next_part(&mut service.recv).await.is_none());
     let silence = before.elapsed() + 29 * SECOND;
     assert!(
         silence >= 30 * SECOND && silence < 31 * SECOND,
@@ -67,7 +65,7 @@ async fn p_11_4_a_side_that_does_not_end_its_direction_is_reset() {
     let (_, mut service) = incoming.udp().await;
     udp::accept(&service);
     assert_eq!(udp::recv(&mut service).await, "one");
-    assert_eq!(udp::try_recv(&mut service).await.unwrap(), None);
+    assert!(next_part(&mut service.recv).await.is_none());
     // A response in transit still reaches the visitor; a late datagram has a flow of its own.
     udp::send(&service, "late response");
     assert_eq!(visitor.recv().await, b"late response");
@@ -119,7 +117,7 @@ async fn the_next_datagram_of_a_failed_flow_begins_another() {
     let (link, mut incoming) = Link::scripted();
     let there = link.clone();
     let turn = Mutex::new(0);
-    let director = session_director(move |_, _| {
+    let route = Route::director(&[], move |_, _| {
         let mut turn = turn.lock().unwrap();
         *turn += 1;
         match *turn {
@@ -130,7 +128,7 @@ async fn the_next_datagram_of_a_failed_flow_begins_another() {
             _ => there.direction(1),
         }
     });
-    let port = Route::director(director).udp(UdpConfig::default(), 60 * SECOND);
+    let port = route.udp(UdpConfig::default(), 60 * SECOND);
     let visitor = port.visitor().await;
     for (n, reason) in [(1, Reason::NoTunnel), (2, Reason::NoClient)] {
         visitor.send(b"lost").await;
@@ -182,11 +180,11 @@ async fn p_11_4_a_flow_ended_by_the_other_side_is_over() {
 async fn p_6_4_a_datagram_after_a_lost_link_takes_another_link() {
     let ((first, mut at_first), (second, mut at_second)) = (Link::scripted(), Link::scripted());
     let (one, two) = (first.clone(), second.clone());
-    let director = session_director(move |_, _| {
+    let route = Route::director(&[], move |_, _| {
         let link = if one.near.is_closed() { &two } else { &one };
         link.direction(1)
     });
-    let port = Route::director(director).udp(UdpConfig::default(), 60 * SECOND);
+    let port = route.udp(UdpConfig::default(), 60 * SECOND);
     let visitor = port.visitor().await;
     visitor.send(b"one").await;
     let (_, mut service) = at_first.udp().await;
@@ -245,7 +243,7 @@ async fn a_port_that_is_dropped_cancels_its_flows() {
     let (_, mut service) = incoming.udp().await;
     assert_eq!(udp::recv(&mut service).await, "one");
     port.serving.lock().unwrap()[0].abort();
-    let failure = udp::try_recv(&mut service).await.unwrap_err();
+    let failure = next_part(&mut service.recv).await.unwrap().unwrap_err();
     assert_eq!(failure.reason, Reason::Cancelled);
     port.until(|stats| stats.flows_open == 0).await;
     drop(service);

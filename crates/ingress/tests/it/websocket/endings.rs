@@ -48,7 +48,7 @@ async fn p_9_6_both_close_frames_cross_and_then_all_is_over() {
                 "a clean end"
             );
             exchange.send.finish().unwrap();
-            visitor.expect_end().await;
+            assert_eq!(visitor.frame().await, None);
             drop((visitor, exchange));
             entry.settled().await;
         }
@@ -79,7 +79,7 @@ async fn no_frame_of_the_service_follows_its_close_frame() {
     visitor.send(&[Frame::close(1000)]).await;
     expect(&mut exchange, &[Frame::close(1000)]).await;
     exchange.send.finish().unwrap();
-    visitor.expect_end().await;
+    assert_eq!(visitor.frame().await, None);
 }
 
 /// RFC 6455, 7.1.1: no close frame is sent. Earlier frames arrive.
@@ -102,7 +102,7 @@ async fn p_9_6_a_visitor_that_leaves_ends_without_a_close_frame() {
 async fn p_9_6_a_visitor_that_leaves_within_a_frame_resets() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
-    visitor.send_bytes(&[0x82, 0x85, 0, 0, 0, 0, b'h']).await;
+    http1::send(&mut visitor.0, &[0x82, 0x85, 0, 0, 0, 0, b'h']).await;
     let part = next_part(&mut exchange.recv).await;
     assert!(matches!(part, Some(Ok(Part::Frame(..)))));
     drop((visitor, part));
@@ -136,19 +136,19 @@ async fn p_9_6_a_lost_service_ends_without_a_close_frame() {
     send(&exchange, &[Frame::text("last words")]).await;
     exchange.send.finish().unwrap();
     visitor.expect(&[Frame::text("last words")]).await;
-    visitor.expect_end().await;
+    assert_eq!(visitor.frame().await, None);
     assert_eq!(frame(&mut exchange.recv).await.unwrap(), None);
     drop(exchange);
     // The end is a reset, between frames and within one.
     for within_a_frame in [false, true] {
         let (mut visitor, exchange) = entry.open_websocket(&mut incoming).await;
         if within_a_frame {
-            let head = Frame::new(2, [7; 100]).head();
+            let head = Frame::new(2, [7; 100]).head;
             exchange.send.send_frame(head, vec![7; 10].into()).unwrap();
             read(&mut visitor.0, 12).await;
         }
         exchange.send.reset(ResetCode::ServiceAborted, "gone");
-        visitor.expect_end().await;
+        assert_eq!(visitor.frame().await, None);
     }
     entry.settled().await;
     assert_eq!(entry.stats().failures.of(Reason::ServiceAborted), 3);
@@ -162,8 +162,8 @@ async fn p_6_4_a_lost_link_ends_without_a_close_frame() {
     entry.links[0]
         .near
         .close(&Failure::new(Reason::LinkLost, "cut"));
-    visitor.expect_end().await;
-    other.expect_end().await;
+    assert_eq!(visitor.frame().await, None);
+    assert_eq!(other.frame().await, None);
     entry.settled().await;
     assert_eq!(entry.stats().failures.of(Reason::LinkLost), 2);
 }
@@ -174,18 +174,18 @@ async fn p_9_6_a_draining_entry_sends_1001_to_both_sides() {
     let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
     // A frame is being sent in each direction: a close frame follows after it.
     let long = Frame::new(2, [7; 1000]);
-    visitor.send_bytes(&long.masked()[..100]).await;
+    http1::send(&mut visitor.0, &long.masked()[..100]).await;
     let part = next_part(&mut exchange.recv).await;
     assert!(matches!(part, Some(Ok(Part::Frame(..)))));
     drop(part);
     exchange
         .send
-        .send_frame(long.head(), vec![7; 10].into())
+        .send_frame(long.head, vec![7; 10].into())
         .unwrap();
     read(&mut visitor.0, 14).await;
 
     entry.drain.send_replace(true);
-    visitor.send_bytes(&long.masked()[100..]).await;
+    http1::send(&mut visitor.0, &long.masked()[100..]).await;
     exchange.send.send(vec![7; 990].into(), false).unwrap();
     read(&mut visitor.0, 990).await;
     visitor.expect(&[Frame::close(1001)]).await;
@@ -204,7 +204,7 @@ async fn p_9_6_a_draining_entry_sends_1001_to_both_sides() {
     send(&exchange, &[Frame::text("too late"), Frame::close(1001)]).await;
     assert_eq!(frame(&mut exchange.recv).await.unwrap(), None);
     exchange.send.finish().unwrap();
-    visitor.expect_end().await;
+    assert_eq!(visitor.frame().await, None);
     drop((visitor, exchange));
     entry.settled().await;
     let failed = entry.stats().failures.total();
@@ -245,7 +245,7 @@ async fn p_9_6_a_drain_waits_only_for_the_close_timeout() {
         began.elapsed() >= Duration::from_millis(190),
         "the close timeout passed"
     );
-    visitor.expect_end().await;
+    assert_eq!(visitor.frame().await, None);
     assert!(frame(&mut exchange.recv).await.is_err());
     drop((exchange, late_exchange, _busy_exchange));
     entry.settled().await;
@@ -307,7 +307,7 @@ async fn p_6_2_frames_before_a_service_breaks_off_reach_the_visitor() {
             .abort(ResetCode::ServiceAborted, "the service left within a frame");
         drop(exchange.recv);
         visitor.expect(&frames).await;
-        visitor.expect_end().await;
+        assert_eq!(visitor.frame().await, None);
     }
     entry.settled().await;
 }

@@ -6,7 +6,7 @@ use adit_codec::ResetCode;
 use adit_ingress::{Direction, HttpConfig};
 use adit_link::Reason;
 use adit_testlink::{
-    HttpEntry, Incoming, Link, Route, block_text, director,
+    HttpEntry, Incoming, Link, Route, block_text,
     exchanges::{head as http_head, hello, websocket_head},
     http_config,
     http1::{self, read_to_end, read_until},
@@ -148,7 +148,7 @@ async fn other_upgrades_stay_http() {
             "{response}"
         );
     }
-    let seen = entry.seen.lock().unwrap();
+    let seen = entry.seen();
     let upgrades = seen.iter().map(|head| head.headers.first(b"upgrade"));
     assert_eq!(upgrades.collect::<Vec<_>>(), [None; 3]);
 }
@@ -272,7 +272,8 @@ async fn p_6_3_a_client_that_refuses_is_followed_by_another() {
 async fn a_websocket_waits_for_a_client_as_any_request() {
     let (link, mut incoming) = Link::scripted();
     let (come, comes) = tokio::sync::watch::channel(false);
-    let director = director(move |visit, _| {
+    let route = Route::director(&[], move |visit, _| {
+        let visit = visit.unwrap();
         assert_eq!(visit.protocol, adit_codec::ProtocolType::WebSocket);
         assert_eq!((visit.host(), visit.path.path()), ("a", "/chat"));
         let (link, mut comes) = (link.clone(), comes.clone());
@@ -281,7 +282,7 @@ async fn a_websocket_waits_for_a_client_as_any_request() {
             Ok(link.destination(1))
         }))
     });
-    let entry = Route::director(director).http(short());
+    let entry = route.http(short());
     let mut stream = entry.connect().await;
     http1::send(&mut stream, UPGRADE).await;
     let waiting = tokio::spawn(async move { read_until(&mut stream, "\r\n\r\n").await });

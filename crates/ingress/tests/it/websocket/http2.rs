@@ -6,7 +6,7 @@ use adit_link::{Exchange, Reason};
 use adit_testlink::{
     HttpEntry, Incoming,
     exchanges::websocket_head,
-    http2,
+    http1, http2,
     websocket::{Frame, Visitor, accept, expect, frame, send},
     within,
 };
@@ -110,13 +110,10 @@ async fn p_9_1_an_extended_connect_is_the_same_as_an_upgrade() {
     }
     let mut stream = upgraded(response).await;
     let frames = [
-        Frame::fragment(1, "one"),
+        Frame::of(false, 0, 1, "one"),
         Frame::new(9, "ping"),
         Frame::new(0, "two"),
-        Frame {
-            rsv: 4,
-            ..Frame::new(2, vec![9; 70_000])
-        },
+        Frame::of(true, 4, 2, vec![9; 70_000]),
     ];
     tokio::join!(stream.send(&frames), expect(&mut exchange, &frames));
     tokio::join!(send(&exchange, &frames), stream.expect(&frames));
@@ -145,7 +142,7 @@ async fn p_9_4_an_invalid_frame_ends_its_stream_alone() {
     let mut connection = Connection::new(&entry, &mut incoming).await;
     let (mut good, mut good_exchange) = connection.open(&mut incoming).await;
     let (mut bad, mut bad_exchange) = connection.open(&mut incoming).await;
-    bad.send_bytes(&Frame::text("no mask").bytes(None)).await;
+    http1::send(&mut bad.0, &Frame::text("no mask").bytes(None)).await;
     bad.expect(&[Frame::close(1002)]).await;
     assert_eq!(within(bad.0.read(&mut [0; 8])).await.unwrap(), 0);
     assert!(frame(&mut bad_exchange.recv).await.is_err());
@@ -214,7 +211,7 @@ async fn p_9_5_a_stalled_stream_delays_no_other_of_its_connection() {
     let (mut other, mut exchange) = connection.open(&mut incoming).await;
     let head = adit_codec::WebSocketFrame {
         length: 1 << 30,
-        ..Frame::new(2, "").head()
+        ..Frame::new(2, "").head
     };
     stalled_exchange
         .send

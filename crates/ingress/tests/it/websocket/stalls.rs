@@ -5,7 +5,7 @@ use std::time::Duration;
 use adit_ingress::HttpConfig;
 use adit_link::{Part, Reason};
 use adit_testlink::{
-    HttpEntry, next_part,
+    HttpEntry, http1, next_part,
     tcp::reset,
     websocket::{Frame, expect, frame, send},
     within,
@@ -28,7 +28,7 @@ async fn p_9_5_a_visitor_that_reads_nothing_stops_its_own_frames() {
     let (stalled, exchange) = entry.open_websocket(&mut incoming).await;
     let (mut other, mut other_exchange) = entry.open_websocket(&mut incoming).await;
     let length = 64 << 20;
-    let head = Frame::new(2, "").head();
+    let head = Frame::new(2, "").head;
     let head = adit_codec::WebSocketFrame { length, ..head };
     exchange.send.send_frame(head, Bytes::new()).unwrap();
     // Send until no more bytes are accepted.
@@ -120,9 +120,9 @@ async fn a_silent_websocket_stays_open() {
         visitor.send(&[Frame::text("still here")]).await;
         expect(&mut exchange, &[Frame::text("still here")]).await;
         // The visitor pauses within a frame.
-        visitor.send_bytes(&[0x82, 0x82, 0, 0, 0, 0, b'h']).await;
+        http1::send(&mut visitor.0, &[0x82, 0x82, 0, 0, 0, 0, b'h']).await;
         tokio::time::sleep(moment * 4).await;
-        visitor.send_bytes(b"i").await;
+        http1::send(&mut visitor.0, b"i").await;
         expect(&mut exchange, &[Frame::new(2, "hi")]).await;
         send(&exchange, &[Frame::new(9, "")]).await;
         visitor.expect(&[Frame::new(9, "")]).await;
@@ -139,7 +139,7 @@ async fn a_visitor_that_reads_nothing_for_session_stall_is_reset() {
     let chunk = Bytes::from(vec![7; 64 * 1024]);
     let head = adit_codec::WebSocketFrame {
         length: 1 << 40,
-        ..Frame::new(2, "").head()
+        ..Frame::new(2, "").head
     };
     exchange.send.send_frame(head, Bytes::new()).unwrap();
     let failure = loop {
@@ -172,7 +172,7 @@ async fn a_large_message_is_streamed() {
     let length: usize = 64 << 20;
     let head = adit_codec::WebSocketFrame {
         length: length as u64,
-        ..Frame::new(2, "").head()
+        ..Frame::new(2, "").head
     };
     let (mut read, mut write) = tokio::io::split(visitor.0);
     let sending = tokio::spawn(async move {
@@ -232,7 +232,7 @@ async fn visitor_gone_is_released_while_service_reads_nothing() {
     for is_reset in [false, true] {
         let (entry, mut incoming) = HttpEntry::scripted(short());
         let (mut visitor, exchange) = entry.open_websocket(&mut incoming).await;
-        visitor.send_bytes(&unread()).await;
+        http1::send(&mut visitor.0, &unread()).await;
         if is_reset {
             reset(visitor.0);
         } else {
@@ -248,7 +248,7 @@ async fn visitor_gone_is_released_while_service_reads_nothing() {
 async fn bytes_before_a_fin_reach_a_slow_service() {
     let (entry, mut incoming) = HttpEntry::scripted(short());
     let (mut visitor, mut exchange) = entry.open_websocket(&mut incoming).await;
-    visitor.send_bytes(&unread()).await;
+    http1::send(&mut visitor.0, &unread()).await;
     drop(visitor);
     let mut left = 90 * 1024;
     while left > 0 {
