@@ -31,9 +31,7 @@ pub(super) fn parse(text: &str) -> Result<Targets, ParseFilterError> {
     if directives.peek().is_none() {
         targets = targets.with_default(LevelFilter::ERROR);
     }
-    let mut is_watch_named = false;
     for directive in directives {
-        is_watch_named |= directive.starts_with(WATCH);
         targets = match (directive.split_once('='), parse_level(directive)) {
             (None, Ok(level)) => targets.with_default(level),
             (None, Err(_)) => targets.with_target(parse_target(directive)?, LevelFilter::TRACE),
@@ -42,7 +40,7 @@ pub(super) fn parse(text: &str) -> Result<Targets, ParseFilterError> {
             }
         };
     }
-    if !is_watch_named {
+    if !targets.iter().any(|(target, _)| target.starts_with(WATCH)) {
         let default = targets.default_level().unwrap_or(LevelFilter::OFF);
         targets = targets.with_target(WATCH, default.min(LevelFilter::WARN));
     }
