@@ -86,8 +86,8 @@ pub(crate) fn put_bytes(out: &mut impl Put, field: u8, bytes: &[u8]) {
 
 /// Starts a field whose length is filled in by [`fill_length_gap`]: a varint padded to three bytes, which every decoder
 /// accepts and which saves a second pass over the content.
-pub(crate) fn put_length_gap(out: &mut Vec<u8>, key: u8) -> usize {
-    out.push(key);
+pub(crate) fn put_length_gap(out: &mut Vec<u8>, field: u8) -> usize {
+    put_varint(out, (u64::from(field) << 3) | u64::from(LENGTH_DELIMITED));
     out.extend_from_slice(&[0; LENGTH_GAP]);
     out.len()
 }
@@ -331,12 +331,27 @@ mod tests {
     fn a_padded_length_reads_as_the_number() {
         for length in [0usize, 1, 127, 128, 20_000, (1 << 21) - 1] {
             let mut out = Vec::new();
-            let start = put_length_gap(&mut out, length_key(6));
+            let start = put_length_gap(&mut out, 6);
             out.resize(start + length, 7);
             fill_length_gap(&mut out, start);
             let mut reader = Reader::new(&out);
             assert_eq!(reader.field(), Ok(Some((6, Value::Range(4, 4 + length)))));
             assert_eq!(reader.field(), Ok(None));
+        }
+    }
+
+    #[test]
+    fn a_length_follows_the_key_of_every_payload_field() {
+        for field in 1..=31 {
+            let mut out = Vec::new();
+            let start = put_length_gap(&mut out, field);
+            out.push(7);
+            fill_length_gap(&mut out, start);
+            let content = Value::Range(start, start + 1);
+            assert_eq!(
+                Reader::new(&out).field(),
+                Ok(Some((u64::from(field), content)))
+            );
         }
     }
 

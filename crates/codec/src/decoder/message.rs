@@ -24,8 +24,8 @@ use crate::{
     wire::{Reader, Value, low_32},
 };
 
-/// The last payload field in ascending order except the chunk; numbers from here to [`CHUNK_FIELD`] are free for new
-/// ones.
+/// The last payload field before those of compression. The numbers between them and [`CHUNK_FIELD`] are free: a new payload
+/// stands in the match of [`decode_message`] and in [`field_of`].
 const LAST_PAYLOAD_FIELD: u64 = CONTROL_FIELD as u64;
 const CHUNK_NUMBER: u64 = CHUNK_FIELD as u64;
 const INFLATED_BYTES_NUMBER: u64 = INFLATED_BYTES_FIELD as u64;

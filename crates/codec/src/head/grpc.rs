@@ -7,13 +7,13 @@ use bytes::Bytes;
 use super::{
     open::{Open, put_open, read_open},
     read::{is_head_too_long, is_target, read_fields},
-    write::{EncodedHead, encode_response, finish, put_headers, put_length_gap_of},
+    write::{EncodedHead, encode_response, finish, put_headers},
 };
 use crate::{
     error::{BadMessage, HeadError},
     headers::HeaderBlock,
     id::{MessageType, ProtocolType},
-    wire::{low_32, put_bytes, put_uint},
+    wire::{low_32, put_bytes, put_length_gap, put_uint},
 };
 
 pub(crate) const GRPC_REQUEST_FIELD: u8 = 7;
@@ -43,7 +43,7 @@ impl<T: AsRef<str>> GrpcRequestHead<'_, T> {
         body: &[u8],
     ) -> Result<EncodedHead, HeadError> {
         let mut out = Vec::with_capacity(512 + body.len());
-        let start = put_length_gap_of(&mut out, GRPC_REQUEST_FIELD);
+        let start = put_length_gap(&mut out, GRPC_REQUEST_FIELD);
         put_open(&mut out, self.open);
         put_bytes(&mut out, 2, self.authority);
         put_bytes(&mut out, 3, self.path);

@@ -5,13 +5,13 @@ use bytes::{Buf, Bytes};
 use super::{
     open::{Open, put_open, read_open},
     read::{is_head_too_long, is_line_part, read_fields},
-    write::{EncodedHead, encode_response, finish, put_headers, put_length_gap_of},
+    write::{EncodedHead, encode_response, finish, put_headers},
 };
 use crate::{
     error::{BadMessage, HeadError},
     headers::{HeaderBlock, is_value},
     id::{MessageType, ProtocolType},
-    wire::{low_32, put_bytes},
+    wire::{low_32, put_bytes, put_length_gap},
 };
 
 pub(crate) const HTTP_REQUEST_FIELD: u8 = 5;
@@ -59,7 +59,7 @@ impl<T: AsRef<str>> HttpRequestHead<'_, T> {
         body: &[u8],
     ) -> Result<EncodedHead, HeadError> {
         let mut out = Vec::with_capacity(512 + body.len());
-        let start = put_length_gap_of(&mut out, HTTP_REQUEST_FIELD);
+        let start = put_length_gap(&mut out, HTTP_REQUEST_FIELD);
         put_open(&mut out, self.open);
         put_bytes(&mut out, 2, self.method.as_bytes());
         put_bytes(&mut out, 3, self.scheme.as_bytes());

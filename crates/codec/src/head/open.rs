@@ -3,7 +3,7 @@
 use crate::{
     error::BadMessage,
     headers::is_value,
-    wire::{Reader, Value, fill_length_gap, length_key, put_bytes, put_length_gap, put_uint},
+    wire::{Reader, Value, fill_length_gap, put_bytes, put_length_gap, put_uint},
 };
 
 /// The fields of every opening message (P-2.8). Texts are owned in a received message, and may be borrowed in one to be
@@ -27,7 +27,7 @@ pub struct Open<T = Box<str>> {
 }
 
 pub(super) fn put_open<T: AsRef<str>>(out: &mut Vec<u8>, open: &Open<T>) {
-    let start = put_length_gap(out, length_key(1));
+    let start = put_length_gap(out, 1);
     put_bytes(out, 1, &open.request_uuid);
     put_bytes(out, 2, open.tunnel.as_ref().as_bytes());
     put_uint(out, 3, open.revision);

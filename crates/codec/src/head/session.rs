@@ -5,13 +5,13 @@ use bytes::Bytes;
 use super::{
     open::{Open, put_open, read_open},
     read::is_head_too_long,
-    write::{EncodedHead, finish, put_length_gap_of},
+    write::{EncodedHead, finish},
 };
 use crate::{
     error::{BadMessage, HeadError},
     headers::is_value,
     id::{MessageType, ProtocolType},
-    wire::{Reader, put_bytes},
+    wire::{Reader, put_bytes, put_length_gap},
 };
 
 pub(crate) const TCP_OPEN_FIELD: u8 = 11;
@@ -37,7 +37,7 @@ impl<T: AsRef<str>> TcpOpenHead<'_, T> {
     /// [`HeadError`] when the head exceeds the bounds of P-2.10.
     pub fn encode(&self, body: &[u8]) -> Result<EncodedHead, HeadError> {
         let mut out = Vec::with_capacity(128 + body.len());
-        let start = put_length_gap_of(&mut out, TCP_OPEN_FIELD);
+        let start = put_length_gap(&mut out, TCP_OPEN_FIELD);
         put_open(&mut out, self.open);
         put_bytes(&mut out, 2, self.local.as_bytes());
         finish(
@@ -65,7 +65,7 @@ impl<T: AsRef<str>> UdpOpenHead<'_, T> {
     /// [`HeadError`] when the head exceeds the bounds of P-2.10.
     pub fn encode(&self) -> Result<EncodedHead, HeadError> {
         let mut out = Vec::with_capacity(128);
-        let start = put_length_gap_of(&mut out, UDP_OPEN_FIELD);
+        let start = put_length_gap(&mut out, UDP_OPEN_FIELD);
         put_open(&mut out, self.open);
         put_bytes(&mut out, 2, self.local.as_bytes());
         finish(
@@ -80,7 +80,7 @@ impl<T: AsRef<str>> UdpOpenHead<'_, T> {
 /// The response to either: the service is connected. `protocol` is TCP or UDP.
 pub fn accepted(protocol: ProtocolType) -> EncodedHead {
     let mut field = Vec::with_capacity(4);
-    let start = put_length_gap_of(&mut field, ACCEPTED_FIELD);
+    let start = put_length_gap(&mut field, ACCEPTED_FIELD);
     crate::wire::fill_length_gap(&mut field, start);
     EncodedHead {
         protocol,

@@ -5,13 +5,13 @@ use bytes::Bytes;
 use super::{
     open::{Open, put_open, read_open},
     read::{is_head_too_long, is_target, read_fields},
-    write::{EncodedHead, encode_response, finish, put_headers, put_length_gap_of},
+    write::{EncodedHead, encode_response, finish, put_headers},
 };
 use crate::{
     error::{BadMessage, HeadError},
     headers::HeaderBlock,
     id::{MessageType, ProtocolType},
-    wire::{Reader, low_32, put_bytes},
+    wire::{Reader, low_32, put_bytes, put_length_gap},
 };
 
 pub(crate) const WEBSOCKET_REQUEST_FIELD: u8 = 9;
@@ -39,7 +39,7 @@ impl<T: AsRef<str>> WebSocketRequestHead<'_, T> {
         headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
     ) -> Result<EncodedHead, HeadError> {
         let mut out = Vec::with_capacity(512);
-        let start = put_length_gap_of(&mut out, WEBSOCKET_REQUEST_FIELD);
+        let start = put_length_gap(&mut out, WEBSOCKET_REQUEST_FIELD);
         put_open(&mut out, self.open);
         put_bytes(&mut out, 2, self.authority);
         put_bytes(&mut out, 3, self.path);

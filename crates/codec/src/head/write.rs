@@ -6,7 +6,7 @@ use crate::{
     frame::MAX_MESSAGE_BYTES,
     headers::{MAX_HEAD_BYTES, MAX_WIRE_LINES, put_header},
     id::{MessageType, ProtocolType},
-    wire::{fill_length_gap, length_key, put_bytes, put_length_gap, put_uint, varint_len},
+    wire::{fill_length_gap, put_bytes, put_length_gap, put_uint, varint_len},
 };
 
 /// Room for the bytes that [`crate::write_head`] puts before a head: id, types and end.
@@ -36,10 +36,6 @@ impl EncodedHead {
     pub fn wire_len(&self) -> usize {
         self.field.len()
     }
-}
-
-pub(super) fn put_length_gap_of(out: &mut Vec<u8>, field: u8) -> usize {
-    put_length_gap(out, length_key(field))
 }
 
 /// Writes header lines, up to the bounds of P-2.10.
@@ -75,7 +71,7 @@ pub(super) fn encode_response<'h>(
     body: &[u8],
 ) -> Result<EncodedHead, HeadError> {
     let mut out = Vec::with_capacity(256 + body.len());
-    let start = put_length_gap_of(&mut out, field);
+    let start = put_length_gap(&mut out, field);
     put_uint(&mut out, 1, u64::from(status));
     put_headers(&mut out, 2, headers)?;
     put_bytes(&mut out, 4, upgrade);
