@@ -1,7 +1,5 @@
 //! The interface of all ways to authenticate.
 
-use std::sync::Arc;
-
 use crate::{ClientClaim, Credential, Grant};
 
 /// Decides about credentials.
@@ -15,16 +13,6 @@ pub trait Authenticator: Send + Sync {
     /// Whether the credential of this grant is still accepted. The caller ends the links of grants that are no longer
     /// valid.
     fn is_valid(&self, grant: &Grant) -> bool;
-}
-
-impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
-    fn authenticate(&self, credential: &Credential, claim: &ClientClaim) -> Result<Grant, Denied> {
-        (**self).authenticate(credential, claim)
-    }
-
-    fn is_valid(&self, grant: &Grant) -> bool {
-        (**self).is_valid(grant)
-    }
 }
 
 /// The credential was not accepted. The `Display` text is for the peer and does not contain the cause; `Debug` and
