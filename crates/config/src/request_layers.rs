@@ -28,38 +28,46 @@ pub(crate) fn read(
     layers.map(|item| read_one(&item, file)).collect()
 }
 
+/// Reads the value of one kind of layer in a file.
+type ReadKind = fn(&Item<'_>, Option<&Path>) -> Result<LayerConfig, ConfigError>;
+
+/// The kinds, in the order in which an error lists them.
+const KINDS: [(&str, ReadKind); 5] = [
+    ("request_headers", |item, _| {
+        header_edit(item).map(LayerConfig::RequestHeaders)
+    }),
+    ("response_headers", |item, _| {
+        header_edit(item).map(LayerConfig::ResponseHeaders)
+    }),
+    ("require_header", |item, _| {
+        required_header(item).map(LayerConfig::RequireHeader)
+    }),
+    ("redirect", |item, _| {
+        redirect(item).map(LayerConfig::Redirect)
+    }),
+    ("respond", |item, file| {
+        respond(item, file).map(LayerConfig::Respond)
+    }),
+];
+
 /// Reads an item of the list. It has one key, which is the kind of the layer.
 fn read_one(item: &Item<'_>, file: Option<&Path>) -> Result<LayerConfig, ConfigError> {
     let mut section = item.section()?;
-    let mut kinds = Vec::new();
-    for kind in [
-        "request_headers",
-        "response_headers",
-        "require_header",
-        "redirect",
-        "respond",
-    ] {
-        kinds.extend(section.item(kind).map(|item| (kind, item)));
+    let mut layers = Vec::new();
+    for (kind, read) in KINDS {
+        layers.extend(section.item(kind).map(|item| (kind, read, item)));
     }
     section.finish(&key_names::LAYER)?;
-    let (kind, item) = match kinds.as_slice() {
-        [one] => one,
+    match layers.as_slice() {
+        [(_, read, item)] => read(item, file),
         [] => {
-            let what = "expected a layer, which is one of request_headers, response_headers, require_header, redirect, respond";
-            return Err(item.error(what).of_kind(Kind::Missing));
+            let kinds = KINDS.map(|(kind, _)| kind).join(", ");
+            let what = format!("expected a layer, which is one of {kinds}");
+            Err(item.error(what).of_kind(Kind::Missing))
         }
-        [_, (second, _), ..] => {
-            return Err(section
-                .conflict(&[second], "expected one layer in each item of the list")
-                .with_help("begin another item with a dash: their order is that of the list"));
-        }
-    };
-    match *kind {
-        "request_headers" => Ok(LayerConfig::RequestHeaders(header_edit(item)?)),
-        "response_headers" => Ok(LayerConfig::ResponseHeaders(header_edit(item)?)),
-        "require_header" => Ok(LayerConfig::RequireHeader(required_header(item)?)),
-        "redirect" => Ok(LayerConfig::Redirect(redirect(item)?)),
-        _ => Ok(LayerConfig::Respond(respond(item, file)?)),
+        [_, (second, ..), ..] => Err(section
+            .conflict(&[second], "expected one layer in each item of the list")
+            .with_help("begin another item with a dash: their order is that of the list")),
     }
 }
 

@@ -65,32 +65,36 @@ fn read(
     };
     let (mut bind_port, mut http_port) = (7000_u16, 7080_u16);
     server.set_number("bind_port", PORT, &mut bind_port)?;
-    let mut max_clients = 1_000_usize;
-    server.set_number("max_clients", COUNT, &mut max_clients)?;
+    let any_port = SocketAddr::new(bind_addr, 0);
+    let mut settings = Settings::new(any_port, any_port);
+    server.set_number("max_clients", COUNT, &mut settings.max_clients)?;
     let mut http = server.section("http")?;
     http.set_number("bind_port", PORT, &mut http_port)?;
     http.finish(&key_names::HTTP)?;
-    let trusted_proxies = trusted_proxies(&mut server)?;
-    let public_url = public_url(server.section("public_url")?)?;
+    let tunnel_addr = SocketAddr::new(bind_addr, bind_port);
+    let http_addr = SocketAddr::new(bind_addr, http_port);
+    (settings.tunnel_addr, settings.http_addr) = (tunnel_addr, http_addr);
+    settings.trusted_proxies = trusted_proxies(&mut server)?;
+    settings.public_url = public_url(server.section("public_url")?)?;
     let admin = admin(&mut server, SocketAddr::from((Ipv4Addr::LOCALHOST, 7500)))?;
-    let admin_addr = admin.addr;
+    settings.admin_addr = admin.addr;
     let mut warnings = variables.misspelt();
-    let tokens = auth::tokens(&mut server, file, variables, &mut warnings)?;
-    let shared_groups = auth::shared_groups(&mut server, &tokens)?;
-    let limits = limits::read(&mut server.section("limits")?)?;
-    let timeouts = read_timeouts(&mut server.section("timeouts")?)?;
-    let mut threads = default_threads();
-    server.set_number("threads", THREADS, &mut threads)?;
-    let domain = server
+    settings.tokens = auth::tokens(&mut server, file, variables, &mut warnings)?;
+    settings.shared_groups = auth::shared_groups(&mut server, &settings.tokens)?;
+    settings.limits = limits::read(&mut server.section("limits")?)?;
+    settings.timeouts = read_timeouts(&mut server.section("timeouts")?)?;
+    settings.threads = default_threads();
+    server.set_number("threads", THREADS, &mut settings.threads)?;
+    settings.domain = server
         .item("domain")
         .map(|item| host_name(&item, "the visitors' port is `http.bind_port`"))
         .transpose()?;
-    let upstreams = match server.item("upstreams") {
+    settings.upstreams = match server.item("upstreams") {
         Some(item) => upstream::read_all(&item, file)?,
         None => Vec::new(),
     };
-    let rules = rules::read(&mut server, &upstreams, file)?;
-    let layers = request_layers::read(&mut server, file)?;
+    settings.rules = rules::read(&mut server, &settings.upstreams, file)?;
+    settings.layers = request_layers::read(&mut server, file)?;
     let state_dir = match server.item("state_dir") {
         Some(item) => Some(path(&item, file)?),
         None => None,
@@ -98,15 +102,13 @@ fn read(
     let telemetry = telemetry::read(&mut server, file, variables, "adit-server", &mut warnings)?;
     server.finish(&key_names::SERVER)?;
 
-    let tunnel_addr = SocketAddr::new(bind_addr, bind_port);
-    let http_addr = SocketAddr::new(bind_addr, http_port);
     if bind_port != 0 && tunnel_addr == http_addr {
         return Err(server.conflict(
             &["http", "bind_port"],
             format!("clients and visitors cannot share port {bind_port}"),
         ));
     }
-    if let Some(admin) = admin_addr
+    if let Some(admin) = settings.admin_addr
         && admin.port() != 0
         && [tunnel_addr, http_addr].contains(&admin)
     {
@@ -118,24 +120,7 @@ fn read(
         ));
     }
     let state_dir = StateDir::choose(overrides.state_dir.as_deref(), state_dir, variables);
-    let settings = Settings {
-        tunnel_addr,
-        http_addr,
-        admin_addr,
-        max_clients,
-        threads,
-        domain,
-        tokens,
-        shared_groups,
-        state_dir: state_dir.path().to_path_buf(),
-        trusted_proxies,
-        layers,
-        public_url,
-        limits,
-        timeouts,
-        rules,
-        upstreams,
-    };
+    settings.state_dir = state_dir.path().to_path_buf();
     Ok(Loaded {
         settings,
         telemetry,

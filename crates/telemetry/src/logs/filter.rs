@@ -40,7 +40,8 @@ pub(super) fn parse(text: &str) -> Result<Targets, ParseFilterError> {
             }
         };
     }
-    if !targets.iter().any(|(target, _)| target.starts_with(WATCH)) {
+    let is_watch = |target: &str| target.split("::").next() == Some(WATCH);
+    if !targets.iter().any(|(target, _)| is_watch(target)) {
         let default = targets.default_level().unwrap_or(LevelFilter::OFF);
         targets = targets.with_target(WATCH, default.min(LevelFilter::WARN));
     }
@@ -113,6 +114,11 @@ mod tests {
         assert!(!passes("off", "notify::inotify", Level::ERROR));
         assert!(!passes("adit_link", "notify", Level::ERROR));
         assert!(passes("info,notify=trace", "notify::inotify", Level::TRACE));
+        assert!(!passes(
+            "trace,notify_rust=info",
+            "notify::inotify",
+            Level::TRACE
+        ));
     }
 
     #[test]
