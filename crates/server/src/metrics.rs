@@ -40,7 +40,7 @@ families! {
     CONNECTIONS_OPEN = gauge("adit_ingress_connections", &["protocol"], "Connections of visitors that are open; flows for udp.");
     CONNECTIONS = counter("adit_ingress_connections_total", &["protocol"], "Connections of visitors; flows for udp.");
     REQUESTS_OPEN = gauge("adit_ingress_requests", &["protocol"], "Requests of visitors that are open.");
-    REFUSED = counter("adit_ingress_connections_refused_total", &["protocol"], "Connections that were reset because too many were open.");
+    REFUSED = counter("adit_ingress_connections_refused_total", &["protocol"], "Connections of visitors that were closed because too many were open.");
     TCP_RECEIVED = counter("adit_ingress_tcp_received_bytes_total", &[], "Bytes from visitors of TCP, counted when they are received.");
     TCP_SENT = counter("adit_ingress_tcp_sent_bytes_total", &[], "Bytes to visitors of TCP, counted when they are sent.");
     FLOWS_ENDED = counter("adit_ingress_flows_ended_total", &["cause"], "Flows that ended: replaced by new flows (evicted), or without datagrams for too long (silent).");
@@ -168,6 +168,7 @@ fn visitors(status: &Status) -> Vec<Sample> {
         // A connection of TCP and a flow are one request each.
         (&REQUESTS_OPEN, "tcp", tcp.open as f64),
         (&REQUESTS_OPEN, "udp", udp.open as f64),
+        (&REFUSED, "http", http.connections_refused as f64),
         (&REFUSED, "tcp", tcp.refused as f64),
         (&FLOWS_ENDED, "evicted", udp.evicted as f64),
         (&FLOWS_ENDED, "silent", udp.silent as f64),

@@ -175,6 +175,8 @@ pub struct VisitorStatus {
     pub connections_open: usize,
     /// Connections so far.
     pub connections: u64,
+    /// Connections closed at once because too many were open.
+    pub connections_refused: u64,
     /// Requests open now.
     pub requests_open: usize,
     /// Calls of gRPC among them.

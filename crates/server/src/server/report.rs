@@ -112,6 +112,7 @@ impl Inner {
             visitors: VisitorStatus {
                 connections_open: visitors.connections_open,
                 connections: visitors.connections,
+                connections_refused: visitors.connections_refused,
                 requests_open: visitors.requests_open,
                 grpc_open: visitors.grpc_open,
                 websockets_open: visitors.websockets_open,
