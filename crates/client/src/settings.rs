@@ -161,7 +161,7 @@ impl TunnelKind {
         Self::Udp,
     ];
 
-    /// The name of the protocol in settings, which is also the server's capability of carrying it (P-1.2).
+    /// The name of the protocol in settings, which is also that of the capability that the server requires (P-1.2).
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",

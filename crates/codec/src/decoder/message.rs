@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The last payload field before those of compression. The numbers between them and [`CHUNK_FIELD`] are free: a new payload
-/// stands in the match of [`decode_message`] and in [`field_of`].
+/// stands in both arms of the match of [`decode_message`] and in [`field_of`].
 const LAST_PAYLOAD_FIELD: u64 = CONTROL_FIELD as u64;
 const CHUNK_NUMBER: u64 = CHUNK_FIELD as u64;
 const INFLATED_BYTES_NUMBER: u64 = INFLATED_BYTES_FIELD as u64;

@@ -23,7 +23,9 @@ pub(in crate::head) fn open() -> Open {
 
 /// The content of an encoded head, without key and length.
 pub(in crate::head) fn content(head: EncodedHead) -> Bytes {
-    Bytes::from(head.field).slice(4..)
+    // The key is a varint of one byte or two, and the length takes three bytes.
+    let last_of_key = head.field.iter().position(|byte| byte & 0x80 == 0);
+    Bytes::from(head.field).slice(last_of_key.unwrap() + 4..)
 }
 
 /// A head with an unknown field after it, which makes it `length` bytes long.
