@@ -19,6 +19,7 @@ use adit_egress::{Egress, RequestOwner};
 use adit_link::grpc::GrpcTransport;
 use adit_net::descriptors_for_visitors;
 use adit_reconnect::StopReason;
+use adit_tls::Connector;
 use adit_trace::{NoObserver, Observer};
 use thiserror::Error;
 use tokio::{
@@ -33,7 +34,7 @@ pub use self::{
 };
 use self::{
     run::Run,
-    services::{egress_config, services, warn_of_insecure},
+    services::{egress_config, services, warn_of_clear_text, warn_of_insecure},
     state::State,
 };
 use crate::{
@@ -61,6 +62,8 @@ pub struct Client {
     state: Arc<State>,
     runtime: Handle,
     applying: Mutex<()>,
+    /// TLS of the next connection to the server.
+    tls: Connector,
     thread: Option<JoinHandle<()>>,
     stop: watch::Sender<bool>,
     registration: watch::Receiver<Option<Registration>>,
@@ -100,6 +103,7 @@ impl Client {
             services_share /= 2;
         }
         warn_of_insecure(&settings);
+        warn_of_clear_text(&settings);
         // Only the server knows the user of the credential.
         let owner = RequestOwner {
             user: Box::default(),
@@ -110,9 +114,11 @@ impl Client {
         let egress = Egress::with_owner(config, observer.clone(), owner);
         egress.set_services(services(&settings));
         let entries = Entries::bind(&settings, observer)?;
+        let tls = Connector::new(settings.tls.clone(), settings.timeouts.handshake);
         let transport = GrpcTransport {
             host: settings.server_host.clone(),
             port: settings.server_port,
+            tls: tls.clone(),
         };
         let state = Arc::new(State::new(settings, egress, entries));
         let stop = watch::Sender::new(false);
@@ -141,6 +147,7 @@ impl Client {
             state,
             runtime: handle,
             applying: Mutex::new(()),
+            tls,
             thread: Some(thread),
             stop,
             registration,

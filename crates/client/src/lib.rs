@@ -25,7 +25,7 @@ pub use client::{Applied, Changes, Client, ClientHandle, Ended, Registration, St
 pub use entries::EntryError;
 pub use instance::InstanceError;
 pub use settings::{
-    Compression, EdgeTimeouts, EntryKind, EntrySettings, Limits, ProxyProtocol, Roots,
+    ClientTls, Compression, EdgeTimeouts, EntryKind, EntrySettings, Limits, ProxyProtocol, Roots,
     ServiceProtocol, ServiceSettings, Settings, Timeouts, Tls, TlsName, Trust, TrustedProxies,
     TunnelKind, TunnelSettings, layers,
 };

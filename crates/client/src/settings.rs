@@ -4,11 +4,12 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use adit_auth::TunnelName;
 use adit_balance::Policy;
-pub use adit_egress::{Protocol as ServiceProtocol, ProxyProtocol, Roots, Tls, TlsName, Trust};
+pub use adit_egress::{Protocol as ServiceProtocol, ProxyProtocol, Tls};
 pub use adit_ingress::{EdgeTimeouts, TrustedProxies, layers};
 use adit_ingress::{SESSION_TIMEOUT, layers::LayerConfig};
 pub use adit_link::Compression;
 use adit_net::HostPort;
+pub use adit_tls::{ClientTls, Roots, TlsName, Trust};
 use secrecy::SecretString;
 
 /// All values that a client needs to start.
@@ -24,6 +25,8 @@ pub struct Settings {
     pub server_host: String,
     /// Port of the server for clients.
     pub server_port: u16,
+    /// TLS on the connections to the server; `None` is clear text.
+    pub tls: Option<ClientTls>,
     /// The credential.
     pub token: SecretString,
     /// Delays before the next try to connect, and to open a lost stream again.
@@ -61,6 +64,7 @@ impl Settings {
             group_id: "office".into(),
             server_host: "a.example".into(),
             server_port: 7000,
+            tls: None,
             token: "a-token".into(),
             reconnect: adit_reconnect::Config::default(),
             lanes: 1,
@@ -301,6 +305,8 @@ impl Default for Limits {
 pub struct Timeouts {
     /// The time for connecting to the server, registration included, and for opening a lost stream again.
     pub connect: Duration,
+    /// The time for the TLS handshake with the server, within `connect`.
+    pub handshake: Duration,
     /// The time that a visitor of an entry waits for a link that is being (re)connected.
     pub link_wait: Duration,
     /// The time that a visitor of an entry waits for a permit.
@@ -315,6 +321,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(10),
+            handshake: Duration::from_secs(5),
             link_wait: Duration::from_secs(5),
             permit_wait: Duration::from_secs(5),
             edge: EdgeTimeouts {

@@ -22,7 +22,7 @@ use crate::{
     ranges::{BUDGET, COUNT, LANES, RATE, SHARE, SHORTEST, TURN, WINDOW},
     read::{Item, Section},
     state::StateDir,
-    telemetry, timeouts, token, tunnel,
+    telemetry, timeouts, token, tunnel, tunnel_tls,
 };
 
 /// The default port of a server for clients.
@@ -74,6 +74,10 @@ fn read(
         None => None,
     };
     let mut warnings = variables.misspelt();
+    let tls = match client.item("tls") {
+        Some(item) => tunnel_tls::client(&item, file, &mut warnings)?,
+        None => None,
+    };
     let in_file = match client.item("auth_token") {
         Some(item) => Some(Given {
             token: token::good(item.secret("a token")?).map_err(|problem| item.error(problem))?,
@@ -186,6 +190,7 @@ fn read(
         group_id,
         server_host,
         server_port,
+        tls,
         token,
         reconnect,
         lanes,
@@ -328,6 +333,7 @@ fn limits(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
 fn read_timeouts(section: &mut Section<'_>) -> Result<Timeouts, ConfigError> {
     let mut times = Timeouts::default();
     section.set_wait("connect", SHORTEST, &mut times.connect)?;
+    section.set_wait("handshake", SHORTEST, &mut times.handshake)?;
     section.set_wait("link_wait", Duration::ZERO, &mut times.link_wait)?;
     section.set_wait("permit_wait", Duration::ZERO, &mut times.permit_wait)?;
     timeouts::edge(section, &mut times.edge)?;

@@ -71,7 +71,7 @@ pub(crate) const ROOT: KeyNames = KeyNames {
 };
 
 pub(crate) const SERVER: KeyNames = KeyNames {
-    unsupported: &["https", "tls", "database"],
+    unsupported: &["https", "database"],
     foreign_keys: &[
         ("auth_token", "`auth.token`"),
         ("allow_hosts", "`limits.allow_hosts`"),
@@ -143,7 +143,7 @@ pub(crate) const RULE_TARGET: KeyNames = KeyNames {
 };
 
 pub(crate) const CLIENT: KeyNames = KeyNames {
-    unsupported: &["tls", "database"],
+    unsupported: &["database"],
     foreign_keys: &[
         ("auth", "`auth_token`"),
         ("authtoken", "`auth_token`"),
@@ -200,6 +200,39 @@ pub(crate) const UPSTREAM_SERVER: KeyNames = KeyNames {
         ("host", "`address`, with host and port"),
         ("port", "`address`, with host and port"),
         ("url", "`address`, with host and port"),
+    ],
+};
+
+/// TLS of the server's port for clients.
+pub(crate) const SERVER_TLS: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
+        ("ca_file", "`client_ca_file`"),
+        ("cert", "`cert_file`"),
+        ("certificate", "`cert_file`"),
+        ("crt", "`cert_file`"),
+        ("key", "`key_file`"),
+        ("trusted_ca_file", "`client_ca_file`"),
+    ],
+};
+
+/// TLS of the client's connections to the server.
+pub(crate) const CLIENT_TLS: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
+        ("ca", "`ca_file`"),
+        ("ca_cert", "`ca_file`"),
+        ("cert", "`cert_file`"),
+        ("crt", "`cert_file`"),
+        ("fingerprint", "`ca_fingerprint`"),
+        (
+            "insecure",
+            "`ca_fingerprint`, which accepts one CA and no other",
+        ),
+        ("key", "`key_file`"),
+        ("name", "`server_name`"),
+        ("sni", "`server_name`"),
+        ("trusted_ca_file", "`ca_file`"),
     ],
 };
 

@@ -24,6 +24,7 @@
 
 mod admin;
 mod bounded_file;
+mod certificates;
 mod client;
 mod document;
 mod entry;
@@ -43,6 +44,7 @@ mod read;
 #[cfg(test)]
 mod reference;
 mod request_layers;
+mod secret_file;
 mod server;
 mod spelling;
 mod state;
@@ -52,6 +54,7 @@ mod timeouts;
 mod tls;
 mod token;
 mod tunnel;
+mod tunnel_tls;
 mod upstream;
 
 pub use client::{NO_WORK, load_client};

@@ -99,6 +99,7 @@ fn time(time: std::time::Duration) -> String {
 /// Files with every section and list, so that each key is read.
 const SAMPLE_SERVER: &str = r#"
 server:
+  tls: { cert_file: tls.crt, key_file: tls.key }
   auth: [{ user: alice, token: "a token of the sample" }]
   shared_groups: [{ group: office, users: [alice] }]
   upstreams: [{ name: erp, protocol: h2, tls: { server_name: erp.internal }, servers: [{ address: "127.0.0.1:1" }] }]
@@ -116,6 +117,7 @@ const SAMPLE_CLIENT: &str = r#"
 client:
   server_addr: 127.0.0.1
   auth_token: "a token of the sample"
+  tls: { cert_file: tls.crt, key_file: tls.key }
   tunnels:
     - { name: web, local_port: 1 }
     - { name: tls, type: grpc, local_port: 1, local_tls: { server_name: rpc.internal } }
@@ -129,6 +131,9 @@ fn keys_of(file: &str, load: impl FnOnce(&Path)) -> Vec<Key> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("sample.yaml");
     fs::write(&path, file).unwrap();
+    let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+    fs::write(dir.path().join("tls.crt"), made.cert.pem()).unwrap();
+    fs::write(dir.path().join("tls.key"), made.signing_key.serialize_pem()).unwrap();
     KEYS.with_borrow_mut(Vec::clear);
     load(&path);
     KEYS.take()

@@ -30,7 +30,7 @@ use crate::{
     state::StateDir,
     telemetry,
     threads::default_threads,
-    timeouts, upstream,
+    timeouts, tunnel_tls, upstream,
 };
 
 /// Reads the settings of the server from `file`, if there is one, then from `environment`, then from `overrides`; a
@@ -79,6 +79,10 @@ fn read(
     let admin = admin(&mut server, SocketAddr::from((Ipv4Addr::LOCALHOST, 7500)))?;
     settings.admin_addr = admin.addr;
     let mut warnings = variables.misspelt();
+    settings.tls = match server.item("tls") {
+        Some(item) => tunnel_tls::server(&item, file, &mut warnings)?,
+        None => None,
+    };
     settings.tokens = auth::tokens(&mut server, file, variables, &mut warnings)?;
     settings.shared_groups = auth::shared_groups(&mut server, &settings.tokens)?;
     settings.limits = limits::read(&mut server.section("limits")?)?;
@@ -138,6 +142,7 @@ fn read_timeouts(section: &mut Section<'_>) -> Result<Timeouts, ConfigError> {
     section.set_wait("permit_wait", none, &mut times.permit_wait)?;
     timeouts::edge(section, &mut times.edge)?;
     section.set_wait("setup", SHORTEST, &mut times.setup)?;
+    section.set_wait("handshake", SHORTEST, &mut times.handshake)?;
     section.set_wait("takeover_probe", SHORTEST, &mut times.takeover_probe)?;
     section.set_wait("heartbeat", SHORTEST, &mut times.heartbeat)?;
     section.set_wait("dead_after", SHORTEST, &mut times.dead_after)?;

@@ -1,15 +1,11 @@
 //! Tokens from any source: white space around a token is not part of it, and errors do not show the token.
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    path::Path,
-};
+use std::path::Path;
 
 use adit_auth::{MAX_TOKEN_BYTES, check_token};
-use secrecy::{SecretString, zeroize::Zeroizing};
+use secrecy::SecretString;
 
-use crate::permissions::check_secret;
+use crate::secret_file;
 
 /// The bound of a token file: room for a token and the white space around it. A longer file was given by mistake, or is
 /// endless.
@@ -35,23 +31,9 @@ pub(crate) fn good(text: &str) -> Result<SecretString, String> {
 /// # Errors
 /// The error of the file or the token.
 pub(crate) fn read_file(path: &Path, warnings: &mut Vec<String>) -> Result<SecretString, String> {
-    let text = read(path, warnings)
-        .map_err(|error| format!("the token file {} {error}", path.display()))?;
-    good(&text).map_err(|problem| format!("{problem}, in the file {}", path.display()))
-}
-
-fn read(path: &Path, warnings: &mut Vec<String>) -> Result<Zeroizing<String>, String> {
-    let unreadable = |error: io::Error| format!("cannot be read: {error}");
-    let file = File::open(path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
-    let warning = check_secret(path, &metadata).map_err(|error| format!("is refused: {error}"))?;
-    warnings.extend(warning);
-    let mut text = Zeroizing::new(String::new());
-    file.take(LARGEST_FILE_BYTES + 1)
-        .read_to_string(&mut text)
-        .map_err(unreadable)?;
-    if text.len() as u64 > LARGEST_FILE_BYTES {
-        return Err(format!("is larger than {LARGEST_FILE_BYTES} bytes"));
-    }
-    Ok(text)
+    let refused = |problem: String| format!("the token file {} {problem}", path.display());
+    let bytes = secret_file::read(path, LARGEST_FILE_BYTES, warnings).map_err(refused)?;
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|_| refused("cannot be read: it is not valid UTF-8".to_owned()))?;
+    good(text).map_err(|problem| format!("{problem}, in the file {}", path.display()))
 }

@@ -47,7 +47,7 @@ mod protocol;
 mod stats;
 
 pub use config::{Config, Protocol, ProxyProtocol, ServiceConfig};
-pub use connect::tls::{NameError, Roots, RootsError, Tls, TlsName, Trust};
+pub use connect::tls::Tls;
 pub use egress::Egress;
 pub use forward::origin::{RequestOrigin, RequestOwner};
 pub use protocol::http1;

@@ -24,7 +24,7 @@ mod message;
 mod refusal;
 mod server;
 
-pub use client::{Channel, ConnectError, ControlChannel, Driver, Transport};
+pub use client::{Channel, ConnectError, ControlChannel, Driver, ForeignPeer, Transport};
 pub use connection::{Allowance, ChannelId, ClientConnection, UNAUTHENTICATED_BYTES};
 pub use message::{ControlInbound, ControlMessage, ControlOutbound, ControlReadError};
 pub use refusal::{CallError, Refusal, RefusalReason};

@@ -1,6 +1,6 @@
 //! Serves the connections on the clients' port.
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Instant};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Instant};
 
 use adit_link::{
     control::{Allowance, ChannelId, ClientConnection},
@@ -8,6 +8,7 @@ use adit_link::{
 };
 use adit_net::Stream;
 use adit_registry::Registry;
+use adit_tls::{Acceptor, Cause};
 use tokio::time::timeout;
 
 use crate::{
@@ -25,13 +26,15 @@ pub(crate) struct ClientPort {
     pub(crate) registry: Arc<Registry>,
     pub(crate) lanes: Arc<Lanes>,
     pub(crate) channels: Arc<Channels>,
+    pub(crate) tls: Acceptor,
     pub(crate) newcomers: Arc<Newcomers>,
     pub(crate) floods: Arc<Floods>,
     pub(crate) config: Arc<InForce>,
 }
 
 impl ClientPort {
-    /// Serves one connection to its end.
+    /// Serves one connection to its end, beginning with the TLS handshake. The handshake is bounded as the rest of a
+    /// connection without a session: in number by the newcomers, in time by `timeouts.setup`.
     ///
     /// # Cancel safety
     /// Dropping it closes the connection.
@@ -53,8 +56,20 @@ impl ClientPort {
         let allowance = connection.allowance.clone();
         let endpoint = Endpoint::new(self.methods.clone(), self.lanes.clone(), connection);
         tracing::debug!(%peer, channel = channel.value(), "client connected");
+        let within = self.config.load().settings.timeouts.handshake;
+        let served = async {
+            match self.tls.accept(stream, within).await {
+                Ok(stream) => serve_connection(stream, endpoint, stopped).await,
+                Err(error) => {
+                    if !matches!(error.cause(), Cause::Closed(_)) {
+                        self.floods.unregistered(peer, error.to_string());
+                    }
+                    Err(io::Error::other(error))
+                }
+            }
+        };
         tokio::select! {
-            served = serve_connection(stream, endpoint, stopped) => {
+            served = served => {
                 if let Err(error) = served {
                     tracing::debug!(%peer, channel = channel.value(), %error, "client connection ended");
                 }

@@ -44,8 +44,8 @@ pub use directory::RuleError;
 pub use server::{Server, ServerHandle, StartError};
 pub use settings::{
     Compression, EdgeTimeouts, HostRules, Limits, NamedToken, Network, PortRanges, PublicUrl,
-    RuleSettings, RuleTarget, Scheme, Settings, SharedGroup, Timeouts, Tls, TrustedProxies,
-    UpstreamProtocol, UpstreamServer, UpstreamSettings, layers,
+    RuleSettings, RuleTarget, Scheme, ServerTls, Settings, SharedGroup, Timeouts, Tls,
+    TrustedProxies, UpstreamProtocol, UpstreamServer, UpstreamSettings, layers,
 };
 pub use status::{
     ClientStatus, ConfigStatus, CoreCounters, ProcessStatus, RefusalStatus, RouteStatus, Status,

@@ -15,6 +15,7 @@ pub use adit_egress::Tls;
 use adit_ingress::layers::LayerConfig;
 pub use adit_ingress::{EdgeTimeouts, Network, Scheme, TrustedProxies, layers};
 pub use adit_link::Compression;
+pub use adit_tls::ServerTls;
 use secrecy::{ExposeSecret, SecretString};
 
 pub use self::{
@@ -32,6 +33,8 @@ pub use self::{
 pub struct Settings {
     /// Address for clients (`bind_addr`, `bind_port`). Port 0: any free one.
     pub tunnel_addr: SocketAddr,
+    /// TLS on the connections of clients; `None` is clear text.
+    pub tls: Option<ServerTls>,
     /// Address for HTTP visitors (`http.bind_port`).
     pub http_addr: SocketAddr,
     /// Address of the admin port; `None` turns it off.
@@ -69,6 +72,7 @@ impl Settings {
     pub fn new(tunnel_addr: SocketAddr, http_addr: SocketAddr) -> Self {
         Self {
             tunnel_addr,
+            tls: None,
             http_addr,
             admin_addr: None,
             max_clients: 1_000,

@@ -8,9 +8,10 @@ use std::{
 use adit_auth::{NameError, TunnelName};
 use adit_balance::{Balancer, Draw, InFlight, Load, Member, Policy, hash_bytes};
 use adit_codec::{HeaderBlock, ResetCode};
-use adit_egress::{Protocol, ServiceConfig, Trust};
+use adit_egress::{Protocol, ServiceConfig};
 use adit_link::RequestHead;
 use adit_net::HostPort;
+use adit_tls::Trust;
 use thiserror::Error;
 
 use crate::{

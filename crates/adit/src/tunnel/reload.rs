@@ -49,8 +49,12 @@ fn log(applied: &Applied) {
     let Applied {
         tunnels,
         entries,
+        tls,
         needs_restart,
     } = applied;
+    if *tls {
+        tracing::info!("the next connection to the server uses the changed `client.tls`");
+    }
     if tunnels.is_empty() && entries.is_empty() {
         tracing::info!("no tunnel or entry has changed");
     } else {

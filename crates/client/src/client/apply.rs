@@ -17,6 +17,8 @@ pub struct Applied {
     pub tunnels: Changes,
     /// Changed entries.
     pub entries: Changes,
+    /// Whether TLS has changed, which the next connection to the server uses. The current one continues.
+    pub tls: bool,
     /// Keys whose new value needs a restart; the client continues with the old value.
     pub needs_restart: Vec<&'static str>,
 }
@@ -57,8 +59,8 @@ impl Changes {
 
 impl Client {
     /// Applies changed settings: tunnels and entries are added, changed and removed on the current link, without an
-    /// effect on the others. Running requests of a changed or removed tunnel or entry finish. Other settings need a
-    /// restart and are listed in [`Applied::needs_restart`].
+    /// effect on the others. Running requests of a changed or removed tunnel or entry finish. Changed TLS applies to the
+    /// next connection to the server. Other settings need a restart and are listed in [`Applied::needs_restart`].
     ///
     /// Does not wait for the server: the tunnels are announced as soon as the link is up.
     ///
@@ -71,16 +73,22 @@ impl Client {
         let applied = Applied {
             tunnels: Changes::between(&before.tunnels, &settings.tunnels, tunnel_name),
             entries: Changes::between(&before.entries, &settings.entries, entry_name),
+            tls: before.tls != settings.tls,
             needs_restart: needs_restart(&before, &settings),
         };
-        let is_changed = !applied.tunnels.is_empty() || !applied.entries.is_empty();
+        let has_other_services = !applied.tunnels.is_empty() || !applied.entries.is_empty();
+        let is_changed = has_other_services || applied.tls;
         let next = Settings {
             tunnels: settings.tunnels,
             entries: settings.entries,
+            tls: settings.tls,
             ..Settings::clone(&before)
         };
-        if is_changed {
+        if has_other_services {
             state.entries.apply(&next, &self.runtime)?;
+        }
+        if applied.tls {
+            self.tls.replace(next.tls.clone());
         }
         let is_connected = {
             let mut live = state.lock();
@@ -89,7 +97,7 @@ impl Client {
                 return Ok(applied);
             }
             live.applied += 1;
-            live.is_settled = false;
+            live.is_settled &= !has_other_services;
             live.control.is_some()
         };
         if !applied.tunnels.is_empty() {

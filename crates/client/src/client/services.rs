@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use adit_egress::{ServiceConfig, Trust};
+use adit_egress::ServiceConfig;
+use adit_net::HostPort;
+use adit_tls::Trust;
 
 use crate::settings::Settings;
 
@@ -26,6 +28,18 @@ pub(super) fn warn_of_insecure(settings: &Settings) {
             tunnel = tunnel.name,
             "local_tls.insecure: the certificate of the service is not verified; an attacker on the path can read and \
              change everything"
+        );
+    }
+}
+
+/// Warns once of a tunnel in clear text through a network.
+pub(super) fn warn_of_clear_text(settings: &Settings) {
+    let server = HostPort::new(&settings.server_host, settings.server_port);
+    let is_local = server.is_localhost() || server.ip().is_some_and(|ip| ip.is_loopback());
+    if settings.tls.is_none() && !is_local {
+        tracing::warn!(
+            %server,
+            "the connection to the server is not encrypted: set `server.tls` on the server and `client.tls` here"
         );
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use adit_link::control::{
-    CAPABILITIES, CallError, Channel, ConnectError, RefusalReason, Transport,
+    CAPABILITIES, CallError, Channel, ConnectError, ForeignPeer, RefusalReason, Transport,
 };
 use adit_proto::{Credential, PROTOCOL_VERSION, RegisterRequest, RegisterResponse, credential};
 use adit_trace::Printable;
@@ -49,6 +49,7 @@ impl<C: Channel> Connection<C> {
                 "invalid host name `{}`: {error}",
                 settings.server_host
             )),
+            ConnectError::Tls(error) => transient(format!("{addr}: {error}")),
             ConnectError::Handshake(error) => transient(format!("{addr}: {error}")),
         })?;
         let driver = tokio::spawn(driver).abort_handle();
@@ -118,11 +119,20 @@ pub(super) fn dial_error(
     error: &CallError,
 ) -> DialError {
     let addr = settings.server_addr();
-    if let Some(peer) = channel.foreign_peer() {
-        return transient(format!(
-            "{addr} is not the port for clients of an adit-server: {peer}; name the port that is `server.bind_port` \
-             on the server, 7000 unless it is set"
-        ));
+    match channel.foreign_peer() {
+        Some(ForeignPeer::Tls) => {
+            return transient(format!(
+                "{addr} uses TLS, and this client does not: set `client.tls` to `true`, or to the server's CA by \
+                 `ca_file` or `ca_fingerprint`"
+            ));
+        }
+        Some(ForeignPeer::Other(peer)) => {
+            return transient(format!(
+                "{addr} is not the port for clients of an adit-server: {peer}; name the port that is \
+                 `server.bind_port` on the server, 7000 unless it is set"
+            ));
+        }
+        None => {}
     }
     match error {
         CallError::NotAdit(detail) => fatal(format!(

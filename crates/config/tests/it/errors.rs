@@ -136,7 +136,7 @@ fn yaml_of_a_client() {
         "client:\n  serverAddr: a\n".to_owned(),
         "client:\n  authtoken: a\n".to_owned(),
         "client:\n  proxies: []\n".to_owned(),
-        "client:\n  tls: {}\n".to_owned(),
+        "client:\n  tls: { insecure: true }\n".to_owned(),
         "client:\n  auth_token: t\n  tunnels: { web: { proto: http, addr: 80 } }\n".to_owned(),
         tunnel("type: http"),
         tunnel("localPort: 80"),

@@ -10,3 +10,4 @@ mod service_tls;
 mod settings;
 mod telemetry;
 mod tokens;
+mod tunnel_tls;

@@ -248,6 +248,7 @@ fn every_bound_and_time_of_a_server_can_be_set() {
     half_close: 16s
     release: 17s
     setup: 8s
+    handshake: 4s
     takeover_probe: 9s
     heartbeat: 100ms
     dead_after: 101ms
@@ -322,6 +323,7 @@ fn every_bound_and_time_of_a_server_can_be_set() {
                 release: SECONDS(17),
             },
             setup: SECONDS(8),
+            handshake: SECONDS(4),
             takeover_probe: SECONDS(9),
             heartbeat: Duration::from_millis(100),
             dead_after: Duration::from_millis(101),
@@ -422,7 +424,7 @@ client:
   lanes: 2
   admin: { bind: 7502 }
   limits: { max_requests: 1, max_service_connections: 2, max_idle_connections: 0, max_window: 1MiB, budget: 0, min_rate: 0, turn: 128KiB }
-  timeouts: { connect: 1s, dial: 2s, service: 3s, idle: 4s, stall: 5s, shortage_grace: 7s, drain: 6s }
+  timeouts: { connect: 1s, handshake: 8s, dial: 2s, service: 3s, idle: 4s, stall: 5s, shortage_grace: 7s, drain: 6s }
   tunnels:
     - { name: web, type: http, local_port: 8080, domain: app.example.com }
     - name: api
@@ -479,6 +481,7 @@ fn the_client_example_is_read_as_documented() {
         settings.timeouts,
         adit_client::Timeouts {
             connect: SECONDS(1),
+            handshake: SECONDS(8),
             edge: EdgeTimeouts {
                 dial: SECONDS(2),
                 service: SECONDS(3),

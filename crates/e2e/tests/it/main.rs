@@ -33,6 +33,7 @@ mod sessions;
 mod slow_stderr;
 mod streams;
 mod telemetry_end;
+mod tls;
 mod traces;
 mod two_processes;
 mod upgrade;

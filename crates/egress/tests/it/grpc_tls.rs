@@ -8,9 +8,10 @@ use std::{
     time::Duration,
 };
 
-use adit_egress::{Config, Protocol, Roots, RootsError, ServiceConfig, Tls, TlsName, Trust};
+use adit_egress::{Config, Protocol, ServiceConfig, Tls};
 use adit_link::{Exchange, Failure, Reason, RecvHalf};
 use adit_testlink::{EgressLink, TunnelRequest, grpc::send_all, http_service, read, tcp};
+use adit_tls::{Roots, RootsError, TlsName, Trust};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};

@@ -3,6 +3,7 @@
 use std::{io, pin::Pin, sync::Arc};
 
 use adit_proto::{ConfigSyncRequest, ConfigSyncResponse, RegisterRequest, RegisterResponse};
+use adit_tls::TlsError;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -37,6 +38,9 @@ pub enum ConnectError {
     /// The host name cannot be part of an address of this transport.
     #[error("invalid host name: {0}")]
     InvalidHost(String),
+    /// The TLS handshake failed: the text of the error states what to change.
+    #[error(transparent)]
+    Tls(TlsError),
     /// The connection was established and then failed.
     #[error("{0}")]
     Handshake(String),
@@ -88,8 +92,17 @@ pub trait Channel: Clone + Send + Sync + 'static {
     /// Whether the connection is over.
     fn is_closed(&self) -> bool;
 
-    /// A description of the peer, once it has sent bytes of another protocol: the address is that of another program.
-    fn foreign_peer(&self) -> Option<String>;
+    /// The peer, once it has sent bytes of another protocol.
+    fn foreign_peer(&self) -> Option<ForeignPeer>;
+}
+
+/// A peer that does not speak the protocol of the transport.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ForeignPeer {
+    /// A server of TLS, which this end has addressed in clear text.
+    Tls,
+    /// Another program, with its description.
+    Other(String),
 }
 
 /// An open control stream. Dropping it ends the stream.

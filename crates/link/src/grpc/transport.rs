@@ -8,6 +8,7 @@ use adit_proto::{
     RegisterResponse, SESSION_METADATA, tunnel_message::Payload,
     tunnel_service_client::TunnelServiceClient,
 };
+use adit_tls::Connector;
 use http::{HeaderValue, Request, Uri, header::CONTENT_TYPE, uri::PathAndQuery};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
@@ -16,14 +17,15 @@ use tonic::{Status, metadata::MetadataValue};
 use super::{
     body::{GrpcReader, TunnelBody},
     channel::{GrpcChannel, connect},
+    greeting::Greeting,
     message::wire_message,
     status::error_of,
 };
 use crate::{
     boxed::BoxFuture,
     control::{
-        CallError, Channel, ConnectError, ControlChannel, ControlMessage, Driver, LaneRequest,
-        Transport,
+        CallError, Channel, ConnectError, ControlChannel, ControlMessage, Driver, ForeignPeer,
+        LaneRequest, Transport,
     },
     lane::Lane,
 };
@@ -31,13 +33,15 @@ use crate::{
 /// Control messages that may wait to be sent.
 const CONTROL_QUEUE: usize = 16;
 
-/// Connects to a server over TCP and HTTP/2.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Connects to a server over TCP and HTTP/2, with TLS or without.
+#[derive(Debug, Clone)]
 pub struct GrpcTransport {
     /// A host name or an address.
     pub host: String,
     /// The port for clients.
     pub port: u16,
+    /// TLS of each new connection.
+    pub tls: Connector,
 }
 
 impl GrpcTransport {
@@ -59,6 +63,8 @@ impl Transport for GrpcTransport {
             let server = HostPort::new(&self.host, self.port);
             let stream = adit_net::connect(&server).await;
             let stream = stream.map_err(ConnectError::Unreachable)?;
+            let stream = self.tls.connect(stream, &self.host).await;
+            let stream = stream.map_err(ConnectError::Tls)?;
             let origin = Self::origin(&server, stream.scheme())?;
             let connected = connect(stream, origin).await;
             let (channel, connection) =
@@ -166,8 +172,11 @@ impl Channel for GrpcChannel {
         Self::is_closed(self)
     }
 
-    fn foreign_peer(&self) -> Option<String> {
-        self.greeting().map(ToString::to_string)
+    fn foreign_peer(&self) -> Option<ForeignPeer> {
+        self.greeting().map(|greeting| match greeting {
+            Greeting::Tls => ForeignPeer::Tls,
+            other => ForeignPeer::Other(other.to_string()),
+        })
     }
 }
 

@@ -24,6 +24,7 @@ use adit_proto::{
     control::Kind,
 };
 use adit_testlink::streams::{in_memory, tls};
+use adit_tls::Connector;
 use bytes::Bytes;
 use tokio::{
     net::TcpListener,
@@ -128,6 +129,7 @@ async fn world() -> World {
     let transport = GrpcTransport {
         host: addr.ip().to_string(),
         port: addr.port(),
+        tls: Connector::off(),
     };
     let (connected, accepted) = tokio::join!(transport.connect(), async {
         let (stream, _) = listener.accept().await.unwrap();

@@ -8,6 +8,7 @@ use std::{path::Path, sync::Arc, time::Instant};
 use adit_auth::Authenticator;
 use adit_flow::{Budget, Gate};
 use adit_registry::Registry;
+use adit_tls::Acceptor;
 
 use super::{
     error::StartError,
@@ -36,6 +37,8 @@ pub(super) struct Reconfigure {
     pub(super) entries: Arc<Visitors>,
     pub(super) shortcuts: Arc<Shortcuts>,
     pub(super) upstreams: Arc<Upstreams>,
+    /// TLS of the next connection of a client.
+    pub(super) tls: Acceptor,
     pub(super) tokens: Arc<Tokens>,
     pub(super) newcomers: Arc<Newcomers>,
     pub(super) permits: Arc<Gate>,
@@ -107,6 +110,7 @@ impl Reconfigure {
         let first_epoch = 0; // the registry continues from its own
         self.registry
             .set_config(registry_config(settings, first_epoch));
+        self.tls.replace(settings.tls.clone());
         self.tokens.replace(tokens);
         Ok(self.end_revoked())
     }

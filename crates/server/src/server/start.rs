@@ -14,6 +14,7 @@ use adit_flow::{Budget, Gate};
 use adit_link::grpc::Methods;
 use adit_net::{Descriptors, descriptors_for_visitors};
 use adit_registry::Registry;
+use adit_tls::Acceptor;
 use adit_trace::{NoObserver, Observer};
 use tokio::{runtime::Handle, sync::watch, time::MissedTickBehavior};
 use tokio_util::task::TaskTracker;
@@ -150,11 +151,14 @@ impl Server {
             tokens.clone(),
             in_force.clone(),
         );
+        let tls = Acceptor::new(settings.tls.clone());
+        warn_of_clear_text(settings, tunnel_addr);
         let client_port = ClientPort {
             methods: Methods::new(Arc::new(service)),
             registry: registry.clone(),
             lanes: lanes.clone(),
             channels,
+            tls: tls.clone(),
             newcomers: newcomers.clone(),
             floods: floods.clone(),
             config: in_force.clone(),
@@ -182,6 +186,7 @@ impl Server {
             entries: entries.clone(),
             shortcuts,
             upstreams: upstreams.clone(),
+            tls,
             tokens,
             newcomers: newcomers.clone(),
             permits: permits.clone(),
@@ -244,6 +249,16 @@ impl Server {
             visitors,
             clients,
         })
+    }
+}
+
+/// Warns once of tunnels in clear text through a network.
+fn warn_of_clear_text(settings: &Settings, tunnel_addr: SocketAddr) {
+    if settings.tls.is_none() && !tunnel_addr.ip().is_loopback() {
+        tracing::warn!(
+            clients = %tunnel_addr,
+            "the connections of clients are not encrypted: set `server.tls` here and `client.tls` on the clients"
+        );
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Timeouts {
     pub edge: EdgeTimeouts,
     /// Longest time until a connection of a client carries a session, and until a session has its first data stream.
     pub setup: Duration,
+    /// Longest time of the TLS handshake of a client, within `setup`.
+    pub handshake: Duration,
     /// An old link is probed for this long before another instance may take its name (P-1.8).
     pub takeover_probe: Duration,
     /// Probes are sent after this much silence (P-6.5).
@@ -37,6 +39,7 @@ impl Default for Timeouts {
             permit_wait: Duration::from_secs(5),
             edge: EdgeTimeouts::default(),
             setup: Duration::from_secs(10),
+            handshake: Duration::from_secs(5),
             takeover_probe: Duration::from_secs(2),
             heartbeat: Duration::from_secs(3),
             dead_after: Duration::from_secs(10),

@@ -4,4 +4,5 @@
 mod entries;
 mod records;
 mod support;
+mod tls;
 mod unauthenticated;

@@ -20,6 +20,7 @@ use adit_server::{
     NamedToken, Server, Settings, Timeouts, UpstreamProtocol, UpstreamServer, UpstreamSettings,
 };
 use adit_testlink::{TunnelRequest, http1, lane_of, read, tcp};
+use adit_tls::Connector;
 use tokio::{io::AsyncReadExt, net::TcpStream, sync::watch, task::JoinSet};
 
 pub(crate) use adit_testlink::until;
@@ -163,6 +164,15 @@ pub(crate) fn registration(token: &str, client: &str) -> RegisterRequest {
     }
 }
 
+/// How clients connect to a server.
+pub(crate) fn transport(server: &Server, tls: &Connector) -> GrpcTransport {
+    GrpcTransport {
+        host: server.tunnel_addr().ip().to_string(),
+        port: server.tunnel_addr().port(),
+        tls: tls.clone(),
+    }
+}
+
 /// A client that serves nothing and opens arbitrary requests. Its connection lives as long as its last clone.
 #[derive(Clone)]
 pub(crate) struct TestClient {
@@ -174,9 +184,11 @@ pub(crate) struct TestClient {
 
 impl TestClient {
     pub(crate) async fn connect(server: &Server, client: &str) -> Self {
-        let addr = server.tunnel_addr();
-        let (host, port) = (addr.ip().to_string(), addr.port());
-        let (channel, driver) = GrpcTransport { host, port }.connect().await.unwrap();
+        Self::connect_over(&Connector::off(), server, client).await
+    }
+
+    pub(crate) async fn connect_over(tls: &Connector, server: &Server, client: &str) -> Self {
+        let (channel, driver) = transport(server, tls).connect().await.unwrap();
         let mut driven = JoinSet::new();
         driven.spawn(driver);
         let registered = channel.register(registration(TOKEN, client)).await;
