@@ -67,6 +67,13 @@ impl HostPort {
         self.host.eq_ignore_ascii_case("localhost")
     }
 
+    /// Whether connections to the host do not leave this machine: `localhost`, or an address of loopback.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.ip()
+            .map_or_else(|| self.is_localhost(), |ip| ip.is_loopback())
+    }
+
     /// Splits `host:port` at its port, which may be missing; an IPv6 address loses its brackets, and needs none without a
     /// port.
     ///

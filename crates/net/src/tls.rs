@@ -1,12 +1,19 @@
 //! TLS of accepted connections: a handshake above a listener.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use thiserror::Error;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    io::{self, AsyncReadExt, AsyncWriteExt},
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::stream::Stream;
+
+/// Bytes of a peer that are read after a failed handshake.
+const LINGER_BYTES: u64 = 64 * 1024;
 
 /// Why a TLS connection was not established.
 #[derive(Debug, Error)]
@@ -47,21 +54,36 @@ impl TlsAcceptor {
     /// Handshakes as the server.
     ///
     /// # Errors
-    /// [`HandshakeError`]. The connection is closed then; a peer that failed the handshake has received an alert.
+    /// [`HandshakeError`]. The connection is closed then; a peer that failed the handshake receives an alert, which it has
+    /// the rest of the time to read.
     ///
     /// # Cancel safety
     /// Dropping it closes the connection.
     pub async fn accept(&self, stream: Stream) -> Result<Stream, HandshakeError> {
+        let deadline = Instant::now() + self.within;
         let handshake = async {
             // The semaphore is never closed.
             let _turn = self.handshakes.acquire().await;
-            self.acceptor.accept(stream).await
+            self.acceptor.accept(stream).into_fallible().await
         };
-        match timeout(self.within, handshake).await {
-            Ok(accepted) => Ok(accepted?.into()),
+        match timeout_at(deadline, handshake).await {
+            Ok(Ok(accepted)) => Ok(accepted.into()),
+            Ok(Err((error, stream))) => {
+                // How it ends is of no interest.
+                let _ = timeout_at(deadline, linger(stream)).await;
+                Err(error.into())
+            }
             Err(_) => Err(HandshakeError::TimedOut(self.within)),
         }
     }
+}
+
+/// Waits until the peer has closed its end, or has sent too much. A close with unread bytes is a reset, which discards the
+/// alert that the peer has not read yet.
+async fn linger(mut stream: Stream) -> io::Result<()> {
+    stream.shutdown().await?;
+    io::copy(&mut stream.take(LINGER_BYTES), &mut io::sink()).await?;
+    Ok(())
 }
 
 impl std::fmt::Debug for TlsAcceptor {

@@ -7,9 +7,12 @@ mod support;
 use std::time::Duration;
 
 use adit_net::{HandshakeError, HttpVersion, TlsAcceptor};
-use tokio::{io::AsyncWriteExt as _, time::Instant};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::Instant,
+};
 
-use self::support::{memory, tls};
+use self::support::{memory, tcp, tls};
 
 const WITHIN: Duration = Duration::from_secs(5);
 
@@ -23,13 +26,32 @@ async fn a_silent_peer_has_no_more_than_its_time() {
     assert_eq!(began.elapsed(), WITHIN);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_peer_without_tls_is_refused() {
     let (mut visitor, accepted) = memory();
     let acceptor = TlsAcceptor::new(tls(&[]).server, WITHIN, 1);
     visitor.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     let error = acceptor.accept(accepted).await.unwrap_err();
     assert!(matches!(error, HandshakeError::Failed(_)), "{error}");
+}
+
+/// When the handshake fails, most bytes of the peer are unread: a close would be a reset, which discards the alert.
+#[tokio::test]
+async fn a_peer_without_tls_receives_the_alert() {
+    let acceptor = TlsAcceptor::new(tls(&[]).server, WITHIN, 1);
+    let (mut visitor, accepted) = tcp().await;
+    visitor.write_all(&[b'x'; 48 * 1024]).await.unwrap();
+    let reading = async {
+        let mut alert = Vec::new();
+        visitor.read_to_end(&mut alert).await.unwrap();
+        drop(visitor);
+        alert
+    };
+    let (refused, alert) = tokio::join!(acceptor.accept(accepted), reading);
+    let error = refused.unwrap_err();
+    assert!(matches!(error, HandshakeError::Failed(_)), "{error}");
+    // RFC 8446, 5.1 and 6: a record of type alert, fatal.
+    assert_eq!((alert[0], alert[5]), (21, 2), "{alert:?}");
 }
 
 /// Only one handshake may run at a time, and the handshake of a silent peer runs until its time limit.
