@@ -7,9 +7,14 @@
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
-/// The target of the library that watches files. It logs each change in the directory of the configuration at `trace`: if the
-/// log is a file in that directory, each line causes the next one.
-const WATCH: &str = "notify";
+/// Libraries whose targets have a level of their own, unless the filter names them.
+const LIBRARIES: [(&str, LevelFilter); 2] = [
+    // The library that watches files logs each change in the directory of the configuration at `trace`: if the log is a file
+    // in that directory, each line causes the next one.
+    ("notify", LevelFilter::WARN),
+    // Its errors are those of connections, which are logged with what to change.
+    ("rustls_platform_verifier", LevelFilter::OFF),
+];
 
 /// A directive of the filter is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,10 +45,12 @@ pub(super) fn parse(text: &str) -> Result<Targets, ParseFilterError> {
             }
         };
     }
-    let is_watch = |target: &str| target.split("::").next() == Some(WATCH);
-    if !targets.iter().any(|(target, _)| is_watch(target)) {
-        let default = targets.default_level().unwrap_or(LevelFilter::OFF);
-        targets = targets.with_target(WATCH, default.min(LevelFilter::WARN));
+    let default = targets.default_level().unwrap_or(LevelFilter::OFF);
+    for (library, level) in LIBRARIES {
+        let is_named = |target: &str| target.split("::").next() == Some(library);
+        if !targets.iter().any(|(target, _)| is_named(target)) {
+            targets = targets.with_target(library, default.min(level));
+        }
     }
     Ok(targets)
 }
@@ -119,6 +126,14 @@ mod tests {
             "notify::inotify",
             Level::TRACE
         ));
+    }
+
+    #[test]
+    fn a_failed_verification_is_logged_once() {
+        let target = "rustls_platform_verifier::verification::others";
+        assert!(!passes("trace", target, Level::ERROR));
+        let named = "info,rustls_platform_verifier=debug";
+        assert!(passes(named, target, Level::DEBUG));
     }
 
     #[test]
