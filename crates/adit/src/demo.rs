@@ -149,6 +149,7 @@ impl Demo {
             group_id: "demo".into(),
             server_host: server.tunnel_addr().ip().to_string(),
             server_port: server.tunnel_addr().port(),
+            proxy: None,
             tls: None,
             token,
             reconnect: Default::default(),

@@ -120,6 +120,7 @@ impl Running {
             tunnel_addr: server.tunnel_addr(),
             http_addr: server.http_addr(),
             admin_addr: admin.as_ref().map(Admin::addr),
+            own_ca: server.own_ca().is_some(),
         };
         let admin = admin.map(|admin| {
             let reader = StatusReader {
@@ -177,6 +178,9 @@ impl Running {
     fn print_addresses(&self) {
         outln!("visitors  http://{}", self.addresses.http_addr);
         outln!("clients   {}", self.addresses.tunnel_addr);
+        if let Some(own_ca) = self.server.own_ca() {
+            outln!("tls       CA fingerprint {}", own_ca.fingerprint);
+        }
         if let Some(admin) = self.addresses.admin_addr {
             outln!("status    http://{admin}/api/status");
         }

@@ -307,6 +307,7 @@ mod tests {
             tunnel_addr: addr,
             http_addr: addr,
             admin_addr: None,
+            own_ca: false,
         }
     }
 

@@ -118,6 +118,7 @@ impl Client {
         let transport = GrpcTransport {
             host: settings.server_host.clone(),
             port: settings.server_port,
+            proxy: settings.proxy.clone(),
             tls: tls.clone(),
         };
         let state = Arc::new(State::new(settings, egress, entries));

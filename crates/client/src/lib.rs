@@ -25,8 +25,8 @@ pub use client::{Applied, Changes, Client, ClientHandle, Ended, Registration, St
 pub use entries::EntryError;
 pub use instance::InstanceError;
 pub use settings::{
-    ClientTls, Compression, EdgeTimeouts, EntryKind, EntrySettings, Limits, ProxyProtocol, Roots,
-    ServiceProtocol, ServiceSettings, Settings, Timeouts, Tls, TlsName, Trust, TrustedProxies,
-    TunnelKind, TunnelSettings, layers,
+    ClientTls, Compression, EdgeTimeouts, EntryKind, EntrySettings, HostPort, Limits, Proxy,
+    ProxyProtocol, ProxyUrlError, Roots, ServiceProtocol, ServiceSettings, Settings, Timeouts, Tls,
+    TlsName, Trust, TrustedProxies, TunnelKind, TunnelSettings, layers,
 };
 pub use status::{ConfigStatus, CoreCounters, EntryStatus, Status, TunnelOutcome, TunnelStatus};

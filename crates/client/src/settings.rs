@@ -7,8 +7,11 @@ use adit_balance::Policy;
 pub use adit_egress::{Protocol as ServiceProtocol, ProxyProtocol, Tls};
 pub use adit_ingress::{EdgeTimeouts, TrustedProxies, layers};
 use adit_ingress::{SESSION_TIMEOUT, layers::LayerConfig};
-pub use adit_link::Compression;
-use adit_net::HostPort;
+pub use adit_link::{
+    Compression,
+    grpc::{Proxy, ProxyUrlError},
+};
+pub use adit_net::HostPort;
 pub use adit_tls::{ClientTls, Roots, TlsName, Trust};
 use secrecy::SecretString;
 
@@ -25,6 +28,8 @@ pub struct Settings {
     pub server_host: String,
     /// Port of the server for clients.
     pub server_port: u16,
+    /// The proxy on the way to the server; `None`: directly.
+    pub proxy: Option<Proxy>,
     /// TLS on the connections to the server; `None` is clear text.
     pub tls: Option<ClientTls>,
     /// The credential.
@@ -64,6 +69,7 @@ impl Settings {
             group_id: "office".into(),
             server_host: "a.example".into(),
             server_port: 7000,
+            proxy: None,
             tls: None,
             token: "a-token".into(),
             reconnect: adit_reconnect::Config::default(),

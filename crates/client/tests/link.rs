@@ -48,6 +48,7 @@ fn settings(server: SocketAddr, service: u16, state: &Path) -> Settings {
         group_id: "office".into(),
         server_host: server.ip().to_string(),
         server_port: server.port(),
+        proxy: None,
         tls: None,
         token: TOKEN.into(),
         reconnect: adit_reconnect::Config::default(),

@@ -14,7 +14,7 @@ use crate::{
 
 /// The bound of a file with certificates. The trust store of a platform has a tenth of this size; a larger file was given
 /// by mistake.
-const LARGEST_FILE_BYTES: u64 = 4 << 20;
+pub(crate) const LARGEST_FILE_BYTES: u64 = 4 << 20;
 
 /// The bound of a key file. An RSA key of 16,384 bits has a fifth of this size.
 const LARGEST_KEY_BYTES: u64 = 64 << 10;
@@ -26,7 +26,7 @@ pub(crate) fn roots(item: &Item<'_>, file: Option<&Path>) -> Result<Roots, Confi
         refused(
             item,
             &path,
-            format!("is not a list of CA certificates: {error}"),
+            &format!("is not a list of CA certificates: {error}"),
         )
         .with_help("the certificate of the CA that signed the other side's, in PEM")
     })
@@ -52,15 +52,15 @@ pub(crate) fn identity(
     let (certificate_path, key_path) = (path(&certificate, file)?, path(&key, file)?);
     let certificates = pem(&certificate, &certificate_path)?;
     let secret = secret_file::read(&key_path, LARGEST_KEY_BYTES, warnings)
-        .map_err(|problem| refused(&key, &key_path, problem))?;
+        .map_err(|problem| refused(&key, &key_path, &problem))?;
     let identity = Identity::from_pem(&certificates, &secret).map_err(|error| {
         if error.is_of_key() {
-            refused(&key, &key_path, format!("is refused: {error}"))
+            refused(&key, &key_path, &format!("is refused: {error}"))
         } else {
             refused(
                 &certificate,
                 &certificate_path,
-                format!("is refused: {error}"),
+                &format!("is refused: {error}"),
             )
         }
     })?;
@@ -75,10 +75,10 @@ pub(crate) fn server_name(item: &Item<'_>) -> Result<TlsName, ConfigError> {
 
 fn pem(item: &Item<'_>, path: &Path) -> Result<Vec<u8>, ConfigError> {
     let read = bounded_file::read(path, LARGEST_FILE_BYTES)
-        .map_err(|error| refused(item, path, format!("cannot be read: {error}")))?;
-    read.ok_or_else(|| refused(item, path, "is larger than 4 MiB".to_owned()))
+        .map_err(|error| refused(item, path, &format!("cannot be read: {error}")))?;
+    read.ok_or_else(|| refused(item, path, "is larger than 4 MiB"))
 }
 
-fn refused(item: &Item<'_>, path: &Path, problem: String) -> ConfigError {
+fn refused(item: &Item<'_>, path: &Path, problem: &str) -> ConfigError {
     item.error(format!("the file {} {problem}", path.display()))
 }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use adit_auth::{ClientId, GroupId};
-use adit_client::{Limits, Settings, Timeouts};
+use adit_client::{HostPort, Limits, Settings, Timeouts};
 use secrecy::SecretString;
 
 use crate::{
@@ -19,10 +19,12 @@ use crate::{
     loaded::Loaded,
     overrides::ClientOverrides,
     problems::read_all,
+    proxy,
     ranges::{BUDGET, COUNT, LANES, RATE, SHARE, SHORTEST, TURN, WINDOW},
     read::{Item, Section},
     state::StateDir,
-    telemetry, timeouts, token, tunnel, tunnel_tls,
+    telemetry, timeouts, token, tunnel,
+    tunnel_tls::{self, ClientChoice},
 };
 
 /// The default port of a server for clients.
@@ -76,7 +78,7 @@ fn read(
     let mut warnings = variables.misspelt();
     let tls = match client.item("tls") {
         Some(item) => tunnel_tls::client(&item, file, &mut warnings)?,
-        None => None,
+        None => ClientChoice::Auto,
     };
     let in_file = match client.item("auth_token") {
         Some(item) => Some(Given {
@@ -109,6 +111,7 @@ fn read(
         }
         None => None,
     };
+    let proxy = proxy::read(&mut client)?;
     let reconnect = reconnect(&mut client.section("reconnect")?)?;
     let mut lanes = 1_u32;
     client.set_number("lanes", LANES, &mut lanes)?;
@@ -156,6 +159,34 @@ fn read(
             None => (LOOPBACK.to_owned(), DEFAULT_PORT),
         },
     };
+    let server = HostPort::new(&server_host, server_port);
+    let local = match local_server(&state_dir, &server) {
+        // The address is known without the file.
+        Err(_) if names_server => LocalServer::Unknown,
+        local => local?,
+    };
+    let is_local = server.is_loopback() || !matches!(local, LocalServer::Unknown);
+    let mut files = files(root, file);
+    let tls = match (tls, local) {
+        (ClientChoice::Off, _) => None,
+        (ClientChoice::On(tls), _) => Some(tls),
+        (ClientChoice::Auto, LocalServer::OwnCa) => {
+            let path = state_dir.ca_file();
+            let tls = tunnel_tls::by_own_ca(&path)?;
+            files.push(path);
+            Some(tls)
+        }
+        (ClientChoice::Auto, _) if server.is_loopback() => None,
+        (ClientChoice::Auto, _) => Some(tunnel_tls::by_system()?),
+    };
+    let proxy = match proxy {
+        proxy::Choice::On(proxy) => Some(proxy),
+        // In clear text, a proxy could read everything: only a setting chooses it.
+        proxy::Choice::Auto if tls.is_some() && !is_local => {
+            proxy::of_environment(variables, &server, &mut warnings)
+        }
+        proxy::Choice::Auto | proxy::Choice::Off => None,
+    };
     let given = in_file.or(beside_file);
     let token = match (overrides.token_file(), given, of_environment) {
         (Some(path), ..) => {
@@ -190,6 +221,7 @@ fn read(
         group_id,
         server_host,
         server_port,
+        proxy,
         tls,
         token,
         reconnect,
@@ -205,7 +237,7 @@ fn read(
         settings,
         telemetry,
         admin_hosts: admin.hosts,
-        files: files(root, file),
+        files,
         warnings,
     })
 }
@@ -221,6 +253,27 @@ fn server_host(item: &Item<'_>) -> Result<String, ConfigError> {
         )));
     }
     Ok(host)
+}
+
+/// What the state directory says about a server.
+enum LocalServer {
+    /// It runs on this machine, and its certificate is of its own CA.
+    OwnCa,
+    /// It runs on this machine, without its own CA.
+    Other,
+    /// It is not the server of the state directory.
+    Unknown,
+}
+
+fn local_server(state_dir: &StateDir, server: &HostPort) -> Result<LocalServer, ConfigError> {
+    match state_dir.running_server()? {
+        Some(running) if running.is_at(server) && running.own_ca => Ok(LocalServer::OwnCa),
+        Some(running) if running.is_at(server) => Ok(LocalServer::Other),
+        Some(_) => Ok(LocalServer::Unknown),
+        // It starts later: a CA on the disk means that it uses TLS.
+        None if server.is_loopback() && state_dir.ca_file().exists() => Ok(LocalServer::OwnCa),
+        None => Ok(LocalServer::Unknown),
+    }
 }
 
 /// A token from the file or from a variable, or the file that contains it.

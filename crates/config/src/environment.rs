@@ -15,6 +15,11 @@ const PREFIX: &str = "ADIT__";
 /// Prefix of a variable with a missing underscore. Other programs use it too.
 const MISSPELT_PREFIX: &str = "ADIT_";
 
+/// The variables of a proxy that other programs read as well, in their order, and the one with exceptions.
+pub(crate) const PROXY_VARIABLES: [&str; 4] =
+    ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+pub(crate) const NO_PROXY_VARIABLES: [&str; 2] = ["NO_PROXY", "no_proxy"];
+
 /// Variables of flags without a key; they are read with the flags, and ignored here.
 pub const FLAG_VARIABLES: &[&str] = &[
     "ADIT__CHECK",
@@ -60,6 +65,8 @@ fn counts(name: &str) -> bool {
     name.starts_with(MISSPELT_PREFIX)
         || name.starts_with("OTEL_")
         || matches!(name, "HOME" | "HOSTNAME" | "XDG_STATE_HOME")
+        || PROXY_VARIABLES.contains(&name)
+        || NO_PROXY_VARIABLES.contains(&name)
 }
 
 /// The variables without those that are empty: compose files set those to leave a key unset.

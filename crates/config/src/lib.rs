@@ -39,6 +39,7 @@ mod overrides;
 pub mod permissions;
 mod problems;
 mod proxies;
+mod proxy;
 mod ranges;
 mod read;
 #[cfg(test)]

@@ -338,6 +338,11 @@ impl<'n> Item<'n> {
         }
     }
 
+    /// Whether the value is this word.
+    pub(crate) fn is_word(&self, word: &str) -> bool {
+        matches!(&self.node.value, Value::Text(text) | Value::Untyped(text) if text.trim() == word)
+    }
+
     pub(crate) fn size<T: TryFrom<u64>>(
         &self,
         range: RangeInclusive<u64>,

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use adit_server::{Settings, Timeouts};
+use adit_server::{Settings, Timeouts, TunnelTls};
 
 use crate::{
     admin::admin,
@@ -81,7 +81,7 @@ fn read(
     let mut warnings = variables.misspelt();
     settings.tls = match server.item("tls") {
         Some(item) => tunnel_tls::server(&item, file, &mut warnings)?,
-        None => None,
+        None => TunnelTls::Auto,
     };
     settings.tokens = auth::tokens(&mut server, file, variables, &mut warnings)?;
     settings.shared_groups = auth::shared_groups(&mut server, &settings.tokens)?;

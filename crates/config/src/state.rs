@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use adit_client::HostPort;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,9 @@ pub struct RunningServer {
     /// Address of the admin port, if there is one.
     #[serde(default)]
     pub admin_addr: Option<SocketAddr>,
+    /// Whether clients connect over TLS, and the server's certificate is of the CA in [`StateDir::ca_file`].
+    #[serde(default)]
+    pub own_ca: bool,
 }
 
 impl StateDir {
@@ -85,6 +89,12 @@ impl StateDir {
     #[must_use]
     pub fn token_file(&self) -> PathBuf {
         self.0.join("token")
+    }
+
+    /// The file with the certificates of the server's own CA, in PEM.
+    #[must_use]
+    pub fn ca_file(&self) -> PathBuf {
+        self.0.join("tls/ca.crt")
     }
 
     /// The file of the running server's addresses, as JSON.
@@ -168,6 +178,14 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 impl RunningServer {
+    /// Whether a client of this machine that connects to `server` reaches this one.
+    pub(crate) fn is_at(&self, server: &HostPort) -> bool {
+        let ip = self.tunnel_addr.ip();
+        self.tunnel_addr.port() == server.port()
+            && (server.ip() == Some(ip)
+                || server.is_loopback() && (ip.is_unspecified() || ip.is_loopback()))
+    }
+
     /// The address for a client on the same machine: loopback, if the server listens on all addresses.
     #[must_use]
     pub fn dial_addr(&self) -> SocketAddr {

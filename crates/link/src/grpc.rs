@@ -13,6 +13,7 @@ mod greeting;
 mod http2;
 mod message;
 mod methods;
+mod proxy;
 mod status;
 mod transport;
 
@@ -21,4 +22,5 @@ pub use channel::{ChannelClosed, GrpcChannel, connect};
 pub use endpoint::{Endpoint, serve_connection};
 pub use greeting::Greeting;
 pub use methods::Methods;
+pub use proxy::{Proxy, ProxyError, ProxyUrlError};
 pub use transport::GrpcTransport;

@@ -9,6 +9,7 @@
 
 mod channels;
 mod client_port;
+mod clients_tls;
 mod configuration;
 mod cookie;
 mod definition;
@@ -23,6 +24,7 @@ pub mod names;
 mod newcomers;
 mod port;
 mod ports;
+mod private_file;
 mod server;
 mod service;
 mod settings;
@@ -39,16 +41,18 @@ mod upstreams;
 mod worker;
 
 pub use adit_net::{HostPort, HostPortError, raise_descriptor_limit};
+pub use clients_tls::{OwnCaStatus, TlsSetupError};
 pub use configuration::{ConfigSource, Configuration, FixedSource, Rejections};
 pub use directory::RuleError;
 pub use server::{Server, ServerHandle, StartError};
 pub use settings::{
-    Compression, EdgeTimeouts, HostRules, Limits, NamedToken, Network, PortRanges, PublicUrl,
-    RuleSettings, RuleTarget, Scheme, ServerTls, Settings, SharedGroup, Timeouts, Tls,
-    TrustedProxies, UpstreamProtocol, UpstreamServer, UpstreamSettings, layers,
+    Compression, EdgeTimeouts, HostRules, Limits, NamedToken, Network, OwnCaSettings, PortRanges,
+    PublicUrl, RuleSettings, RuleTarget, Scheme, ServerTls, Settings, SharedGroup, Timeouts, Tls,
+    TlsName, TrustedProxies, TunnelTls, UpstreamProtocol, UpstreamServer, UpstreamSettings, layers,
 };
 pub use status::{
     ClientStatus, ConfigStatus, CoreCounters, ProcessStatus, RefusalStatus, RouteStatus, Status,
-    TcpStatus, TunnelStatus, UdpStatus, UpstreamServerStatus, UpstreamStatus, VisitorStatus,
+    TcpStatus, TlsStatus, TunnelStatus, UdpStatus, UpstreamServerStatus, UpstreamStatus,
+    VisitorStatus,
 };
 pub use upstream::UpstreamError;

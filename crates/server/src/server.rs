@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use self::inner::Inner;
 pub use self::{error::StartError, handle::ServerHandle};
-use crate::threads::Threads;
+use crate::{clients_tls::OwnCaStatus, threads::Threads};
 
 /// A running server.
 pub struct Server {
@@ -35,6 +35,11 @@ impl Server {
     /// Address for clients.
     pub fn tunnel_addr(&self) -> SocketAddr {
         self.inner.tunnel_addr
+    }
+
+    /// The server's own CA, if clients connect over TLS with it.
+    pub fn own_ca(&self) -> Option<OwnCaStatus> {
+        self.inner.tls.own_ca()
     }
 
     /// Address for visitors.

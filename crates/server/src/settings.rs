@@ -6,6 +6,7 @@ mod port_ranges;
 mod public_url;
 mod rule;
 mod timeouts;
+mod tunnel_tls;
 mod upstream;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -15,7 +16,7 @@ pub use adit_egress::Tls;
 use adit_ingress::layers::LayerConfig;
 pub use adit_ingress::{EdgeTimeouts, Network, Scheme, TrustedProxies, layers};
 pub use adit_link::Compression;
-pub use adit_tls::ServerTls;
+pub use adit_tls::{ServerTls, TlsName};
 use secrecy::{ExposeSecret, SecretString};
 
 pub use self::{
@@ -25,6 +26,7 @@ pub use self::{
     public_url::PublicUrl,
     rule::{RuleSettings, RuleTarget},
     timeouts::Timeouts,
+    tunnel_tls::{OwnCaSettings, TunnelTls},
     upstream::{UpstreamProtocol, UpstreamServer, UpstreamSettings},
 };
 
@@ -33,8 +35,8 @@ pub use self::{
 pub struct Settings {
     /// Address for clients (`bind_addr`, `bind_port`). Port 0: any free one.
     pub tunnel_addr: SocketAddr,
-    /// TLS on the connections of clients; `None` is clear text.
-    pub tls: Option<ServerTls>,
+    /// TLS on the connections of clients.
+    pub tls: TunnelTls,
     /// Address for HTTP visitors (`http.bind_port`).
     pub http_addr: SocketAddr,
     /// Address of the admin port; `None` turns it off.
@@ -72,7 +74,7 @@ impl Settings {
     pub fn new(tunnel_addr: SocketAddr, http_addr: SocketAddr) -> Self {
         Self {
             tunnel_addr,
-            tls: None,
+            tls: TunnelTls::Auto,
             http_addr,
             admin_addr: None,
             max_clients: 1_000,

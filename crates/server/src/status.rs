@@ -15,6 +15,8 @@ pub struct Status {
     pub uptime_millis: u64,
     /// Address for clients.
     pub tunnel_addr: String,
+    /// TLS of the clients' port.
+    pub tls: TlsStatus,
     /// Address for visitors.
     pub http_addr: String,
     /// `running` or `draining`.
@@ -39,6 +41,19 @@ pub struct Status {
     pub process: ProcessStatus,
     /// One counter of each core, which shows whether the core is used.
     pub cores: CoreCounters,
+}
+
+/// TLS of the clients' port.
+#[derive(Debug, Clone, Serialize)]
+pub struct TlsStatus {
+    /// `off`, `own_ca` or `certificate`.
+    pub mode: &'static str,
+    /// SHA-256 fingerprint of the newest certificate of the server's own CA.
+    pub ca_fingerprint: Option<String>,
+    /// Seconds since 1970 at which the newest certificate of the server's own CA expires.
+    pub ca_expires: Option<u64>,
+    /// Seconds since 1970 at which the certificate of the server's own CA expires.
+    pub certificate_expires: Option<u64>,
 }
 
 /// The configuration of a server, and its changes.

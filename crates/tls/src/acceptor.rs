@@ -23,6 +23,12 @@ impl Acceptor {
         self.0.store(tls.map(Arc::new));
     }
 
+    /// Whether connections are in clear text.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.0.load().is_none()
+    }
+
     /// Handshakes within this time; in clear text the stream is returned as it is.
     ///
     /// The number of handshakes at a time is the caller's to bound. Run it in the task of the connection, never in the

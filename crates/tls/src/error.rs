@@ -8,7 +8,9 @@ use rustls::{
     PeerIncompatible, pki_types::ServerName,
 };
 
-use crate::{peer::Peer, pinned::WrongFingerprint, setup::SetupError};
+use crate::{
+    authority::SERVER_NAME, own_ca::OwnCa, peer::Peer, pinned::WrongFingerprint, setup::SetupError,
+};
 
 /// Why a TLS handshake failed. Its text states what happened and what to change; it contains no secret.
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub enum Cause {
     NotValidYet(RustlsError),
     /// The peer's certificate is signed by a CA that this end does not trust.
     UnknownIssuer(RustlsError),
+    /// The server's certificate is signed by the server's own CA, which this client does not trust.
+    OwnCa(OwnCa),
     /// The peer's certificate is valid for other names.
     WrongName {
         /// The name that this end has expected.
@@ -141,9 +145,12 @@ impl Cause {
                 }
             }
             CertificateError::Other(OtherError(ref other)) => {
-                match other.downcast_ref::<WrongFingerprint>() {
-                    Some(wrong) => Self::WrongFingerprint(*wrong),
-                    None => Self::InvalidCertificate(problem.into()),
+                if let Some(wrong) = other.downcast_ref::<WrongFingerprint>() {
+                    Self::WrongFingerprint(*wrong)
+                } else if let Some(own_ca) = other.downcast_ref::<OwnCa>() {
+                    Self::OwnCa(*own_ca)
+                } else {
+                    Self::InvalidCertificate(problem.into())
                 }
             }
             problem => Self::InvalidCertificate(problem.into()),
@@ -233,14 +240,34 @@ impl fmt::Display for TlsError {
                     }
                 })
             }
-            Cause::WrongName { name, .. } => write!(
-                f,
-                "the {peer}'s certificate is not valid for {name}; give a name that it is valid for as `server_name`"
-            ),
+            Cause::OwnCa(OwnCa { fingerprint }) => match peer {
+                Peer::Server => write!(
+                    f,
+                    "the server's certificate is issued by the server's own CA, which this client does not trust yet. If \
+                     the server shows the fingerprint {fingerprint} at its start, set `client.tls.ca_fingerprint` to it; \
+                     otherwise another machine responds"
+                ),
+                Peer::Service | Peer::Client => write!(
+                    f,
+                    "the issuer of the {peer}'s certificate is unknown: an adit-server responds, with its own CA \
+                     (fingerprint {fingerprint})"
+                ),
+            },
+            Cause::WrongName { name, .. } => {
+                write!(
+                    f,
+                    "the {peer}'s certificate is not valid for {name}; give a name that it is valid for as `server_name`"
+                )?;
+                match peer {
+                    Peer::Server => write!(f, ": {SERVER_NAME}, if the server has its own CA"),
+                    Peer::Service | Peer::Client => Ok(()),
+                }
+            }
             Cause::WrongFingerprint(WrongFingerprint { expected, found }) => write!(
                 f,
-                "no certificate that the {peer} sends has the fingerprint {expected}; the last one has {found}. Add the \
-                 certificate of the CA to `cert_file` of the {peer}, or correct `ca_fingerprint`"
+                "the {peer} sends no certificate with the fingerprint {expected}; its CA has {found}. If the {peer} has a new \
+                 CA, compare {found} with the fingerprint that it shows at its start before `ca_fingerprint` is changed; \
+                 otherwise another machine responds. With a certificate file, `cert_file` must contain that of the CA"
             ),
             Cause::InvalidCertificate(error) => {
                 write!(f, "invalid certificate of the {peer}: {error}")
@@ -289,6 +316,7 @@ impl Error for TlsError {
             Cause::Setup(error) => Some(error),
             Cause::Closed(error) | Cause::Io(error) => Some(error),
             Cause::WrongFingerprint(error) => Some(error),
+            Cause::OwnCa(error) => Some(error),
             Cause::NotTls(error)
             | Cause::Version(error)
             | Cause::Expired(error)

@@ -6,6 +6,7 @@
 //!   computers first, ALPN `h2`, no resumption: every connection proves its certificates.
 //! - [`Acceptor`] and [`Connector`]: the same in a running program. [`Acceptor::replace`] and [`Connector::replace`] apply to
 //!   the next connection; running connections do not change. Without TLS they pass a connection on as it is.
+//! - [`Authority`]: a server's own CA, which issues its certificates and is replaced before it expires.
 //! - [`ClientHandshake`] and [`client_config`]: the handshake of a client alone, for other peers than the server of a tunnel.
 //! - [`TlsError`]: one error for all handshakes, with a [`Cause`] for each reason. Its text states what happened and what to
 //!   change.
@@ -15,13 +16,14 @@
 //! - a handshake ends within the time that its caller gives, and holds no more than rustls buffers of it: 64 KiB;
 //! - a certificate is verified by rustls' own verifiers; a fingerprint decides only which certificate is the trusted one.
 //!
-//! Leaves to the caller: reading files, the number of handshakes at a time, and which thread serves a connection.
+//! Leaves to the caller: reading and writing files, the time at which a certificate is replaced, the number of handshakes at a time, and which thread serves a connection.
 //!
 //! Cost: a handshake costs each end a key exchange and a signature or its verification, far more than a request.
 //!
 //! Proof: `tests/it` makes certificates and connects both ends in memory, with one test for each cause.
 
 mod acceptor;
+mod authority;
 mod client_tls;
 mod connector;
 mod error;
@@ -29,6 +31,7 @@ mod fingerprint;
 mod handshake;
 mod identity;
 mod name;
+mod own_ca;
 mod peer;
 mod pinned;
 mod roots;
@@ -37,6 +40,7 @@ mod setup;
 mod trust;
 
 pub use acceptor::Acceptor;
+pub use authority::{Authority, AuthorityError, Issued, MAX_AUTHORITY_BYTES, SERVER_NAME};
 pub use client_tls::ClientTls;
 pub use connector::Connector;
 pub use error::{Cause, TlsError};
@@ -44,6 +48,7 @@ pub use fingerprint::{Fingerprint, FingerprintError};
 pub use handshake::ClientHandshake;
 pub use identity::{Identity, IdentityError};
 pub use name::{NameError, TlsName};
+pub use own_ca::OwnCa;
 pub use peer::Peer;
 pub use pinned::WrongFingerprint;
 pub use roots::{Roots, RootsError};

@@ -14,7 +14,11 @@ use rustls::{
 };
 use thiserror::Error;
 
-use crate::fingerprint::Fingerprint;
+use crate::{
+    authority::{CA_NAME, SERVER_NAME},
+    fingerprint::Fingerprint,
+    own_ca::own_ca,
+};
 
 /// None of the certificates that the peer sends has the expected fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -22,12 +26,13 @@ use crate::fingerprint::Fingerprint;
 pub struct WrongFingerprint {
     /// The fingerprint that was given.
     pub expected: Fingerprint,
-    /// The fingerprint of the last certificate that the peer sends: the one closest to its CA.
+    /// The fingerprint of the CA of the peer: of the last certificate that it sends, or of a server's own CA.
     pub found: Fingerprint,
 }
 
 /// Trusts the one certificate with a fingerprint: the peer sends it together with its own, or it is its own. Everything
-/// else is verified as with any other CA: signatures, times and the name.
+/// else is verified as with any other CA: signatures, times and the name. The name may also be [`SERVER_NAME`] if the CA is
+/// a server's own, which certifies no other server.
 #[derive(Debug)]
 pub(crate) struct Pinned {
     pub(crate) fingerprint: Fingerprint,
@@ -47,16 +52,30 @@ impl ServerCertVerifier for Pinned {
         let Some(pinned) = sent.find(|sent| Fingerprint::of(sent) == self.fingerprint) else {
             let wrong = WrongFingerprint {
                 expected: self.fingerprint,
-                found: Fingerprint::of(intermediates.last().unwrap_or(end_entity)),
+                found: own_ca(end_entity, intermediates).map_or_else(
+                    || Fingerprint::of(intermediates.last().unwrap_or(end_entity)),
+                    |own_ca| own_ca.fingerprint,
+                ),
             };
             return Err(CertificateError::Other(OtherError(Arc::new(wrong))).into());
         };
         let mut roots = RootCertStore::empty();
         roots.add(pinned.clone().into_owned())?;
-        WebPkiServerVerifier::builder_with_provider(roots.into(), self.provider.clone())
-            .build()
-            .map_err(|error| RustlsError::General(error.to_string()))?
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        let is_own = roots
+            .roots
+            .iter()
+            .any(|root| is_named_as_own(&root.subject));
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(roots.into(), self.provider.clone())
+                .build()
+                .map_err(|error| RustlsError::General(error.to_string()))?;
+        let verify = |name: &ServerName<'_>| {
+            verifier.verify_server_cert(end_entity, intermediates, name, ocsp_response, now)
+        };
+        verify(server_name).or_else(|error| match ServerName::try_from(SERVER_NAME) {
+            Ok(name) if is_own && is_wrong_name(&error) => verify(&name).map_err(|_| error),
+            _ => Err(error),
+        })
     }
 
     fn verify_tls12_signature(
@@ -83,4 +102,19 @@ impl ServerCertVerifier for Pinned {
         let algorithms = &self.provider.signature_verification_algorithms;
         algorithms.supported_schemes()
     }
+}
+
+/// Whether a subject, in DER, is that of a server's own CA.
+fn is_named_as_own(subject: &[u8]) -> bool {
+    let name = CA_NAME.as_bytes();
+    subject.windows(name.len()).any(|part| part == name)
+}
+
+fn is_wrong_name(error: &RustlsError) -> bool {
+    matches!(
+        error,
+        RustlsError::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }
+        )
+    )
 }

@@ -16,7 +16,8 @@ use rustls::{
 use rustls_platform_verifier::Verifier;
 
 use crate::{
-    fingerprint::Fingerprint, identity::Identity, pinned::Pinned, roots::Roots, setup::SetupError,
+    fingerprint::Fingerprint, identity::Identity, own_ca::NamesOwnCa, pinned::Pinned, roots::Roots,
+    setup::SetupError,
 };
 
 /// The protocol that the peer must select in the handshake: ALPN is the only way to negotiate HTTP/2 over TLS (RFC 9113,
@@ -69,11 +70,13 @@ fn verifier(
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, RustlsError> {
     Ok(match trust {
-        Trust::System => Arc::new(Verifier::new(provider)?),
+        Trust::System => Arc::new(NamesOwnCa(Arc::new(Verifier::new(provider)?))),
         Trust::Roots(roots) => {
-            WebPkiServerVerifier::builder_with_provider(roots.store()?, provider)
-                .build()
-                .map_err(|error| RustlsError::General(error.to_string()))?
+            let verifier = WebPkiServerVerifier::builder_with_provider(roots.store()?, provider);
+            let verifier = verifier.build();
+            Arc::new(NamesOwnCa(
+                verifier.map_err(|error| RustlsError::General(error.to_string()))?,
+            ))
         }
         Trust::Pinned(fingerprint) => Arc::new(Pinned {
             fingerprint: *fingerprint,

@@ -4,10 +4,13 @@ use std::sync::PoisonError;
 
 use secrecy::ExposeSecret;
 
-use super::{Client, services::warn_of_insecure};
+use super::{
+    Client,
+    services::{warn_of_clear_text, warn_of_insecure},
+};
 use crate::{
     entries::EntryError,
-    settings::{EntrySettings, Settings, TunnelSettings},
+    settings::{ClientTls, EntrySettings, Settings, TunnelSettings},
 };
 
 /// The effect of [`Client::apply`].
@@ -70,10 +73,11 @@ impl Client {
         let _one_at_a_time = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
         let state = &self.state;
         let before = state.settings();
+        let tls = tls_of(&before, &settings);
         let applied = Applied {
             tunnels: Changes::between(&before.tunnels, &settings.tunnels, tunnel_name),
             entries: Changes::between(&before.entries, &settings.entries, entry_name),
-            tls: before.tls != settings.tls,
+            tls: before.tls != tls,
             needs_restart: needs_restart(&before, &settings),
         };
         let has_other_services = !applied.tunnels.is_empty() || !applied.entries.is_empty();
@@ -81,7 +85,7 @@ impl Client {
         let next = Settings {
             tunnels: settings.tunnels,
             entries: settings.entries,
-            tls: settings.tls,
+            tls,
             ..Settings::clone(&before)
         };
         if has_other_services {
@@ -89,6 +93,7 @@ impl Client {
         }
         if applied.tls {
             self.tls.replace(next.tls.clone());
+            warn_of_clear_text(&next);
         }
         let is_connected = {
             let mut live = state.lock();
@@ -112,6 +117,14 @@ impl Client {
     }
 }
 
+/// TLS of the next connection. It belongs to the server that it was configured with, and another server needs a restart:
+/// that of a server on loopback would be clear text.
+fn tls_of(before: &Settings, next: &Settings) -> Option<ClientTls> {
+    let is_same_server = before.server_addr() == next.server_addr();
+    let settings = if is_same_server { next } else { before };
+    settings.tls.clone()
+}
+
 fn tunnel_name(tunnel: &TunnelSettings) -> &str {
     &tunnel.name
 }
@@ -131,6 +144,7 @@ fn needs_restart(before: &Settings, next: &Settings) -> Vec<&'static str> {
         ("client.group_id", !same_group),
         ("client.server_addr", before.server_host != next.server_host),
         ("client.server_port", before.server_port != next.server_port),
+        ("client.proxy", before.proxy != next.proxy),
         (
             "client.auth_token",
             before.token.expose_secret() != next.token.expose_secret(),
@@ -149,7 +163,7 @@ fn needs_restart(before: &Settings, next: &Settings) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::TunnelKind;
+    use crate::settings::{Trust, TunnelKind};
 
     fn tunnel(name: &str, port: u16) -> TunnelSettings {
         TunnelSettings::new(name, TunnelKind::Http, "127.0.0.1", port)
@@ -188,6 +202,18 @@ mod tests {
             "client.lanes",
         ];
         assert_eq!(needs_restart(&before, &next), expected);
+    }
+
+    #[test]
+    fn tls_of_another_server_needs_a_restart() {
+        let by_system = ClientTls::new(Trust::System, None, None).unwrap();
+        let mut before = Settings::example();
+        before.tls = Some(by_system.clone());
+        let mut next = before.clone();
+        next.tls = None;
+        assert_eq!(tls_of(&before, &next), None);
+        next.server_host = "127.0.0.1".into();
+        assert_eq!(tls_of(&before, &next), Some(by_system));
     }
 
     #[test]

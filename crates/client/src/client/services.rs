@@ -32,14 +32,13 @@ pub(super) fn warn_of_insecure(settings: &Settings) {
     }
 }
 
-/// Warns once of a tunnel in clear text through a network.
+/// Warns of a tunnel in clear text through a network.
 pub(super) fn warn_of_clear_text(settings: &Settings) {
     let server = HostPort::new(&settings.server_host, settings.server_port);
-    let is_local = server.is_localhost() || server.ip().is_some_and(|ip| ip.is_loopback());
-    if settings.tls.is_none() && !is_local {
+    if settings.tls.is_none() && !server.is_loopback() {
         tracing::warn!(
             %server,
-            "the connection to the server is not encrypted: set `server.tls` on the server and `client.tls` here"
+            "the connection to the server is not encrypted: remove `tls: off` from the client and from the server"
         );
     }
 }

@@ -49,6 +49,7 @@ impl<C: Channel> Connection<C> {
                 "invalid host name `{}`: {error}",
                 settings.server_host
             )),
+            ConnectError::Proxy(error) => transient(error),
             ConnectError::Tls(error) => transient(format!("{addr}: {error}")),
             ConnectError::Handshake(error) => transient(format!("{addr}: {error}")),
         })?;

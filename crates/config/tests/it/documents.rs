@@ -23,6 +23,18 @@ fn files_of_the_documents_load() {
     let dir = tempfile::tempdir().unwrap();
     let token = dir.path().join("token");
     fs::write(&token, "a token of the documents\n").unwrap();
+    let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    for (name, text) in [
+        ("ca.crt", &certificate),
+        ("clients-ca.crt", &certificate),
+        ("server.crt", &certificate),
+        ("server.key", &key),
+        ("office-1.crt", &certificate),
+        ("office-1.key", &key),
+    ] {
+        fs::write(dir.path().join(name), text).unwrap();
+    }
     let file = dir.path().join("file.yaml");
     for document in ["README.md", "docs/configuration.md", "docs/tracing.md"] {
         let blocks = files(document);

@@ -270,7 +270,7 @@ fn json() {
             "{\n\t\"server\": {\n\t\t\"bind_port\": \"eighty\"\n\t}\n}",
             "{\"server\": {\"domain\": \"é\\\"\\\\\", \"bind_port\": 70000}}",
             "{\"server\": {\"bindPort\": 7000}}",
-            "{\"server\": {\"tls\": {}}}",
+            "{\"server\": {\"tls\": \"perhaps\"}}",
             "{\"server\": {\"rules\": [{\"to\": {\"tunnel\": \"a\"}}, {\"tunnel\": null}]}}",
             "{\"server\": {\"bind_port\": 1, \"bind_port\": 2}}",
             "{\"server\": {\"timeouts\": {\"drain\": 1.5}}}",

@@ -4,15 +4,19 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use adit_client::ClientTls;
 use adit_config::{
-    ClientOverrides, ConfigError, Loaded, ServerOverrides, load_client, load_server,
+    ClientOverrides, ConfigError, Loaded, RunningServer, ServerOverrides, StateDir, load_client,
+    load_server,
 };
-use adit_server::ServerTls;
+use adit_server::{OwnCaSettings, ServerTls, TunnelTls};
 use adit_tls::{Identity, Roots, TlsName, Trust};
 use tempfile::TempDir;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn variables() -> impl Iterator<Item = (String, String)> {
     [
@@ -83,11 +87,27 @@ fn file(dir: &TempDir, text: &str) -> PathBuf {
 #[test]
 fn a_server_has_a_certificate_or_clear_text() {
     let dir = files();
-    let tls = |client_ca| Some(ServerTls::new(identity(&dir), client_ca).unwrap());
+    let tls =
+        |client_ca| TunnelTls::Certificate(ServerTls::new(identity(&dir), client_ca).unwrap());
+    let own = TunnelTls::OwnCa;
     let pair = "cert_file: server.crt, key_file: server.key";
     for (text, expected) in [
-        ("off".to_owned(), None),
-        ("false".to_owned(), None),
+        ("off".to_owned(), TunnelTls::Off),
+        ("false".to_owned(), TunnelTls::Off),
+        ("auto".to_owned(), TunnelTls::Auto),
+        ("true".to_owned(), own(OwnCaSettings::default())),
+        ("{}".to_owned(), own(OwnCaSettings::default())),
+        (
+            "{ names: [a.example, 192.0.2.1], certificate_lifetime: 30d, ca_lifetime: 12000h }"
+                .to_owned(),
+            own(OwnCaSettings {
+                names: ["a.example", "192.0.2.1"]
+                    .map(|name| TlsName::parse(name).unwrap())
+                    .to_vec(),
+                certificate_lifetime: 30 * DAY,
+                ca_lifetime: 500 * DAY,
+            }),
+        ),
         (format!("{{ {pair} }}"), tls(None)),
         (
             format!("{{ {pair}, client_ca_file: server.crt }}"),
@@ -115,6 +135,8 @@ fn a_client_states_which_server_it_trusts() {
     for (text, expected) in [
         ("off", None),
         ("false", None),
+        // The server is on loopback.
+        ("auto", None),
         ("true", tls(Trust::System, None, None)),
         ("{}", tls(Trust::System, None, None)),
         (
@@ -136,10 +158,113 @@ fn a_client_states_which_server_it_trusts() {
 }
 
 #[test]
-fn without_the_key_both_are_clear_text() {
+fn without_the_key_a_connection_beyond_loopback_is_encrypted() {
     let server = load_server(None, variables(), &ServerOverrides::default()).unwrap();
-    let client = load_client(None, variables(), &ClientOverrides::default()).unwrap();
-    assert_eq!((server.settings.tls, client.settings.tls), (None, None));
+    assert_eq!(server.settings.tls, TunnelTls::Auto);
+    let by_system = ClientTls::new(Trust::System, None, None).unwrap();
+    for (host, expected) in [
+        ("127.0.0.1", None),
+        ("127.8.0.1", None),
+        ("\"::1\"", None),
+        ("localhost", None),
+        ("192.0.2.1", Some(&by_system)),
+        ("localhost.example", Some(&by_system)),
+    ] {
+        let dir = files();
+        let file = file(&dir, &format!("client: {{ server_addr: {host} }}\n"));
+        let client = load_client(Some(&file), variables(), &ClientOverrides::default());
+        let tls = client.unwrap().settings.tls;
+        assert_eq!(tls.as_ref(), expected, "{host}");
+    }
+}
+
+/// A server on this machine with its own CA, which listens on every address.
+#[test]
+fn a_client_trusts_the_server_of_its_state_directory() {
+    let dir = files();
+    let state = StateDir::new(dir.path());
+    let addr = |port| ([0, 0, 0, 0], port).into();
+    let server = RunningServer {
+        pid: 1,
+        tunnel_addr: addr(7777),
+        http_addr: addr(7080),
+        admin_addr: None,
+        own_ca: true,
+    };
+    fs::write(state.server_file(), serde_json::to_vec(&server).unwrap()).unwrap();
+    let load = |text: &str| {
+        let text = format!(
+            "client: {{ state_dir: {}, {text} }}\n",
+            dir.path().display()
+        );
+        let file = file(&dir, &text);
+        load_client(Some(&file), variables(), &ClientOverrides::default())
+    };
+    let missing = load("").unwrap_err();
+    assert!(missing.to_string().contains("ca.crt"), "{missing}");
+    fs::create_dir(dir.path().join("tls")).unwrap();
+    fs::copy(dir.path().join("server.crt"), state.ca_file()).unwrap();
+    let name = TlsName::parse("server.adit.internal").unwrap();
+    let own = ClientTls::new(Trust::Roots(roots(&dir)), Some(name), None).unwrap();
+    for (text, expected) in [
+        ("", Some(&own)),
+        ("server_addr: 127.0.0.1, server_port: 7777", Some(&own)),
+        ("server_addr: localhost, server_port: 7777", Some(&own)),
+        ("server_addr: \"::1\", server_port: 7777", Some(&own)),
+        ("server_port: 7778", None),
+        ("tls: off", None),
+    ] {
+        let loaded = load(text).unwrap();
+        assert_eq!(loaded.settings.tls.as_ref(), expected, "{text}");
+        let is_watched = loaded.files.contains(&state.ca_file());
+        assert_eq!(is_watched, expected.is_some(), "{text}");
+    }
+    // A server that listens on one address of this machine.
+    let announce = |server: &RunningServer| {
+        fs::write(state.server_file(), serde_json::to_vec(server).unwrap()).unwrap();
+    };
+    let at = RunningServer {
+        tunnel_addr: ([192, 0, 2, 1], 7777).into(),
+        ..server
+    };
+    announce(&at);
+    assert_eq!(load("").unwrap().settings.tls, Some(own.clone()));
+    let loopback = load("server_addr: 127.0.0.1, server_port: 7777").unwrap();
+    assert_eq!(loopback.settings.tls, None, "another server");
+    // A server that does not run yet.
+    fs::remove_file(state.server_file()).unwrap();
+    let later = load("server_addr: 127.0.0.1").unwrap();
+    assert_eq!(later.settings.tls, Some(own));
+    // A damaged file does not matter to a client that names its server.
+    fs::write(state.server_file(), "{").unwrap();
+    assert!(load("server_addr: 127.0.0.1, server_port: 1").is_ok());
+    assert!(load("").is_err());
+}
+
+/// In clear text, a proxy of the environment could read everything.
+#[test]
+fn a_proxy_of_the_environment_is_for_tls_only() {
+    let dir = files();
+    let load = |keys: &str| {
+        let text = format!("client: {{ {keys} }}\n");
+        let environment =
+            variables().chain([("ALL_PROXY".to_owned(), "http://proxy:3128".to_owned())]);
+        let loaded = load_client(
+            Some(&file(&dir, &text)),
+            environment,
+            &ClientOverrides::default(),
+        );
+        let proxy = loaded.unwrap().settings.proxy;
+        proxy.map(|proxy| proxy.to_string())
+    };
+    let proxy = || Some("http://proxy:3128".to_owned());
+    assert_eq!(load("server_addr: a.example"), proxy());
+    assert_eq!(load("server_addr: a.example, proxy: auto"), proxy());
+    assert_eq!(load("server_addr: a.example, proxy: off"), None);
+    assert_eq!(load("server_addr: a.example, tls: off"), None);
+    assert_eq!(load("server_addr: 127.0.0.1"), None);
+    let other = "server_addr: a.example, tls: off, proxy: \"socks5://other:1080\"";
+    assert_eq!(load(other), Some("socks5://other:1080".to_owned()));
 }
 
 /// The key that an error names, its line and column, and a part of its text.
@@ -212,8 +337,34 @@ fn keys_that_lack_or_contradict_each_other_are_refused() {
     let dir = files();
     let digits = "ab".repeat(32);
     for (tls, text) in [
-        ("true".to_owned(), "expected `off`, or a section"),
-        ("{}".to_owned(), "the key `cert_file` is missing"),
+        (
+            "perhaps".to_owned(),
+            "expected `auto`, `off`, `true`, or a section",
+        ),
+        (
+            "{ cert_file: server.crt, key_file: server.key, names: a.example }".to_owned(),
+            "`names` is for certificates of the server's own CA",
+        ),
+        (
+            "{ names: [\"a b\"] }".to_owned(),
+            "expected a host name or an address",
+        ),
+        (
+            "{ certificate_lifetime: 1s }".to_owned(),
+            "expected a lifetime from 3s to 36500d",
+        ),
+        (
+            "{ ca_lifetime: 36501d }".to_owned(),
+            "expected a lifetime from 3s to 36500d",
+        ),
+        (
+            "{ ca_lifetime: 99999999999999999999d }".to_owned(),
+            "expected a lifetime from 3s to 36500d",
+        ),
+        (
+            "{ ca_lifetime: 10d }".to_owned(),
+            "a CA cannot expire before the certificates",
+        ),
         (
             "{ client_ca_file: server.crt }".to_owned(),
             "the key `cert_file` is missing",
@@ -233,7 +384,7 @@ fn keys_that_lack_or_contradict_each_other_are_refused() {
     for (tls, text) in [
         (
             "yes please".to_owned(),
-            "expected `true`, `off`, or a section",
+            "expected `auto`, `off`, `true`, or a section",
         ),
         (
             format!("{{ ca_file: server.crt, ca_fingerprint: {digits} }}"),
@@ -303,7 +454,7 @@ fn the_example_with_tls_is_read() {
     };
     let settings = load(&text("")).unwrap().settings;
     let expected = ServerTls::new(identity(&dir), None).unwrap();
-    assert_eq!(settings.tls, Some(expected));
+    assert_eq!(settings.tls, TunnelTls::Certificate(expected));
     let error = load(&text("    max_bandwidth: \"100MB\"\n")).unwrap_err();
     assert_eq!(error.key(), "server.limits.max_bandwidth");
     assert!(!error.to_string().contains("tls"), "{error}");

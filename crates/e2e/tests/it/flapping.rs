@@ -83,7 +83,22 @@ impl Cable {
             ("ADIT__SERVER__BIND_ADDR", "10.200.0.1"),
         ];
         let server = self.start(&self.server, &["adit-server"], &server_env, dir.path());
-        let client_env = [("ADIT__STATE_DIR", &*state("c")), ("ADIT__TOKEN", TOKEN)];
+        // The two are not on loopback, so that the link is encrypted. The certificate of the CA is there before the ports
+        // are open.
+        let ca = dir.path().join("s/tls/ca.crt");
+        eventually("the server's own CA", PATIENCE, async || {
+            ca.exists().then_some(())
+        })
+        .await;
+        let tls = format!(
+            "{{ ca_file: {}, server_name: server.adit.internal }}",
+            ca.display()
+        );
+        let client_env = [
+            ("ADIT__STATE_DIR", &*state("c")),
+            ("ADIT__TOKEN", TOKEN),
+            ("ADIT__CLIENT__TLS", &*tls),
+        ];
         let args = [
             "adit",
             "http",

@@ -35,6 +35,9 @@ pub enum ConnectError {
     /// The address does not accept connections, or cannot be resolved.
     #[error("cannot reach the server: {0}")]
     Unreachable(#[source] io::Error),
+    /// The proxy does not connect to the server: the text states what to change.
+    #[error("{0}")]
+    Proxy(String),
     /// The host name cannot be part of an address of this transport.
     #[error("invalid host name: {0}")]
     InvalidHost(String),

@@ -19,6 +19,7 @@ use super::{
     channel::{GrpcChannel, connect},
     greeting::Greeting,
     message::wire_message,
+    proxy::Proxy,
     status::error_of,
 };
 use crate::{
@@ -40,6 +41,8 @@ pub struct GrpcTransport {
     pub host: String,
     /// The port for clients.
     pub port: u16,
+    /// The proxy through which the server is reached; `None` is directly.
+    pub proxy: Option<Proxy>,
     /// TLS of each new connection.
     pub tls: Connector,
 }
@@ -61,8 +64,11 @@ impl Transport for GrpcTransport {
     fn connect(&self) -> BoxFuture<'_, Result<(GrpcChannel, Driver), ConnectError>> {
         Box::pin(async move {
             let server = HostPort::new(&self.host, self.port);
-            let stream = adit_net::connect(&server).await;
-            let stream = stream.map_err(ConnectError::Unreachable)?;
+            let stream = match &self.proxy {
+                Some(proxy) => { proxy.connect(&server).await }
+                    .map_err(|error| ConnectError::Proxy(error.to_string()))?,
+                None => { adit_net::connect(&server).await }.map_err(ConnectError::Unreachable)?,
+            };
             let stream = self.tls.connect(stream, &self.host).await;
             let stream = stream.map_err(ConnectError::Tls)?;
             let origin = Self::origin(&server, stream.scheme())?;

@@ -129,6 +129,7 @@ async fn world() -> World {
     let transport = GrpcTransport {
         host: addr.ip().to_string(),
         port: addr.port(),
+        proxy: None,
         tls: Connector::off(),
     };
     let (connected, accepted) = tokio::join!(transport.connect(), async {

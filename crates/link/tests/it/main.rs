@@ -8,6 +8,7 @@ mod datagrams;
 mod exchange;
 mod frames;
 mod grpc;
+mod proxy;
 mod support;
 mod time;
 mod turns;

@@ -2,14 +2,13 @@
 
 use std::{
     fs, io,
-    io::Write,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
 use super::name::Name;
+use crate::private_file;
 
 /// Bound of the file's length; a longer file was written by another program.
 const LONGEST_FILE: u64 = 256 << 20;
@@ -56,14 +55,8 @@ impl NamesFile {
 
     /// The stored owners; none if the file does not exist.
     pub(crate) fn read(&self) -> io::Result<Vec<Record>> {
-        let text = match fs::metadata(&self.path) {
-            Ok(found) if found.len() > LONGEST_FILE => {
-                let error = format!("{} bytes are too many", found.len());
-                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
-            }
-            Ok(_) => fs::read(&self.path)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
+        let Some(text) = private_file::read(&self.path, LONGEST_FILE)? else {
+            return Ok(Vec::new());
         };
         let content: Content = serde_json::from_slice(&text)?;
         Ok(content.names)
@@ -76,33 +69,11 @@ impl NamesFile {
         Ok(aside)
     }
 
-    /// Replaces the file: writes a new one beside it and renames that, so that a crash leaves either the old or the new
-    /// file.
+    /// Replaces the file as a whole.
     pub(crate) fn write(&self, mut names: Vec<Record>) -> io::Result<()> {
         names.sort_by(|a, b| (&a.kind, &a.name).cmp(&(&b.kind, &b.name)));
         let text = serde_json::to_vec_pretty(&Content { names })?;
-        if let Some(parent) = self.path.parent() {
-            let mut builder = fs::DirBuilder::new();
-            builder.recursive(true).mode(0o700).create(parent)?;
-        }
-        let aside = self
-            .path
-            .with_extension(format!("json.new.{}", std::process::id()));
-        let written = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&aside)
-            .and_then(|mut file| {
-                file.write_all(&text)?;
-                file.sync_all()
-            })
-            .and_then(|()| fs::rename(&aside, &self.path));
-        if written.is_err() {
-            let _ = fs::remove_file(&aside);
-        }
-        written
+        private_file::replace(&self.path, &text)
     }
 
     /// Takes a name, and with a group all of its names, from its owner, while no server runs. Returns the number of
@@ -129,8 +100,6 @@ impl NamesFile {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn record(kind: &str, name: &str, group: &str) -> Record {
@@ -145,17 +114,13 @@ mod tests {
     }
 
     #[test]
-    fn the_file_reads_back_and_is_for_its_owner_alone() {
+    fn the_file_reads_back() {
         let dir = tempfile::tempdir().unwrap();
         let file = NamesFile::in_dir(&dir.path().join("deep/state"));
         assert_eq!(file.read().unwrap(), []);
         let names = vec![record("group", "a", "a"), record("host", "a.test", "a")];
         file.write(names.clone()).unwrap();
         assert_eq!(file.read().unwrap(), names);
-        let mode = fs::metadata(file.path()).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        let beside = fs::read_dir(file.path().parent().unwrap()).unwrap();
-        assert_eq!(beside.count(), 1, "nothing is left beside it");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr};
 
 use thiserror::Error;
 
-use crate::{directory::RuleError, upstream::UpstreamError};
+use crate::{clients_tls::TlsSetupError, directory::RuleError, upstream::UpstreamError};
 
 /// Why a server did not start.
 #[derive(Debug, Error)]
@@ -22,6 +22,9 @@ pub enum StartError {
     /// The tokens of the settings are invalid.
     #[error("invalid tokens in the settings: {0}")]
     Tokens(String),
+    /// The clients' port has no TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsSetupError),
     /// A rule is invalid.
     #[error(transparent)]
     Rule(#[from] RuleError),

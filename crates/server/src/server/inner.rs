@@ -8,8 +8,8 @@ use tokio::{runtime::Handle, sync::watch};
 
 use super::visitors::Visitors;
 use crate::{
-    configuration::InForce, directory::Directory, floods::Floods, lanes::Lanes,
-    newcomers::Newcomers, ports::Ports, upstreams::Upstreams, worker::Announcer,
+    clients_tls::ClientsTls, configuration::InForce, directory::Directory, floods::Floods,
+    lanes::Lanes, newcomers::Newcomers, ports::Ports, upstreams::Upstreams, worker::Announcer,
 };
 
 pub(super) struct Inner {
@@ -17,6 +17,7 @@ pub(super) struct Inner {
     pub(super) in_force: Arc<InForce>,
     pub(super) tunnel_addr: SocketAddr,
     pub(super) http_addr: SocketAddr,
+    pub(super) tls: Arc<ClientsTls>,
     pub(super) registry: Arc<Registry>,
     pub(super) newcomers: Arc<Newcomers>,
     pub(super) floods: Arc<Floods>,

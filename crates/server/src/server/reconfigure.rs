@@ -3,12 +3,15 @@
 //! A configuration is applied as a whole or not at all: the steps that can be rejected come first, and are undone when
 //! a later one is rejected. Running connections and requests keep the bounds and times that they began with.
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use adit_auth::Authenticator;
 use adit_flow::{Budget, Gate};
 use adit_registry::Registry;
-use adit_tls::Acceptor;
 
 use super::{
     error::StartError,
@@ -16,6 +19,7 @@ use super::{
     visitors::Visitors,
 };
 use crate::{
+    clients_tls::ClientsTls,
     configuration::{Configuration, InForce},
     directory::Directory,
     newcomers::Newcomers,
@@ -38,7 +42,7 @@ pub(super) struct Reconfigure {
     pub(super) shortcuts: Arc<Shortcuts>,
     pub(super) upstreams: Arc<Upstreams>,
     /// TLS of the next connection of a client.
-    pub(super) tls: Acceptor,
+    pub(super) tls: Arc<ClientsTls>,
     pub(super) tokens: Arc<Tokens>,
     pub(super) newcomers: Arc<Newcomers>,
     pub(super) permits: Arc<Gate>,
@@ -82,6 +86,7 @@ impl Reconfigure {
     /// Applies the settings. Returns the number of links of revoked tokens that were ended.
     fn try_apply(&self, settings: &Settings) -> Result<usize, StartError> {
         let tokens = authenticator(&settings.tokens).map_err(StartError::Tokens)?;
+        let tls = self.tls.prepare(&settings.tls)?;
         let upstreams = self.upstreams.prepare(&settings.upstreams)?;
         let previous = self.upstreams.replace(upstreams.clone());
         let targets = (&self.shortcuts, &*upstreams);
@@ -110,9 +115,14 @@ impl Reconfigure {
         let first_epoch = 0; // the registry continues from its own
         self.registry
             .set_config(registry_config(settings, first_epoch));
-        self.tls.replace(settings.tls.clone());
+        self.tls.apply(tls);
         self.tokens.replace(tokens);
         Ok(self.end_revoked())
+    }
+
+    /// Replaces the certificate for clients if it is time.
+    pub(super) fn renew(&self) {
+        self.tls.renew(SystemTime::now());
     }
 
     /// Ends the links whose credentials have become invalid.

@@ -99,6 +99,7 @@ impl Inner {
             version: env!("CARGO_PKG_VERSION"),
             uptime_millis: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             tunnel_addr: self.tunnel_addr.to_string(),
+            tls: self.tls.status(),
             http_addr: self.http_addr.to_string(),
             phase: if *self.drain.borrow() {
                 "draining"

@@ -14,7 +14,6 @@ use adit_flow::{Budget, Gate};
 use adit_link::grpc::Methods;
 use adit_net::{Descriptors, descriptors_for_visitors};
 use adit_registry::Registry;
-use adit_tls::Acceptor;
 use adit_trace::{NoObserver, Observer};
 use tokio::{runtime::Handle, sync::watch, time::MissedTickBehavior};
 use tokio_util::task::TaskTracker;
@@ -31,6 +30,7 @@ use super::{
 use crate::{
     channels::Channels,
     client_port::ClientPort,
+    clients_tls::ClientsTls,
     configuration::{ConfigSource, Configuration, FixedSource, InForce},
     director::ServerDirector,
     directory::{Directory, DirectoryConfig},
@@ -50,6 +50,9 @@ use crate::{
 
 /// How often removed servers of upstreams without requests are dropped.
 const RETIRED_LOOK: Duration = Duration::from_secs(1);
+
+/// How often the certificate for clients is compared with the clock.
+const RENEWAL_LOOK: Duration = Duration::from_secs(1);
 
 /// How often tunnels without clients are removed: at least this often, and more often for a short retention.
 const FORGET_LOOK: Duration = Duration::from_secs(10);
@@ -95,6 +98,8 @@ impl Server {
         let tokens = Arc::new(Tokens::new(tokens));
         let (clients_port, tunnel_addr) = bind("clients", settings.tunnel_addr)?;
         let (visitors_port, http_addr) = bind("visitors", settings.http_addr)?;
+        let tls = ClientsTls::start(&settings.tls, tunnel_addr, &settings.state_dir)?;
+        let tls = Arc::new(tls);
 
         let shares = shares(limits);
         let permits = Gate::shared(limits.max_requests, limits.max_waiting, shares);
@@ -151,14 +156,12 @@ impl Server {
             tokens.clone(),
             in_force.clone(),
         );
-        let tls = Acceptor::new(settings.tls.clone());
-        warn_of_clear_text(settings, tunnel_addr);
         let client_port = ClientPort {
             methods: Methods::new(Arc::new(service)),
             registry: registry.clone(),
             lanes: lanes.clone(),
             channels,
-            tls: tls.clone(),
+            tls: tls.acceptor(),
             newcomers: newcomers.clone(),
             floods: floods.clone(),
             config: in_force.clone(),
@@ -186,7 +189,7 @@ impl Server {
             entries: entries.clone(),
             shortcuts,
             upstreams: upstreams.clone(),
-            tls,
+            tls: tls.clone(),
             tokens,
             newcomers: newcomers.clone(),
             permits: permits.clone(),
@@ -227,6 +230,7 @@ impl Server {
             in_force,
             tunnel_addr,
             http_addr,
+            tls,
             registry,
             newcomers,
             floods,
@@ -252,16 +256,6 @@ impl Server {
     }
 }
 
-/// Warns once of tunnels in clear text through a network.
-fn warn_of_clear_text(settings: &Settings, tunnel_addr: SocketAddr) {
-    if settings.tls.is_none() && !tunnel_addr.ip().is_loopback() {
-        tracing::warn!(
-            clients = %tunnel_addr,
-            "the connections of clients are not encrypted: set `server.tls` here and `client.tls` on the clients"
-        );
-    }
-}
-
 /// Applies the configurations of a source, one after the other, until the source or the server ends.
 async fn follow(
     mut changes: watch::Receiver<Arc<Configuration>>,
@@ -270,6 +264,8 @@ async fn follow(
     upstreams: Arc<Upstreams>,
 ) {
     let reconfigure = Arc::new(reconfigure);
+    let mut renewal = tokio::time::interval(RENEWAL_LOOK);
+    renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut look = tokio::time::interval(RETIRED_LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut is_open = true;
@@ -284,6 +280,10 @@ async fn follow(
                 }
             }
             _ = look.tick() => upstreams.forget_retired(),
+            _ = renewal.tick() => {
+                let reconfigure = reconfigure.clone();
+                announcer.run(move || reconfigure.renew()).await;
+            }
         }
     }
 }

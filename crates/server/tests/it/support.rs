@@ -169,6 +169,7 @@ pub(crate) fn transport(server: &Server, tls: &Connector) -> GrpcTransport {
     GrpcTransport {
         host: server.tunnel_addr().ip().to_string(),
         port: server.tunnel_addr().port(),
+        proxy: None,
         tls: tls.clone(),
     }
 }

@@ -4,13 +4,13 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use adit_link::control::{Channel as _, ConnectError, ForeignPeer, Transport as _};
 use adit_proto::RegisterRequest;
-use adit_server::{ConfigSource, Configuration, Server, ServerTls, Settings, Timeouts};
+use adit_server::{ConfigSource, Configuration, Server, ServerTls, Settings, Timeouts, TunnelTls};
 use adit_testlink::within;
 use adit_tls::{Cause, ClientTls, Connector, Identity, Roots, Trust};
 use adit_trace::NoObserver;
 use tokio::{io::AsyncReadExt, net::TcpStream, sync::watch};
 
-use crate::support::{Site, TestClient, settings, start, transport, until, upstream};
+use crate::support::{Site, TestClient, settings, transport, until, upstream};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -58,12 +58,12 @@ async fn a_replaced_certificate_applies_to_the_next_connection() {
     let site = Site::start("erp").await;
     let ((old, trusts_old), (new, trusts_new)) = (certificate(), certificate());
     let mut first = settings(vec![upstream("erp", &[&site])]);
-    first.tls = Some(old);
+    first.tls = TunnelTls::Certificate(old);
     let source = Source::new(first);
     let server = Server::start_from(source.clone(), &(Arc::new(NoObserver) as _)).unwrap();
     let before = TestClient::connect_over(&trusts_old, &server, "before").await;
     assert_eq!(before.get("erp").await.unwrap(), "erp");
-    source.change(|settings| settings.tls = Some(new));
+    source.change(|settings| settings.tls = TunnelTls::Certificate(new));
     let handle = server.handle();
     until("the changed configuration", || {
         handle.status().config.revision == 2
@@ -82,8 +82,8 @@ async fn a_replaced_certificate_applies_to_the_next_connection() {
 #[tokio::test]
 async fn a_client_without_tls_learns_that_the_server_uses_it() {
     let mut encrypted = settings(Vec::new());
-    encrypted.tls = Some(certificate().0);
-    let server = start(&encrypted);
+    encrypted.tls = TunnelTls::Certificate(certificate().0);
+    let server = Server::start(&encrypted).unwrap();
     let (channel, driver) = transport(&server, &Connector::off())
         .connect()
         .await
@@ -100,7 +100,7 @@ async fn a_client_without_tls_learns_that_the_server_uses_it() {
 
 #[tokio::test]
 async fn a_client_of_tls_learns_that_the_server_uses_none() {
-    let server = start(&settings(Vec::new()));
+    let server = Server::start(&settings(Vec::new())).unwrap();
     let refused = transport(&server, &certificate().1).connect().await;
     let Some(ConnectError::Tls(error)) = refused.err() else {
         panic!("a handshake that fails");
@@ -113,13 +113,13 @@ async fn a_client_of_tls_learns_that_the_server_uses_none() {
 #[tokio::test]
 async fn p_1_17_a_silent_connection_has_the_time_of_a_handshake() {
     let mut encrypted = settings(Vec::new());
-    encrypted.tls = Some(certificate().0);
+    encrypted.tls = TunnelTls::Certificate(certificate().0);
     encrypted.timeouts = Timeouts {
         setup: 10 * PATIENCE,
         handshake: Duration::from_millis(200),
         ..Timeouts::default()
     };
-    let server = start(&encrypted);
+    let server = Server::start(&encrypted).unwrap();
     let handle = server.handle();
     let addr: SocketAddr = server.tunnel_addr();
     let mut silent = TcpStream::connect(addr).await.unwrap();

@@ -1,0 +1,99 @@
+//! Files of the state directory that only their owner can read.
+
+use std::{
+    fs, io,
+    io::{Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
+
+/// Reads a file; `None` if it does not exist.
+///
+/// # Errors
+/// The file cannot be read, or has more than `most` bytes: another program has written it.
+pub(crate) fn read(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut content = Vec::new();
+    file.take(most + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > most {
+        let error = format!("more than {most} bytes are too many");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+    }
+    Ok(Some(content))
+}
+
+/// The permissions that a file gives to others than its owner, if there are any.
+pub(crate) fn shared_mode(path: &Path) -> Option<u32> {
+    let mode = fs::metadata(path).ok()?.permissions().mode() & 0o077;
+    (mode != 0).then_some(mode)
+}
+
+/// Replaces a file: writes a new one beside it and renames that, so that a crash leaves either the old or the new file.
+/// Makes its directory.
+///
+/// # Errors
+/// The file cannot be written; the old one is unchanged.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(parent)?;
+    }
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!(".new.{}", std::process::id()));
+    // One that a killed process with this number has left.
+    let _ = fs::remove_file(&aside);
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&aside)
+        .and_then(|mut file| {
+            file.write_all(content)?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&aside, path))
+        .and_then(|()| match path.parent() {
+            // The new name outlives a loss of power only with its directory.
+            Some(dir) if !dir.as_os_str().is_empty() => fs::File::open(dir)?.sync_all(),
+            _ => Ok(()),
+        });
+    if written.is_err() {
+        let _ = fs::remove_file(&aside);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_for_its_owner_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/file.json");
+        assert_eq!(read(&path, 10).unwrap(), None);
+        replace(&path, b"first").unwrap();
+        replace(&path, b"second").unwrap();
+        assert_eq!(read(&path, 6).unwrap().as_deref(), Some(&b"second"[..]));
+        assert_eq!(shared_mode(&path), None);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(shared_mode(&path), Some(0o040));
+        replace(&path, b"second").unwrap();
+        assert_eq!(shared_mode(&path), None);
+        let files = fs::read_dir(dir.path().join("deep")).unwrap();
+        assert_eq!(files.count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        replace(&path, &[0; 11]).unwrap();
+        let error = read(&path, 10).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+}
