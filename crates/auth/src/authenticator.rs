@@ -1,25 +1,47 @@
 //! The interface of all ways to authenticate.
 
-use crate::{ClientClaim, Credential, Grant};
+use std::{net::IpAddr, time::SystemTime};
+
+use crate::{ClientClaim, Credential, CredentialId, Grant};
+
+/// A client that wants to register.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
+    /// What the client presents.
+    pub credential: &'a Credential,
+    /// The names that it reports.
+    pub claim: &'a ClientClaim,
+    /// The address of its connection.
+    pub address: IpAddr,
+    /// The time of the attempt.
+    pub now: SystemTime,
+}
 
 /// Decides about credentials.
 pub trait Authenticator: Send + Sync {
-    /// The grant of a client with this claim and this credential.
+    /// The grant of a client. Whether its scopes allow the names of the claim is the caller's question to the grant.
     ///
     /// # Errors
-    /// [`Denied`], whose public text and cost are the same for every cause.
-    fn authenticate(&self, credential: &Credential, claim: &ClientClaim) -> Result<Grant, Denied>;
+    /// [`Denied`], whose public text is the same for every cause.
+    fn authenticate(&self, attempt: &Attempt<'_>) -> Result<Grant, Denied>;
 
-    /// Whether the credential of this grant is still accepted. The caller ends the links of grants that are no longer
-    /// valid.
-    fn is_valid(&self, grant: &Grant) -> bool;
+    /// Whether the credential of this grant is still accepted, with the same scopes. The caller ends the links of grants
+    /// that are not.
+    ///
+    /// # Errors
+    /// [`Lapsed`].
+    fn check(&self, grant: &Grant, now: SystemTime) -> Result<(), Lapsed>;
+
+    /// Changes when the result of [`check`](Self::check) may have changed by something else than time.
+    fn revision(&self) -> u64;
 }
 
 /// The credential was not accepted. The `Display` text is for the peer and does not contain the cause; `Debug` and
 /// [`reason`](Self::reason) contain it, for the log of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the server did not accept these credentials: check auth_token, auth_token_file or ADIT__TOKEN"
+    "the server did not accept these credentials: check auth_token, auth_token_file or ADIT__TOKEN, or join again with \
+     `adit join`"
 )]
 pub struct Denied {
     reason: DenialReason,
@@ -55,4 +77,48 @@ pub enum DenialReason {
     /// The token is unknown.
     #[error("unknown token")]
     UnknownToken,
+    /// The text begins as a key, and is none.
+    #[error("damaged key")]
+    DamagedKey,
+    /// No key has this id.
+    #[error("unknown key")]
+    UnknownKey,
+    /// The key has another secret.
+    #[error("wrong secret")]
+    WrongSecret,
+    /// The key is for another purpose: one that enrols clients does not authenticate them.
+    #[error("key for another purpose")]
+    OtherPurpose,
+    /// The certificate is of the server's own CA, but of no credential that is known.
+    #[error("unknown certificate")]
+    UnknownCertificate,
+    /// The credential or the key was revoked.
+    #[error("revoked")]
+    Revoked,
+    /// The credential or the key has expired.
+    #[error("expired")]
+    Expired,
+    /// All uses of the key are used up.
+    #[error("used up")]
+    UsedUp,
+    /// The credential or the key may not be used from this address.
+    #[error("address not allowed")]
+    Address,
+    /// The credential awaits the approval of an administrator.
+    #[error("awaits approval: approve it with `adit-server key approve {0}`")]
+    AwaitsApproval(CredentialId),
+}
+
+/// The grant of a link is not valid any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Lapsed {
+    /// The credential was revoked or removed.
+    #[error("the credential of the client was revoked")]
+    Revoked,
+    /// The credential has expired.
+    #[error("the credential of the client has expired")]
+    Expired,
+    /// The scopes have changed: the client registers again.
+    #[error("the scopes of the client have changed")]
+    Changed,
 }

@@ -2,30 +2,35 @@
 
 use std::sync::Arc;
 
-use crate::{ClientClaim, ClientId, CredentialKey, GroupId, TunnelName, UserName};
+use crate::{
+    ClientClaim, ClientId, CredentialId, GroupId, OutOfScope, Scopes, TunnelName, UserName, Wanted,
+    credential::CredentialKey,
+};
 
-/// The owner of a link; for a request also its tunnel and the revision of the configuration. Cheap to clone: all requests
-/// of a link share its names.
+/// The owner of a link and what it may use; for a request also its tunnel and the revision of the configuration. Cheap to
+/// clone: all requests of a link share its names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    link: Arc<LinkNames>,
+    link: Arc<LinkGrant>,
     tunnel: Option<TunnelName>,
     revision: u64,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct LinkNames {
+struct LinkGrant {
     user: UserName,
     client: ClientId,
     group: GroupId,
     credential: Option<CredentialKey>,
+    /// Of the user and of the credential: everything must be allowed by each.
+    scopes: Vec<Arc<Scopes>>,
 }
 
 impl Grant {
-    /// The grant of a link. For authenticators: the caller has verified the user.
+    /// The grant of a link without a credential and without restrictions. For links that this process makes itself.
     #[must_use]
     pub fn for_link(user: UserName, claim: ClientClaim) -> Self {
-        Self::earned_by(user, claim, None)
+        Self::earned_by(user, claim, None, Vec::new())
     }
 
     /// The grant of a whole link, for the client that presented this credential.
@@ -33,13 +38,15 @@ impl Grant {
         user: UserName,
         claim: ClientClaim,
         credential: Option<CredentialKey>,
+        scopes: Vec<Arc<Scopes>>,
     ) -> Self {
         Self {
-            link: Arc::new(LinkNames {
+            link: Arc::new(LinkGrant {
                 user,
                 client: claim.client_id,
                 group: claim.group_id,
                 credential,
+                scopes,
             }),
             tunnel: None,
             revision: 0,
@@ -56,16 +63,67 @@ impl Grant {
         }
     }
 
+    /// Whether the scopes allow it.
+    ///
+    /// # Errors
+    /// [`OutOfScope`], with the list that does not have it. The text is for the client.
+    pub fn allows(&self, wanted: Wanted<'_>) -> Result<(), OutOfScope> {
+        let refused = { self.link.scopes.iter() }.find_map(|scopes| scopes.refuses(wanted));
+        match refused {
+            None => Ok(()),
+            Some((key, allowed)) => Err(OutOfScope {
+                what: wanted.to_string(),
+                user: self.link.user.clone(),
+                key,
+                allowed,
+            }),
+        }
+    }
+
+    /// The number of clients that the user may have at a time; `None`: no limit of its own.
+    #[must_use]
+    pub fn max_clients(&self) -> Option<u32> {
+        self.least(|scopes| scopes.max_clients)
+    }
+
+    /// The number of tunnels that the client may have; `None`: no limit of its own.
+    #[must_use]
+    pub fn max_tunnels(&self) -> Option<u32> {
+        self.least(|scopes| scopes.max_tunnels)
+    }
+
+    fn least(&self, number: impl Fn(&Scopes) -> Option<u32>) -> Option<u32> {
+        self.link
+            .scopes
+            .iter()
+            .filter_map(|scopes| number(scopes))
+            .min()
+    }
+
+    pub(crate) fn scopes(&self) -> &[Arc<Scopes>] {
+        &self.link.scopes
+    }
+
+    pub(crate) fn credential(&self) -> Option<CredentialKey> {
+        self.link.credential
+    }
+
     /// The user of the credential.
     #[must_use]
     pub fn user(&self) -> &UserName {
         &self.link.user
     }
 
-    /// The credential that the client presented; `None` where no credential was needed.
+    /// The id of the credential; `None` for a token, which has none, and where no credential was needed.
     #[must_use]
-    pub fn credential(&self) -> Option<CredentialKey> {
-        self.link.credential
+    pub fn credential_id(&self) -> Option<CredentialId> {
+        self.link.credential.and_then(|credential| credential.id())
+    }
+
+    /// Whether the client proved its identity by a certificate.
+    #[must_use]
+    pub fn has_certificate(&self) -> bool {
+        matches!(self.link.credential, Some(CredentialKey::Certificate(_)))
     }
 
     /// The client at the other end of the link.

@@ -1,22 +1,27 @@
 //! Authentication of clients, and the grants that result from it.
 //!
-//! Holds [`Authenticator`], implemented by [`TokenAuthenticator`]; the [`Grant`] that each request has from its opening to
-//! the access log; the rules for names; and the secrets that identify a link ([`SessionToken`], [`InstanceSecret`]).
+//! Holds [`Principals`], all credentials that a server accepts, which decides as an [`Authenticator`]; the [`Records`] of which
+//! it is made, with the changes that administrators and enrolments make to them; [`Scopes`], what a credential may use, as
+//! data; the [`Grant`] that each request has from its opening to the access log; [`AccessKey`], the form of the keys that adit
+//! issues; the rules for names; and the secrets that identify a link ([`SessionToken`], [`InstanceSecret`]).
 //!
 //! Promises:
-//! - every wrong token takes the same time: it is hashed at one length and compared with every known token;
+//! - every wrong token or key costs the same work: one hash of fixed length, a comparison with every known token, and one with
+//!   a key;
 //! - the peer receives the same text for every cause, which only the log contains ([`Denied`]);
 //! - no `Debug` or `Display` text shows a secret, and only the hash of a secret is kept;
+//! - everything that a grant allows is allowed by the scopes of the user and by those of the credential;
 //! - a parsed name is safe in a log, a label, a host name or a file name.
 //!
-//! Leaves to the caller: randomness, the storage of tokens, counting and delaying of denials, TLS, and ending the links of
-//! revoked credentials.
+//! Leaves to the caller: randomness, the clock, the storage of the records, counting and delaying of denials, TLS, and ending
+//! the links of grants that have lapsed.
 //!
 //! Cost: one hash of fixed length and one comparison per known token at each registration; on the data path two reference
 //! counts per clone of a grant.
 //!
-//! Proof: `tests/properties.rs` against a map of tokens and a simple grammar of names.
+//! Proof: `tests/properties.rs` against a map of tokens and a simple grammar of names; `tests/principals.rs`.
 
+mod access_key;
 mod authenticator;
 mod claim;
 mod credential;
@@ -24,15 +29,30 @@ mod grant;
 mod hex;
 mod link;
 mod name;
+mod principals;
+mod records;
+mod scopes;
 mod token;
 
-pub use authenticator::{Authenticator, DenialReason, Denied};
+pub use access_key::{
+    ACCESS_KEY_RANDOM_BYTES, AccessKey, AccessKeyError, CredentialId, CredentialIdError, KeyKind,
+    SecretHash,
+};
+pub use authenticator::{Attempt, Authenticator, DenialReason, Denied, Lapsed};
 pub use claim::ClientClaim;
-pub use credential::{Credential, CredentialKey};
+pub use credential::Credential;
 pub use grant::Grant;
 pub use link::{InstanceKey, InstanceSecret, LinkKey, ParseSecretError, SessionToken};
 pub use name::{ClientId, GroupId, NameError, NameProblem, TunnelName, UserName};
+pub use principals::{Principals, StaticToken};
+pub use records::{
+    CredentialRecord, EnrolError, EnrolmentRecord, MAX_LABEL_BYTES, MAX_RECORDS, NewCredential,
+    Proof, RecordError, Records, UserRecord,
+};
+pub use scopes::{
+    HostScope, NamePattern, OutOfScope, PortScope, Protocol, ScopeFormError, Scopes, Wanted,
+};
 pub use token::{
-    MAX_TOKEN_BYTES, MIN_TOKEN_BYTES, TokenAuthenticator, TokenProblem, TokenSetError, check_token,
-    generate_token,
+    MAX_TOKEN_BYTES, MIN_TOKEN_BYTES, TokenProblem, TokenSetError, check_token, generate_token,
+    hash_token,
 };

@@ -5,11 +5,12 @@
 //! - no text for logs shows a secret.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::UNIX_EPOCH};
 
 use adit_auth::{
-    Authenticator, ClientClaim, ClientId, Credential, GroupId, InstanceSecret, MAX_TOKEN_BYTES,
-    SessionToken, TokenAuthenticator, TunnelName, UserName, generate_token,
+    AccessKey, Attempt, ClientClaim, ClientId, Credential, Denied, Grant, GroupId, InstanceSecret,
+    MAX_TOKEN_BYTES, Principals, Records, Scopes, SessionToken, StaticToken, TunnelName, UserName,
+    generate_token,
 };
 use proptest::prelude::*;
 use secrecy::{ExposeSecret, SecretString};
@@ -19,6 +20,27 @@ fn claim() -> ClientClaim {
         client_id: ClientId::parse("c").unwrap(),
         group_id: GroupId::parse("g").unwrap(),
     }
+}
+
+fn principals<'a>(tokens: impl IntoIterator<Item = (&'a str, &'a str)>) -> Principals {
+    let tokens: Vec<_> = tokens
+        .into_iter()
+        .map(|(user, token)| StaticToken {
+            user: UserName::parse(user).unwrap(),
+            token: SecretString::from(token),
+            scopes: Scopes::default(),
+        })
+        .collect();
+    Principals::new(&Records::default(), &tokens).unwrap()
+}
+
+fn attempt(principals: &Principals, credential: &Credential) -> Result<Grant, Denied> {
+    principals.authenticate(&Attempt {
+        credential,
+        claim: &claim(),
+        address: [127, 0, 0, 1].into(),
+        now: UNIX_EPOCH,
+    })
 }
 
 /// The grammar, implemented in another way.
@@ -41,16 +63,14 @@ proptest! {
         known in prop::collection::btree_map("[ab]{6,9}", "[a-z]{1,3}", 1..12),
         tries in prop::collection::vec(presented(), 0..24),
     ) {
-        let authenticator = TokenAuthenticator::new(
-            known.iter().map(|(token, user)| (UserName::parse(user).unwrap(), SecretString::from(token.as_str()))),
-        ).unwrap();
+        let known_principals = principals(known.iter().map(|(token, user)| (&**user, &**token)));
         let oracle: BTreeMap<&str, &str> = known.iter().map(|(token, user)| (token.as_str(), user.as_str())).collect();
         for text in tries.iter().map(String::as_str).chain(oracle.keys().copied()) {
-            let outcome = authenticator.authenticate(&Credential::Token(text.into()), &claim());
+            let outcome = attempt(&known_principals, &Credential::Token(text.into()));
             let user = outcome.as_ref().ok().map(|grant| grant.user().as_str());
             prop_assert_eq!(user, oracle.get(text).copied());
         }
-        prop_assert!(authenticator.authenticate(&Credential::None, &claim()).is_err());
+        prop_assert!(attempt(&known_principals, &Credential::None).is_err());
     }
 
     #[test]
@@ -59,9 +79,8 @@ proptest! {
         place in any::<prop::sample::Index>(),
         more in "[!-~\\x00]{1,8}",
     ) {
-        let user = || UserName::parse("ann").unwrap();
-        let authenticator = TokenAuthenticator::new([(user(), SecretString::from(text.as_str()))]).unwrap();
-        let accepts = |text: &str| authenticator.authenticate(&Credential::Token(text.into()), &claim()).is_ok();
+        let known = principals([("ann", &*text)]);
+        let accepts = |text: &str| attempt(&known, &Credential::Token(text.into())).is_ok();
         prop_assert!(accepts(&text));
         let longer = text.clone() + &more;
         let shorter = &text[..text.len() - 1];
@@ -104,9 +123,10 @@ proptest! {
     }
 
     #[test]
-    fn no_text_panics_a_parser(text in prop_oneof![".*", "[0-9a-fA-F]{60,68}", "\\PC{0,64}"]) {
+    fn no_text_panics_a_parser(text in prop_oneof![".*", "adit_(key|join)_[0-9a-fA-F]{12}_\\PC{40,50}", "[0-9a-fA-F]{60,68}", "\\PC{0,64}"]) {
         let is_secret = text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
         prop_assert_eq!(SessionToken::parse(&text).is_ok(), is_secret);
         prop_assert_eq!(InstanceSecret::parse(&text).is_ok(), is_secret);
+        let _ = AccessKey::parse(&text);
     }
 }

@@ -1,0 +1,286 @@
+//! All credentials that a server accepts, and the decisions about them.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use secrecy::{ExposeSecret, SecretString};
+use subtle::{ConditionallySelectable, ConstantTimeEq};
+
+use crate::{
+    AccessKey, Attempt, Credential, CredentialId, CredentialRecord, DenialReason, Denied, Grant,
+    KeyKind, Lapsed, MAX_TOKEN_BYTES, MIN_TOKEN_BYTES, Proof, Records, Scopes, SecretHash,
+    TokenSetError, UserName, Wanted,
+    credential::CredentialKey,
+    token::{check_token, hash_token},
+};
+
+/// A token of the server's configuration. A user may have several, so that one can be replaced while both work.
+#[derive(Debug, Clone)]
+pub struct StaticToken {
+    /// The user that the token authenticates.
+    pub user: UserName,
+    /// The token.
+    pub token: SecretString,
+    /// What it may use.
+    pub scopes: Scopes,
+}
+
+/// All credentials of a server at one time.
+///
+/// Tokens are found by a comparison with each of them, keys and certificates by their ids. Only hashes are kept.
+#[derive(Clone, Default)]
+pub struct Principals {
+    tokens: Vec<Known>,
+    /// Keys and certificates.
+    by_id: HashMap<CredentialId, Known>,
+}
+
+/// A credential.
+#[derive(Clone)]
+struct Known {
+    key: CredentialKey,
+    /// Of certificates: no secret has this hash.
+    hash: SecretHash,
+    user: UserName,
+    expires_at: Option<u64>,
+    is_revoked: bool,
+    awaits_approval: Option<CredentialId>,
+    scopes: Vec<Arc<Scopes>>,
+}
+
+impl Principals {
+    /// The credentials of the records, and the tokens of the configuration. The scopes of a user in the records apply to the
+    /// user's tokens too.
+    ///
+    /// # Errors
+    /// [`TokenSetError`] with the user of an invalid token.
+    pub fn new(records: &Records, tokens: &[StaticToken]) -> Result<Self, TokenSetError> {
+        let users: HashMap<&UserName, Arc<Scopes>> = { records.users.iter() }
+            .map(|user| (&user.name, Arc::new(user.scopes.clone())))
+            .collect();
+        let scopes = |user: &UserName, own: &Scopes| {
+            let of_user = users.get(user).cloned();
+            let own = Some(Arc::new(own.clone()));
+            let both = [of_user, own].into_iter().flatten();
+            both.filter(|scopes| !scopes.is_unrestricted()).collect()
+        };
+        let mut principals = Self::default();
+        for token in tokens {
+            let hash = checked_hash(token)?;
+            let scopes = scopes(&token.user, &token.scopes);
+            principals.add_token(token, hash, scopes)?;
+        }
+        for record in &records.credentials {
+            let known = Known::of_record(record, scopes(&record.user, &record.scopes));
+            match record.proof {
+                Proof::Token(hash) if principals.tokens.iter().all(|one| one.hash != hash) => {
+                    principals.tokens.push(known);
+                }
+                // The configuration has the same token: it takes precedence.
+                Proof::Token(_) => {}
+                Proof::Key(_) | Proof::Certificate => {
+                    principals.by_id.insert(record.id, known);
+                }
+            }
+        }
+        Ok(principals)
+    }
+
+    fn add_token(
+        &mut self,
+        token: &StaticToken,
+        hash: SecretHash,
+        scopes: Vec<Arc<Scopes>>,
+    ) -> Result<(), TokenSetError> {
+        match self.tokens.iter().find(|known| known.hash == hash) {
+            Some(other) if other.user == token.user => Ok(()),
+            Some(other) => Err(TokenSetError::Shared {
+                first: other.user.clone(),
+                second: token.user.clone(),
+            }),
+            None => {
+                self.tokens.push(Known {
+                    key: CredentialKey::Token(hash),
+                    hash,
+                    user: token.user.clone(),
+                    expires_at: None,
+                    is_revoked: false,
+                    awaits_approval: None,
+                    scopes,
+                });
+                Ok(())
+            }
+        }
+    }
+
+    /// The grant of a client, or why there is none. The public text of a denial is the same for every cause.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    ///
+    /// # Complexity
+    /// Linear in the number of tokens; the same for every text up to [`MAX_TOKEN_BYTES`].
+    pub fn authenticate(&self, attempt: &Attempt<'_>) -> Result<Grant, Denied> {
+        let known = match attempt.credential {
+            Credential::None => self.by_text("").map_err(|_| DenialReason::NoCredential),
+            Credential::Token(text) => self.by_text(text.expose_secret()),
+            Credential::Certificate(id) => {
+                let known = self.by_id.get(id);
+                let known = known.filter(|one| matches!(one.key, CredentialKey::Certificate(_)));
+                known.ok_or(DenialReason::UnknownCertificate)
+            }
+        };
+        let known = known.map_err(Denied::new)?;
+        known.admit(attempt.address, seconds(attempt.now))?;
+        Ok(Grant::earned_by(
+            known.user.clone(),
+            attempt.claim.clone(),
+            Some(known.key),
+            known.scopes.clone(),
+        ))
+    }
+
+    /// Whether the credential of this grant is still accepted, with the same scopes.
+    ///
+    /// # Errors
+    /// [`Lapsed`].
+    pub fn check(&self, grant: &Grant, now: SystemTime) -> Result<(), Lapsed> {
+        let known = match grant.credential() {
+            Some(CredentialKey::Token(hash)) => self.tokens.iter().find(|one| one.hash == hash),
+            Some(key @ (CredentialKey::Key(id, _) | CredentialKey::Certificate(id))) => {
+                self.by_id.get(&id).filter(|one| one.key == key)
+            }
+            None => None,
+        };
+        let known = known.filter(|one| one.user == *grant.user() && !one.is_revoked);
+        let known = known.ok_or(Lapsed::Revoked)?;
+        if known.has_expired(seconds(now)) {
+            Err(Lapsed::Expired)
+        } else if known.scopes != grant.scopes() {
+            Err(Lapsed::Changed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// All users that have a credential.
+    pub fn users(&self) -> impl Iterator<Item = &UserName> {
+        let known = self.tokens.iter().chain(self.by_id.values());
+        known.map(|known| &known.user)
+    }
+
+    /// The credential of a text. The work is the same whatever the text is: the cause is found after it.
+    fn by_text(&self, text: &str) -> Result<&Known, DenialReason> {
+        let token = self.by_token(hash_token(text));
+        let key = AccessKey::parse(text);
+        // A text that is not a key costs the same as one that is.
+        let stand_in = || AccessKey::from_random(KeyKind::Api, [0; crate::ACCESS_KEY_RANDOM_BYTES]);
+        let presented = key
+            .as_ref()
+            .map_or_else(|_| stand_in().hash(), AccessKey::hash);
+        let known = key.as_ref().ok().and_then(|key| self.by_id.get(&key.id()));
+        let hash = known.map_or(SecretHash::new([0; 32]), |known| known.hash);
+        let is_same = hash == presented;
+        if let Some(token) = token {
+            return Ok(token);
+        }
+        match (text, key, known) {
+            ("", ..) => Err(DenialReason::EmptyToken),
+            (long, ..) if long.len() > MAX_TOKEN_BYTES => Err(DenialReason::TokenTooLong),
+            (text, Err(_), _) if AccessKey::is_like(text) => Err(DenialReason::DamagedKey),
+            (_, Err(_), _) => Err(DenialReason::UnknownToken),
+            (_, Ok(key), _) if key.kind() != KeyKind::Api => Err(DenialReason::OtherPurpose),
+            (_, Ok(_), None) => Err(DenialReason::UnknownKey),
+            (_, Ok(_), Some(known)) if is_same => Ok(known),
+            (_, Ok(_), Some(_)) => Err(DenialReason::WrongSecret),
+        }
+    }
+
+    /// The token with this hash. Always compares all of them.
+    fn by_token(&self, presented: SecretHash) -> Option<&Known> {
+        let (mut place, mut found) = (0_u64, u64::MAX);
+        for known in &self.tokens {
+            let is_same = known.hash.bytes().ct_eq(presented.bytes());
+            found.conditional_assign(&place, is_same);
+            place += 1;
+        }
+        self.tokens.get(usize::try_from(found).ok()?)
+    }
+}
+
+impl Known {
+    fn of_record(record: &CredentialRecord, scopes: Vec<Arc<Scopes>>) -> Self {
+        let (key, hash) = match record.proof {
+            Proof::Token(hash) => (CredentialKey::Token(hash), hash),
+            Proof::Key(hash) => (CredentialKey::Key(record.id, hash), hash),
+            Proof::Certificate => (
+                CredentialKey::Certificate(record.id),
+                SecretHash::new([0; 32]),
+            ),
+        };
+        Self {
+            key,
+            hash,
+            user: record.user.clone(),
+            expires_at: record.expires_at,
+            is_revoked: record.revoked_at.is_some(),
+            awaits_approval: record.awaits_approval.then_some(record.id),
+            scopes,
+        }
+    }
+
+    fn has_expired(&self, now: u64) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// Whether the credential is accepted now, from this address.
+    fn admit(&self, address: IpAddr, now: u64) -> Result<(), Denied> {
+        let wanted = Wanted::Address(address);
+        let reason = if self.is_revoked {
+            DenialReason::Revoked
+        } else if self.has_expired(now) {
+            DenialReason::Expired
+        } else if { self.scopes.iter() }.any(|scopes| scopes.refuses(wanted).is_some()) {
+            DenialReason::Address
+        } else if let Some(id) = self.awaits_approval {
+            DenialReason::AwaitsApproval(id)
+        } else {
+            return Ok(());
+        };
+        Err(Denied::new(reason))
+    }
+}
+
+impl fmt::Debug for Principals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Principals ")?;
+        f.debug_set().entries(self.users()).finish()
+    }
+}
+
+/// The hash of a token of the configuration, which must not be guessable.
+fn checked_hash(token: &StaticToken) -> Result<SecretHash, TokenSetError> {
+    let text = token.token.expose_secret();
+    let user = || token.user.clone();
+    if let Err(problem) = check_token(text) {
+        return Err(TokenSetError::Bad {
+            user: user(),
+            problem,
+        });
+    }
+    if text.len() < MIN_TOKEN_BYTES {
+        return Err(TokenSetError::TooShort { user: user() });
+    }
+    Ok(hash_token(text))
+}
+
+/// Seconds since 1970.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
