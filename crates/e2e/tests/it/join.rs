@@ -83,7 +83,7 @@ async fn logs(client: &mut Client, text: &str) {
 }
 
 #[tokio::test]
-async fn two_commands_join_a_server_elsewhere() {
+async fn p_1_19_two_commands_join_a_server_elsewhere() {
     let server = server().await;
     let (service, state) = (Service::site("site").await, tempfile::tempdir().unwrap());
     let line = invite(&server, &[]).await;

@@ -1,6 +1,8 @@
 //! The CA in the state directory.
 
 use std::{
+    fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -10,6 +12,10 @@ use adit_tls::{Authority, AuthorityError, MAX_AUTHORITY_BYTES};
 use secrecy::ExposeSecret;
 
 use super::error::TlsSetupError;
+
+/// Identifies the content of a file: inode and time of change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp(u64, i64, i64);
 
 /// The files of a CA.
 #[derive(Debug, Clone)]
@@ -40,12 +46,8 @@ impl CaFile {
         lifetime: Duration,
         now: SystemTime,
     ) -> Result<Authority, TlsSetupError> {
-        let read = private_file::read(&self.private, MAX_AUTHORITY_BYTES as u64);
-        let authority = match read.map_err(|error| self.file(error))? {
-            Some(json) => {
-                self.check_mode()?;
-                Authority::from_json(&json).map_err(|error| self.authority(error))?
-            }
+        let authority = match self.read()? {
+            Some(stored) => stored,
             None if self.public.exists() => {
                 return Err(TlsSetupError::Lost {
                     path: self.private.clone(),
@@ -61,6 +63,23 @@ impl CaFile {
             }
         };
         Ok(authority)
+    }
+
+    /// Changes when another program has replaced the file. `None`: there is no file.
+    pub(super) fn stamp(&self) -> Option<Stamp> {
+        let file = fs::metadata(&self.private).ok()?;
+        Some(Stamp(file.ino(), file.ctime(), file.ctime_nsec()))
+    }
+
+    /// The stored CA; `None` if there is no file.
+    pub(super) fn read(&self) -> Result<Option<Authority>, TlsSetupError> {
+        let read = private_file::read(&self.private, MAX_AUTHORITY_BYTES as u64);
+        let Some(json) = read.map_err(|error| self.file(error))? else {
+            return Ok(None);
+        };
+        self.check_mode()?;
+        let authority = Authority::from_json(&json);
+        authority.map(Some).map_err(|error| self.authority(error))
     }
 
     fn check_mode(&self) -> Result<(), TlsSetupError> {

@@ -11,7 +11,10 @@ use adit_tls::{
     Authority, AuthorityError, ClientCertificates, Fingerprint, Issued, Roots, ServerTls, TlsName,
 };
 
-use super::{ca_file::CaFile, error::TlsSetupError};
+use super::{
+    ca_file::{CaFile, Stamp},
+    error::TlsSetupError,
+};
 use crate::settings::OwnCaSettings;
 
 /// After a failed replacement, the next attempt.
@@ -41,6 +44,8 @@ struct OwnCa {
     fingerprint: Fingerprint,
     /// When the CA is replaced.
     renewal: SystemTime,
+    /// Of the file that it was read from, or stored in.
+    stamp: Option<Stamp>,
 }
 
 /// The certificate in force, with the CA that has issued it.
@@ -139,10 +144,11 @@ impl OwnCertificate {
         }
     }
 
-    /// Replaces the CA if it is due, and then the certificate with the next call of
+    /// Replaces the CA if its file has another one or if it is due, and then the certificate with the next call of
     /// [`certify_if_due`](Self::certify_if_due). Returns whether it was. After an error, it is not due for a minute.
     pub(super) fn rotate_if_due(&mut self, now: SystemTime) -> Result<bool, TlsSetupError> {
-        let is_rotated = self.ca.rotate_if_due(self.settings.ca_lifetime, now)?;
+        let is_replaced = self.ca.follow_file(now)?;
+        let is_rotated = self.ca.rotate_if_due(self.settings.ca_lifetime, now)? || is_replaced;
         if is_rotated {
             self.renewal = now;
         }
@@ -174,8 +180,30 @@ impl OwnCa {
             fingerprint: fingerprint.map_err(|error| file.authority(error))?,
             renewal: two_thirds(authority.begins(), authority.expires()),
             authority: authority.into(),
+            stamp: file.stamp(),
             file,
         })
+    }
+
+    /// Takes the CA of the file if another program has replaced it, and returns whether it did. A file that is gone or cannot
+    /// be used changes nothing: the error is returned once.
+    fn follow_file(&mut self, now: SystemTime) -> Result<bool, TlsSetupError> {
+        let stamp = self.file.stamp();
+        if stamp == self.stamp || stamp.is_none() {
+            return Ok(false);
+        }
+        self.stamp = stamp;
+        let Some(stored) = self.file.read()? else {
+            return Ok(false);
+        };
+        let replaced = Self::new(self.file.clone(), stored)?;
+        if replaced.fingerprint == self.fingerprint {
+            return Ok(false);
+        }
+        replaced.file.publish(&replaced.authority, now)?;
+        tracing::info!(fingerprint = %replaced.fingerprint, "the server's own CA was replaced by its file");
+        *self = replaced;
+        Ok(true)
     }
 
     /// Replaces the CA if it is due, and returns whether it was. It is stored before it is used.
@@ -362,6 +390,28 @@ mod tests {
         fs::write(&file, content).unwrap();
         assert!(renew(&mut own, later + RETRY));
         assert_ne!(own.status().fingerprint, ca);
+    }
+
+    #[test]
+    fn a_ca_that_a_person_replaces_is_taken_from_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        let mut own = own(dir.path(), now);
+        let first = (own.status().fingerprint, own.tls.clone());
+        let other = Authority::generate(365 * DAY, now).unwrap();
+        let json = other.to_json().unwrap();
+        let file = dir.path().join("tls/ca.json");
+        let text = secrecy::ExposeSecret::expose_secret(&json);
+        adit_private_file::replace(&file, text.as_bytes()).unwrap();
+        assert!(renew(&mut own, now));
+        assert_eq!(own.status().fingerprint, other.fingerprint().unwrap());
+        assert_ne!(own.tls, first.1);
+        assert!(!renew(&mut own, now), "it is taken once");
+        // A damaged file changes nothing, and is reported once.
+        fs::write(&file, "{").unwrap();
+        assert!(own.rotate_if_due(now).is_err());
+        assert!(!renew(&mut own, now));
+        assert_ne!(own.status().fingerprint, first.0);
     }
 
     #[test]
