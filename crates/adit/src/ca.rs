@@ -15,7 +15,7 @@ use adit_tls::{Authority, ClientKey};
 use crate::{
     cli::{Ca, CaIssue},
     credentials::{change, list_certificates, now, revoke},
-    invite::public_addr,
+    invite::{public_addr, running},
     outln, output,
     report::Failed,
 };
@@ -42,7 +42,8 @@ fn run_issue(
 ) -> Result<(), Failed> {
     let lifetime = match &settings.tls {
         TunnelTls::OwnCa(own) => own.certificate_lifetime,
-        tls if tls.is_off(settings.tunnel_addr) => {
+        TunnelTls::Auto => OwnCaSettings::default().certificate_lifetime,
+        TunnelTls::Off => {
             return Err(Failed::config(
                 "the server has no CA of its own: `server.tls` is off",
             ));
@@ -52,12 +53,18 @@ fn run_issue(
                 "the server has no CA of its own: `server.tls` has a certificate file",
             ));
         }
-        _ => OwnCaSettings::default().certificate_lifetime,
     };
-    let server = public_addr(&issue.public_addr, settings.tunnel_addr)?;
+    let running = running(state);
+    let tunnel = running.map_or(settings.tunnel_addr, |one| one.tunnel_addr);
+    let server = public_addr(&issue.public_addr, tunnel)?;
     let ca = state.path().join("tls/ca.json");
     let failed = |problem: String| Failed::other(format!("{}: {problem}", ca.display()));
-    let text = fs::read(&ca).map_err(|error| failed(error.to_string()))?;
+    let text = fs::read(&ca);
+    let text = text.map_err(|error| {
+        failed(format!(
+            "{error}; start the server first, which makes its CA"
+        ))
+    })?;
     let authority = Authority::from_json(&text).map_err(|error| failed(error.to_string()))?;
     let key = ClientKey::generate().map_err(Failed::other)?;
     let id = CredentialId::from_random(rand::random());

@@ -44,6 +44,10 @@ fn run_user(file: &RecordFile, user: &User, json: bool) -> Result<(), Failed> {
             })?;
             outln!("added user {name}");
         }
+        User::Set { name, scopes } => {
+            change(file, |records| records.set_user(name, scopes.scopes()))?;
+            outln!("changed user {name}");
+        }
         User::List => list_users(&read(file)?, json),
         User::Revoke { name } => {
             let revoked = change(file, |records| records.revoke_user(name, now()))?;
@@ -83,6 +87,10 @@ fn run_key(file: &RecordFile, key: &Key, json: bool) -> Result<(), Failed> {
             let key = AccessKey::from_random(KeyKind::Api, random());
             add(file, new, key.id(), Proof::Key(key.hash()))?;
             outln!("{}", key.to_text().expose_secret());
+        }
+        Key::Set { id, scopes } => {
+            change(file, |records| records.set_credential(*id, scopes.scopes()))?;
+            outln!("changed {id}");
         }
         Key::List => list_credentials(file, &read(file)?, json, |proof| {
             !matches!(proof, Some(Proof::Token(_)))

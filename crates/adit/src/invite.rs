@@ -8,7 +8,7 @@ use std::{
 
 use adit_auth::{AccessKey, EnrolmentRecord, KeyKind, RecordError, Scopes};
 use adit_client::{HostPort, JoinLine, JoinTrust};
-use adit_config::StateDir;
+use adit_config::{RunningServer, StateDir};
 use adit_identity::RecordFile;
 use adit_server::{Settings, TunnelTls};
 use adit_tls::{Fingerprint, Roots};
@@ -29,11 +29,15 @@ const DEFAULT_USER: &str = "default";
 /// # Errors
 /// There is no address, the server has never made its CA, or the key cannot be stored.
 pub fn run(settings: &Settings, state: &StateDir, invite: &cli::Invite) -> Result<(), Failed> {
+    let running = running(state);
+    let tunnel = running
+        .as_ref()
+        .map_or(settings.tunnel_addr, |one| one.tunnel_addr);
     let server = match &invite.public_addr {
-        Some(addr) => public_addr(addr, settings.tunnel_addr)?,
-        None => asked(settings.tunnel_addr)?,
+        Some(addr) => public_addr(addr, tunnel)?,
+        None => asked(tunnel)?,
     };
-    let trust = trust(settings, state)?;
+    let trust = trust(settings, running.as_ref(), state, &server)?;
     let key = AccessKey::from_random(KeyKind::Enrolment, random());
     let created_at = now();
     let enrolment = EnrolmentRecord {
@@ -69,11 +73,44 @@ pub fn run(settings: &Settings, state: &StateDir, invite: &cli::Invite) -> Resul
     Ok(())
 }
 
-/// How clients trust the server.
-pub(crate) fn trust(settings: &Settings, state: &StateDir) -> Result<JoinTrust, Failed> {
-    match &settings.tls {
-        TunnelTls::Certificate(_) => Ok(JoinTrust::Public),
-        tls if tls.is_off(settings.tunnel_addr) => Ok(JoinTrust::Clear),
+/// The server that runs on this state directory: its flags may differ from those of this command.
+pub(crate) fn running(state: &StateDir) -> Option<RunningServer> {
+    if state.is_held() {
+        state.running_server().ok().flatten()
+    } else {
+        None
+    }
+}
+
+/// How clients trust the server. Clear text is only for loopback, or for a server with `tls: off`.
+fn trust(
+    settings: &Settings,
+    running: Option<&RunningServer>,
+    state: &StateDir,
+    server: &HostPort,
+) -> Result<JoinTrust, Failed> {
+    match (&settings.tls, running) {
+        (TunnelTls::Certificate(tls), _) if tls.requires_client_certificates() => {
+            Err(Failed::config(
+                "every client needs a certificate of `server.tls.client_ca_file`, which a join cannot give: make a key with \
+                 `adit-server key add`, and set it as auth_token beside the certificate",
+            ))
+        }
+        (TunnelTls::Certificate(_), _) => Ok(JoinTrust::Public),
+        (_, Some(running)) if running.own_ca => own_ca(state).map(JoinTrust::OwnCa),
+        (TunnelTls::Off, _) => Ok(JoinTrust::Clear),
+        (_, Some(running)) if server.is_loopback() && running.tunnel_addr.ip().is_loopback() => {
+            Ok(JoinTrust::Clear)
+        }
+        (_, Some(running)) if running.tunnel_addr.ip().is_loopback() => {
+            Err(Failed::config(format!(
+                "the running server accepts clients of this machine only, on {}: start it with --bind-addr 0.0.0.0",
+                running.tunnel_addr
+            )))
+        }
+        (_, None) if server.is_loopback() && settings.tls.is_off(settings.tunnel_addr) => {
+            Ok(JoinTrust::Clear)
+        }
         _ => own_ca(state).map(JoinTrust::OwnCa),
     }
 }
@@ -85,7 +122,7 @@ fn own_ca(state: &StateDir) -> Result<Fingerprint, Failed> {
         Ok(pem) => pem,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(Failed::other(format!(
-                "there is no {}: start the server once, which makes its CA; it uses the same --config and --state-dir",
+                "there is no {}: start the server first, which makes its CA, with the same --config and --state-dir",
                 file.display()
             )));
         }

@@ -83,7 +83,9 @@ fn line(join: &cli::Join) -> Result<SecretString, Failed> {
     if let Some(file) = &join.file {
         return of_file(file);
     }
-    if let Ok(line) = std::env::var(VARIABLE) {
+    if let Ok(line) = std::env::var(VARIABLE)
+        && !line.trim().is_empty()
+    {
         return Ok(line.into());
     }
     let stdin = io::stdin();

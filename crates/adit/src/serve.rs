@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use adit_admin::{Admin, Control, ControlError, MetricsPage, Operator, StatusSource};
-use adit_auth::{NoRecords, RecordStore, Scopes};
+use adit_auth::{RecordStore, Scopes};
 use adit_config::{Loaded, RunningServer, StateDir};
 use adit_identity::RecordFile;
 use adit_server::{Server, ServerHandle, Settings, StaticToken, names::Name};
@@ -129,10 +129,8 @@ impl Running {
             Some(addr) => Some(Admin::bind(addr).await.map_err(Failed::other)?),
             None => None,
         };
-        let store: Arc<dyn RecordStore> = match lock {
-            StateDirLock::Held(_) => Arc::new(RecordFile::in_dir(state.path())),
-            StateDirLock::HeldByOther | StateDirLock::Unusable => Arc::new(NoRecords),
-        };
+        // It is read also where it cannot be written, or where another server writes it: its users are restricted by it.
+        let store: Arc<dyn RecordStore> = Arc::new(RecordFile::in_dir(state.path()));
         let source = Arc::new(FileSource::new(settings, failures));
         let server = Server::start_from(source.clone(), store, &observability.observer())
             .map_err(Failed::other)?;

@@ -6,8 +6,7 @@
 //! issues; the rules for names; and the secrets that identify a link ([`SessionToken`], [`InstanceSecret`]).
 //!
 //! Promises:
-//! - every wrong token or key costs the same work: one hash of fixed length, a comparison with every known token, and one with
-//!   a key;
+//! - every wrong token or key costs the same work: two hashes of fixed length, two look-ups and a comparison;
 //! - the peer receives the same text for every cause, which only the log contains ([`Denied`]);
 //! - no `Debug` or `Display` text shows a secret, and only the hash of a secret is kept;
 //! - everything that a grant allows is allowed by the scopes of the user and by those of the credential;
@@ -16,8 +15,7 @@
 //! Leaves to the caller: randomness, the clock, the storage of the records, counting and delaying of denials, TLS, and ending
 //! the links of grants that have lapsed.
 //!
-//! Cost: one hash of fixed length and one comparison per known token at each registration; on the data path two reference
-//! counts per clone of a grant.
+//! Cost: two hashes of fixed length at each registration; on the data path two reference counts per clone of a grant.
 //!
 //! Proof: `tests/properties.rs` against a map of tokens and a simple grammar of names; `tests/principals.rs`.
 

@@ -1,7 +1,7 @@
 //! All credentials that a server accepts, and the decisions about them.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap, HashSet},
     fmt,
     net::IpAddr,
     sync::Arc,
@@ -9,7 +9,6 @@ use std::{
 };
 
 use secrecy::{ExposeSecret, SecretString};
-use subtle::{ConditionallySelectable, ConstantTimeEq};
 
 use crate::{
     AccessKey, Attempt, Credential, CredentialId, CredentialRecord, DenialReason, Denied, Grant,
@@ -41,10 +40,11 @@ impl Eq for StaticToken {}
 
 /// All credentials of a server at one time.
 ///
-/// Tokens are found by a comparison with each of them, keys and certificates by their ids. Only hashes are kept.
+/// Tokens are found by their hashes, keys and certificates by their ids. Only hashes are kept: the time of a look-up reveals
+/// nothing of a secret, because no one can choose the hash of a text.
 #[derive(Clone, Default)]
 pub struct Principals {
-    tokens: Vec<Known>,
+    tokens: HashMap<[u8; 32], Known>,
     /// Keys and certificates.
     by_id: HashMap<CredentialId, Known>,
 }
@@ -72,6 +72,10 @@ impl Principals {
         let users: HashMap<&UserName, Arc<Scopes>> = { records.users.iter() }
             .map(|user| (&user.name, Arc::new(user.scopes.clone())))
             .collect();
+        let removed: HashSet<&UserName> = { records.users.iter() }
+            .filter(|user| user.revoked_at.is_some())
+            .map(|user| &user.name)
+            .collect();
         let scopes = |user: &UserName, own: &Scopes| {
             let of_user = users.get(user).cloned();
             let own = Some(Arc::new(own.clone()));
@@ -82,16 +86,16 @@ impl Principals {
         for token in tokens {
             let hash = checked_hash(token)?;
             let scopes = scopes(&token.user, &token.scopes);
-            principals.add_token(token, hash, scopes)?;
+            let is_revoked = removed.contains(&token.user);
+            principals.add_token(token, hash, is_revoked, scopes)?;
         }
         for record in &records.credentials {
             let known = Known::of_record(record, scopes(&record.user, &record.scopes));
             match record.proof {
-                Proof::Token(hash) if principals.tokens.iter().all(|one| one.hash != hash) => {
-                    principals.tokens.push(known);
+                // The same token of the configuration takes precedence.
+                Proof::Token(hash) => {
+                    principals.tokens.entry(*hash.bytes()).or_insert(known);
                 }
-                // The configuration has the same token: it takes precedence.
-                Proof::Token(_) => {}
                 Proof::Key(_) | Proof::Certificate => {
                     principals.by_id.insert(record.id, known);
                 }
@@ -104,27 +108,28 @@ impl Principals {
         &mut self,
         token: &StaticToken,
         hash: SecretHash,
+        is_revoked: bool,
         scopes: Vec<Arc<Scopes>>,
     ) -> Result<(), TokenSetError> {
-        match self.tokens.iter().find(|known| known.hash == hash) {
-            Some(other) if other.user == token.user => Ok(()),
-            Some(other) => Err(TokenSetError::Shared {
+        if let Some(other) = self.tokens.get(hash.bytes())
+            && other.user != token.user
+        {
+            return Err(TokenSetError::Shared {
                 first: other.user.clone(),
                 second: token.user.clone(),
-            }),
-            None => {
-                self.tokens.push(Known {
-                    key: CredentialKey::Token(hash),
-                    hash,
-                    user: token.user.clone(),
-                    expires_at: None,
-                    is_revoked: false,
-                    awaits_approval: None,
-                    scopes,
-                });
-                Ok(())
-            }
+            });
         }
+        let known = Known {
+            key: CredentialKey::Token(hash),
+            hash,
+            user: token.user.clone(),
+            expires_at: None,
+            is_revoked,
+            awaits_approval: None,
+            scopes,
+        };
+        self.tokens.insert(*hash.bytes(), known);
+        Ok(())
     }
 
     /// The grant of a client, or why there is none. The public text of a denial is the same for every cause.
@@ -133,7 +138,7 @@ impl Principals {
     /// [`Denied`].
     ///
     /// # Complexity
-    /// Linear in the number of tokens; the same for every text up to [`MAX_TOKEN_BYTES`].
+    /// Constant; the same for every text up to [`MAX_TOKEN_BYTES`].
     pub fn authenticate(&self, attempt: &Attempt<'_>) -> Result<Grant, Denied> {
         let known = match attempt.credential {
             Credential::None => self.by_text("").map_err(|_| DenialReason::NoCredential),
@@ -160,7 +165,7 @@ impl Principals {
     /// [`Lapsed`].
     pub fn check(&self, grant: &Grant, now: SystemTime) -> Result<(), Lapsed> {
         let known = match grant.credential() {
-            Some(CredentialKey::Token(hash)) => self.tokens.iter().find(|one| one.hash == hash),
+            Some(CredentialKey::Token(hash)) => self.tokens.get(hash.bytes()),
             Some(key @ (CredentialKey::Key(id, _) | CredentialKey::Certificate(id))) => {
                 self.by_id.get(&id).filter(|one| one.key == key)
             }
@@ -179,13 +184,13 @@ impl Principals {
 
     /// All users that have a credential.
     pub fn users(&self) -> impl Iterator<Item = &UserName> {
-        let known = self.tokens.iter().chain(self.by_id.values());
+        let known = self.tokens.values().chain(self.by_id.values());
         known.map(|known| &known.user)
     }
 
     /// The credential of a text. The work is the same whatever the text is: the cause is found after it.
     fn by_text(&self, text: &str) -> Result<&Known, DenialReason> {
-        let token = self.by_token(hash_token(text));
+        let token = self.tokens.get(hash_token(text).bytes());
         let key = AccessKey::parse(text);
         // A text that is not a key costs the same as one that is.
         let stand_in = || AccessKey::from_random(KeyKind::Api, [0; crate::ACCESS_KEY_RANDOM_BYTES]);
@@ -208,17 +213,6 @@ impl Principals {
             (_, Ok(_), Some(known)) if is_same => Ok(known),
             (_, Ok(_), Some(_)) => Err(DenialReason::WrongSecret),
         }
-    }
-
-    /// The token with this hash. Always compares all of them.
-    fn by_token(&self, presented: SecretHash) -> Option<&Known> {
-        let (mut place, mut found) = (0_u64, u64::MAX);
-        for known in &self.tokens {
-            let is_same = known.hash.bytes().ct_eq(presented.bytes());
-            found.conditional_assign(&place, is_same);
-            place += 1;
-        }
-        self.tokens.get(usize::try_from(found).ok()?)
     }
 }
 
@@ -268,7 +262,8 @@ impl Known {
 impl fmt::Debug for Principals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Principals ")?;
-        f.debug_set().entries(self.users()).finish()
+        let users: BTreeSet<_> = self.users().collect();
+        f.debug_set().entries(users).finish()
     }
 }
 

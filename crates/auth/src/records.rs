@@ -1,7 +1,7 @@
 //! Users, credentials and enrolments as they are stored, and the changes that an administrator and the server make to them.
 //!
-//! No secret is stored, only hashes. Times are seconds since 1970. What was revoked or has expired stays for a while, so that
-//! a list shows what became of it.
+//! No secret is stored, only hashes. Times are seconds since 1970. A revoked or expired record stays for a while, so that a
+//! list shows it. A removed user stays: its name may be in the configuration, whose tokens it revokes.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ use crate::{AccessKey, CredentialId, DenialReason, Denied, KeyKind, Scopes, Secr
 /// Seconds for which a credential or an enrolment stays in the records after its end.
 const KEPT_AFTER_END: u64 = 30 * 24 * 60 * 60;
 
-/// The largest number of credentials and of enrolments. A store of this size is read in some tens of milliseconds.
+/// The largest number of credentials and of enrolments.
 pub const MAX_RECORDS: usize = 100_000;
 
 /// The longest label.
@@ -40,6 +40,9 @@ pub struct UserRecord {
     pub name: UserName,
     /// When the user was added.
     pub created_at: u64,
+    /// When the user was removed, with all of its credentials and with its tokens of the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<u64>,
     /// What all credentials of the user may use at most.
     #[serde(default, skip_serializing_if = "Scopes::is_unrestricted")]
     pub scopes: Scopes,
@@ -175,7 +178,7 @@ pub enum RecordError {
 }
 
 impl Records {
-    /// Adds a user.
+    /// Adds a user, or a removed one again.
     ///
     /// # Errors
     /// [`RecordError::UserExists`] and [`RecordError::Full`].
@@ -189,23 +192,56 @@ impl Records {
             return Err(RecordError::UserExists(name));
         }
         has_room(self.users.len())?;
+        self.users.retain(|user| user.name != name);
         self.users.push(UserRecord {
             name,
             created_at: now,
+            revoked_at: None,
             scopes,
         });
         Ok(())
     }
 
-    /// Removes a user and revokes its credentials and enrolments. Returns how many were revoked.
+    /// Replaces the scopes of a user.
+    ///
+    /// # Errors
+    /// [`RecordError::UnknownUser`].
+    pub fn set_user(&mut self, name: &UserName, scopes: Scopes) -> Result<(), RecordError> {
+        let mut valid = self
+            .users
+            .iter_mut()
+            .filter(|user| user.revoked_at.is_none());
+        let found = valid.find(|user| user.name == *name);
+        found
+            .ok_or_else(|| RecordError::UnknownUser(name.clone()))?
+            .scopes = scopes;
+        Ok(())
+    }
+
+    /// Replaces the scopes of a credential.
+    ///
+    /// # Errors
+    /// [`RecordError::UnknownId`].
+    pub fn set_credential(&mut self, id: CredentialId, scopes: Scopes) -> Result<(), RecordError> {
+        let found = self.credentials.iter_mut().find(|one| one.id == id);
+        found.ok_or(RecordError::UnknownId(id))?.scopes = scopes;
+        Ok(())
+    }
+
+    /// Removes a user and revokes its credentials and enrolments, and its tokens of the configuration. Returns how many
+    /// credentials and enrolments were revoked.
     ///
     /// # Errors
     /// [`RecordError::UnknownUser`].
     pub fn revoke_user(&mut self, name: &UserName, now: u64) -> Result<usize, RecordError> {
-        if self.user(name).is_none() {
+        let mut valid = self
+            .users
+            .iter_mut()
+            .filter(|user| user.revoked_at.is_none());
+        let Some(user) = valid.find(|user| user.name == *name) else {
             return Err(RecordError::UnknownUser(name.clone()));
-        }
-        self.users.retain(|user| user.name != *name);
+        };
+        user.revoked_at = Some(now);
         let credentials = { self.credentials.iter_mut() }
             .filter(|one| one.user == *name)
             .map(|one| &mut one.revoked_at);
@@ -220,10 +256,11 @@ impl Records {
         Ok(revoked)
     }
 
-    /// The user with this name.
+    /// The user with this name, unless it was removed.
     #[must_use]
     pub fn user(&self, name: &UserName) -> Option<&UserRecord> {
-        self.users.iter().find(|user| user.name == *name)
+        let mut valid = self.users.iter().filter(|user| user.revoked_at.is_none());
+        valid.find(|user| user.name == *name)
     }
 
     /// Adds a credential of a user.
@@ -383,7 +420,7 @@ impl Records {
         Ok((enrolment.user, enrolment.approval))
     }
 
-    /// Drops what ended long ago.
+    /// Drops credentials and enrolments that ended long ago.
     fn forget(&mut self, now: u64) {
         let is_recent = |ends: [Option<u64>; 2]| {
             let end = ends.into_iter().flatten().min();
@@ -525,6 +562,7 @@ mod tests {
         enrol(&mut records, NOW).unwrap();
         assert_eq!(records.revoke_user(&user("ann"), NOW), Ok(2));
         assert_eq!(enrol(&mut records, NOW), Err(denied(DenialReason::Revoked)));
+        assert!(records.user(&user("ann")).is_none());
         let unknown = RecordError::UnknownUser(user("ann"));
         assert_eq!(records.revoke_user(&user("ann"), NOW), Err(unknown.clone()));
         assert_eq!(
@@ -534,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ended_is_dropped_after_a_while() {
+    fn ended_credentials_are_dropped_after_a_while() {
         let mut records = records(|_| {});
         records.add_credential(user("ann"), new(1), NOW).unwrap();
         records.revoke(id(1), NOW).unwrap();

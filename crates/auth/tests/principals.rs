@@ -422,3 +422,30 @@ fn stored_tokens_stand_beside_those_of_the_configuration() {
         assert_eq!(attempt(&both, &token(text)).unwrap().user(), &user(name));
     }
 }
+
+#[test]
+fn a_removed_user_loses_its_tokens_of_the_configuration() {
+    let mut records = Records::default();
+    records
+        .add_user(user("bob"), Scopes::default(), NOW)
+        .unwrap();
+    let configured = [StaticToken {
+        user: user("bob"),
+        token: "configured-token".into(),
+        scopes: Scopes::default(),
+    }];
+    let before = Principals::new(&records, &configured).unwrap();
+    let grant = attempt(&before, &token("configured-token")).unwrap();
+    records.revoke_user(&user("bob"), NOW).unwrap();
+    let after = Principals::new(&records, &configured).unwrap();
+    assert_eq!(after.check(&grant, at(NOW)), Err(Lapsed::Revoked));
+    assert_eq!(
+        reason(&after, &token("configured-token")),
+        DenialReason::Revoked
+    );
+    records
+        .add_user(user("bob"), Scopes::default(), NOW)
+        .unwrap();
+    let again = Principals::new(&records, &configured).unwrap();
+    assert_eq!(again.check(&grant, at(NOW)), Ok(()));
+}

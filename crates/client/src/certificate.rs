@@ -6,20 +6,21 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use adit_link::control::ControlMessage;
 use adit_proto::{CertificateRequest, CertificateResult, Roots, control::Kind};
-use adit_tls::{ClientKey, Roots as ParsedRoots};
+use adit_tls::{ClientKey, Identity, Roots as ParsedRoots};
 use adit_trace::Printable;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use secrecy::ExposeSecret;
 use tokio::{sync::mpsc, task, time::sleep};
 
 use crate::{
     join::kept,
-    joined::{Joined, JoinedCertificate, JoinedCredential, JoinedTrust},
+    joined::{Joined, JoinedCertificate, JoinedCredential, JoinedError, JoinedTrust},
 };
 
 /// The clock is looked at this often: it may be set, and a machine may sleep.
@@ -55,26 +56,38 @@ impl CertificateKeeper {
         loop {
             let keeper = self.clone();
             let read = task::spawn_blocking(move || keeper.certificate()).await;
-            let Ok(Some(certificate)) = read else { return };
-            let due = certificate.renewal().duration_since(SystemTime::now());
-            let wait = match due {
-                Ok(due) if !due.is_zero() => due.min(LOOK),
-                _ => {
-                    self.request(&control);
-                    retry(&certificate)
+            let wait = match read {
+                Ok(Ok(Some(certificate))) => {
+                    match certificate.renewal().duration_since(SystemTime::now()) {
+                        Ok(due) if !due.is_zero() => due.min(LOOK),
+                        _ => {
+                            self.request(&control);
+                            retry(&certificate)
+                        }
+                    }
                 }
+                Ok(Ok(None)) => return,
+                Ok(Err(error)) => {
+                    tracing::warn!(path = %self.path.display(), %error, "the certificate is not renewed");
+                    LOOK
+                }
+                Err(_) => LOOK,
             };
             sleep(wait).await;
         }
     }
 
+    /// Requests a certificate for one key, until there is a result: a late result then fits the key as well.
     fn request(&self, control: &mpsc::Sender<ControlMessage>) {
-        let key = match ClientKey::generate() {
-            Ok(key) => key,
-            Err(error) => return tracing::warn!(%error, "the certificate cannot be renewed"),
-        };
+        let mut pending = self.pending.lock();
+        if pending.is_none() {
+            match ClientKey::generate() {
+                Ok(key) => *pending = Some(key),
+                Err(error) => return tracing::warn!(%error, "the certificate cannot be renewed"),
+            }
+        }
+        let Some(key) = &*pending else { return };
         let public_key = Bytes::copy_from_slice(key.public());
-        *self.pending.lock() = Some(key);
         let request = Kind::CertificateRequest(CertificateRequest { public_key });
         // A full queue or a lost stream: the request is made again.
         drop(control.try_send(ControlMessage::new(0, request)));
@@ -93,6 +106,10 @@ impl CertificateKeeper {
             return;
         };
         let certificate = kept(certificate, key.to_pem());
+        let key = certificate.private_key.expose_secret().as_bytes();
+        if let Err(error) = Identity::from_pem(certificate.certificate.as_bytes(), key) {
+            return tracing::warn!(%error, "the server sends a certificate that cannot be used");
+        }
         self.change("the certificate was renewed", move |joined| {
             joined.credential = JoinedCredential::Certificate(certificate);
             true
@@ -140,25 +157,19 @@ impl CertificateKeeper {
         });
     }
 
-    fn certificate(&self) -> Option<JoinedCertificate> {
-        match Joined::read(&self.path) {
-            Ok(Some(Joined {
-                credential: JoinedCredential::Certificate(certificate),
-                ..
-            })) => Some(certificate),
-            Ok(_) => None,
-            Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error, "the certificate is not renewed");
-                None
-            }
-        }
+    fn certificate(&self) -> Result<Option<JoinedCertificate>, JoinedError> {
+        let joined = Joined::read(&self.path)?;
+        Ok(joined.and_then(|joined| match joined.credential {
+            JoinedCredential::Certificate(certificate) => Some(certificate),
+            JoinedCredential::Key(_) => None,
+        }))
     }
 }
 
 /// The time until the next request: short for certificates that live for seconds.
 fn retry(certificate: &JoinedCertificate) -> Duration {
-    let expires = UNIX_EPOCH + Duration::from_secs(certificate.expires_at);
-    let left = expires
+    let left = certificate
+        .expires()
         .duration_since(SystemTime::now())
         .unwrap_or_default();
     (left / 4).clamp(RETRY_LEAST, RETRY_MOST)
@@ -166,9 +177,30 @@ fn retry(certificate: &JoinedCertificate) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use adit_proto::ClientCertificate;
+    use adit_tls::Authority;
 
     use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn authority() -> Authority {
+        Authority::generate(DAY, SystemTime::now()).unwrap()
+    }
+
+    /// The certificate of a server for this key.
+    fn issued(public_key: &[u8], expires_at: u64) -> CertificateResult {
+        let certificate = authority().issue_client("a", public_key, DAY, SystemTime::now());
+        CertificateResult {
+            certificate: Some(ClientCertificate {
+                certificate: certificate.unwrap().0,
+                expires_at,
+            }),
+            error: None,
+        }
+    }
 
     fn seconds() -> u64 {
         SystemTime::now()
@@ -215,27 +247,21 @@ mod tests {
         };
         assert_eq!(request.public_key.len(), 65);
         let expires_at = seconds() + 1_000;
-        let result = CertificateResult {
-            certificate: Some(ClientCertificate {
-                certificate: "new".to_owned(),
-                expires_at,
-            }),
-            error: None,
+        // A certificate for another key cannot be used, and does not replace the old one.
+        let other = ClientKey::generate().unwrap();
+        keeper.on_result(issued(other.public(), expires_at));
+        let again = requests.recv().await.unwrap();
+        let Some(Kind::CertificateRequest(request)) = again.kind else {
+            panic!("{again:?}")
         };
+        let result = issued(&request.public_key, expires_at);
         keeper.on_result(result.clone());
         until(&path, |joined| {
-            matches!(&joined.credential, JoinedCredential::Certificate(one)
-                if one.certificate == "new" && one.expires_at == expires_at)
+            matches!(&joined.credential, JoinedCredential::Certificate(one) if one.expires_at == expires_at)
         })
         .await;
         // The same result again has no key.
-        keeper.on_result(CertificateResult {
-            certificate: Some(ClientCertificate {
-                certificate: "again".to_owned(),
-                expires_at,
-            }),
-            error: None,
-        });
+        keeper.on_result(result);
         assert!(keeper.pending.lock().is_none());
         running.abort();
     }
@@ -250,8 +276,7 @@ mod tests {
             certificates: certificates.to_owned(),
         };
         keeper.on_roots(roots("not a certificate"));
-        let ca = adit_tls::Authority::generate(Duration::from_secs(100), SystemTime::now());
-        let pem = ca.unwrap().roots_pem(SystemTime::now());
+        let pem = authority().roots_pem(SystemTime::now());
         keeper.on_roots(roots(&pem));
         until(&path, |joined| {
             joined.trust == JoinedTrust::OwnCa(pem.clone())

@@ -1,4 +1,4 @@
-//! What a client keeps of a server that it has joined: address, trust and credential, in one file of its state directory.
+//! The file of a server that the client has joined: address, trust and credential.
 
 use std::{
     io,
@@ -177,9 +177,20 @@ impl JoinedCertificate {
     #[must_use]
     pub fn renewal(&self) -> SystemTime {
         let lifetime = self.expires_at.saturating_sub(self.issued_at);
-        let after = self.issued_at.saturating_add(lifetime / 3 * 2);
-        UNIX_EPOCH + Duration::from_secs(after)
+        time(self.issued_at.saturating_add(lifetime / 3 * 2))
     }
+
+    /// When it expires.
+    #[must_use]
+    pub fn expires(&self) -> SystemTime {
+        time(self.expires_at)
+    }
+}
+
+/// A time in seconds since 1970. A number beyond all times is now: what has it is renewed.
+fn time(seconds: u64) -> SystemTime {
+    let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    time.unwrap_or_else(SystemTime::now)
 }
 
 #[cfg(test)]
@@ -226,6 +237,18 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         let error = Joined::read(&path).unwrap_err().to_string();
         assert!(error.contains("chmod 600"), "{error}");
+    }
+
+    #[test]
+    fn a_time_beyond_all_times_is_now() {
+        let certificate = JoinedCertificate {
+            certificate: String::new(),
+            private_key: "".into(),
+            issued_at: u64::MAX,
+            expires_at: u64::MAX,
+        };
+        assert!(certificate.expires() <= SystemTime::now());
+        assert!(certificate.renewal() <= SystemTime::now());
     }
 
     #[test]

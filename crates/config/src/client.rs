@@ -20,7 +20,7 @@ use crate::{
     problems::read_all,
     ranges::{BUDGET, COUNT, LANES, RATE, SHARE, SHORTEST, TURN, WINDOW},
     read::Section,
-    server_link::{ServerLink, WayToServer},
+    server_link::{ServerEndpoint, ServerLink},
     state::StateDir,
     telemetry, timeouts, tunnel,
 };
@@ -100,7 +100,7 @@ fn read(
     let state_dir = StateDir::choose(overrides.state_dir.as_deref(), state_dir, variables);
     let mut files = files(root, file);
     let has_work = !tunnels.is_empty() || !entries.is_empty();
-    let WayToServer {
+    let ServerEndpoint {
         server,
         proxy,
         tls,

@@ -83,9 +83,9 @@ fn read(
         Some(item) => tunnel_tls::server(&item, file, &mut warnings)?,
         None => TunnelTls::Auto,
     };
-    settings.makes_token = !server.has("auth");
+    settings.makes_token = !auth::has_api_key(&mut server);
     settings.tokens = auth::tokens(&mut server, file, variables, &mut warnings)?;
-    settings.shared_groups = auth::shared_groups(&mut server, &settings.tokens)?;
+    settings.shared_groups = auth::shared_groups(&mut server, &settings.tokens, &mut warnings)?;
     settings.limits = limits::read(&mut server.section("limits")?)?;
     settings.timeouts = read_timeouts(&mut server.section("timeouts")?)?;
     settings.threads = default_threads();

@@ -22,7 +22,7 @@ const DEFAULT_PORT: u16 = 7000;
 
 const LOOPBACK: &str = "127.0.0.1";
 
-/// What the file, the environment and the flags say about the server.
+/// The keys of the file, the environment and the flags about the server.
 pub(crate) struct ServerLink {
     host: Option<String>,
     port: Option<u16>,
@@ -32,7 +32,7 @@ pub(crate) struct ServerLink {
 }
 
 /// How the server is reached.
-pub(crate) struct WayToServer {
+pub(crate) struct ServerEndpoint {
     pub(crate) server: HostPort,
     pub(crate) proxy: Option<Proxy>,
     pub(crate) tls: Option<ClientTls>,
@@ -81,9 +81,16 @@ impl ServerLink {
         variables: &Variables,
         files: &mut Vec<PathBuf>,
         warnings: &mut Vec<String>,
-    ) -> Result<WayToServer, ConfigError> {
+    ) -> Result<ServerEndpoint, ConfigError> {
         let names_server = self.host.is_some() || self.port.is_some();
-        let joined = joined(state_dir)?;
+        let joined = match joined(state_dir) {
+            // Another server than the one in the file may be meant.
+            Err(error) if names_server => {
+                warnings.push(error.to_string());
+                None
+            }
+            joined => joined?,
+        };
         let server = match (&self.host, self.port, &joined) {
             (Some(host), port, _) => HostPort::new(host, port.unwrap_or(DEFAULT_PORT)),
             (None, Some(port), _) => HostPort::new(LOOPBACK, port),
@@ -105,6 +112,14 @@ impl ServerLink {
         };
         let is_local = server.is_loopback() || !matches!(local, LocalServer::Unknown);
         let is_auto = matches!(self.tls, ClientChoice::Auto);
+        if let Some(joined) = joined.as_ref().filter(|_| !is_auto)
+            && joined.key().is_none()
+        {
+            warnings.push(format!(
+                "`client.tls` takes the place of the certificate in {}: remove it to connect as the client that has joined",
+                state_dir.joined_file().display()
+            ));
+        }
         let tls = match (self.tls, &joined, local) {
             (ClientChoice::Off, ..) => None,
             (ClientChoice::On(tls), ..) => Some(tls),
@@ -143,12 +158,13 @@ impl ServerLink {
                 None => return Err(no_token(state_dir, names_server)),
             },
         };
-        Ok(WayToServer {
+        Ok(ServerEndpoint {
             server,
             proxy,
             tls,
             token,
-            joined: joined.map(|_| state_dir.joined_file()),
+            // Over another connection than that of the file, nothing proves that the peer is the server of the file.
+            joined: { joined.filter(|_| is_auto) }.map(|_| state_dir.joined_file()),
         })
     }
 }

@@ -147,7 +147,8 @@ impl StateDir {
 
     /// Whether a running server holds the directory: the file of addresses alone may be left from a killed server. The
     /// lock is tried only if that file exists, because a server that starts at this moment could not take it.
-    pub(crate) fn is_held(&self) -> bool {
+    #[must_use]
+    pub fn is_held(&self) -> bool {
         if !self.server_file().exists() {
             return false;
         }

@@ -1,4 +1,4 @@
-//! Where the credentials of clients are kept.
+//! The store of the credentials of clients.
 //!
 //! [`RecordFile`] holds users, credentials and enrolments as JSON in the state directory of a server. The command line
 //! changes it, also while no server runs; the server finds a change at its next look.

@@ -33,7 +33,7 @@ pub struct RecordFile {
     seen: Mutex<Seen>,
 }
 
-/// What the last look found.
+/// Identifies the content of the file at the last look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
     Nothing,
@@ -82,6 +82,11 @@ impl RecordFile {
         let Some(text) = text.map_err(|error| failed(error.to_string()))? else {
             return Ok(Records::default());
         };
+        if let Some(uid) = adit_private_file::foreign_owner(&self.path) {
+            return Err(failed(format!(
+                "it belongs to another user (uid {uid}), who could add credentials: check its content, then change its owner"
+            )));
+        }
         match adit_private_file::shared_mode(&self.path) {
             Some(mode) if mode & OTHERS_WRITE != 0 => {
                 return Err(failed(format!(
@@ -141,6 +146,7 @@ impl RecordFile {
         let mut options = File::options();
         options.write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(&self.lock)?;
+        adit_private_file::give_to_owner_of_dir(&self.lock)?;
         file.lock()?;
         Ok(file)
     }
@@ -154,7 +160,14 @@ impl RecordFile {
                 file.ctime(),
                 file.ctime_nsec(),
             ])),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Seen::NoFile),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                Ok(Seen::NoFile)
+            }
             Err(error) => Err(StoreError(format!("{}: {error}", self.path.display()))),
         }
     }
@@ -162,15 +175,21 @@ impl RecordFile {
 
 impl RecordStore for RecordFile {
     fn changed(&self) -> Result<Option<Arc<Records>>, StoreError> {
-        let found = self.look()?;
         let mut seen = self.seen.lock();
+        let found = self.look()?;
         if *seen == found {
             return Ok(None);
         }
-        let records = self.read();
-        // An invalid file is reported once, not at each look.
+        if found == Seen::NoFile && matches!(*seen, Seen::File(_)) {
+            let path = self.path.display();
+            return Err(StoreError(format!(
+                "{path} is gone: put it back, or restart the server"
+            )));
+        }
+        // A file that cannot be read now is read at the next look: the change in it must not be lost.
+        let records = self.read()?;
         *seen = found;
-        records.map(|records| Some(Arc::new(records)))
+        Ok(Some(Arc::new(records)))
     }
 
     fn enrol(
@@ -254,7 +273,7 @@ mod tests {
         add(&file, "ann").unwrap();
         fs::write(file.path(), "{").unwrap();
         assert!(file.changed().is_err());
-        assert_eq!(file.changed(), Ok(None), "it is reported once");
+        assert!(file.changed().is_err(), "it is read again");
         let error = add(&file, "bob").unwrap_err().to_string();
         assert!(error.contains("identities.json: invalid"), "{error}");
         assert_eq!(fs::read_to_string(file.path()).unwrap(), "{");
@@ -262,6 +281,20 @@ mod tests {
         fs::set_permissions(file.path(), fs::Permissions::from_mode(0o622)).unwrap();
         let error = add(&file, "bob").unwrap_err().to_string();
         assert!(error.contains("chmod 600"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_not_an_empty_set() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = RecordFile::in_dir(dir.path());
+        add(&file, "ann").unwrap();
+        assert!(file.changed().unwrap().is_some());
+        let content = fs::read(file.path()).unwrap();
+        fs::remove_file(file.path()).unwrap();
+        let error = file.changed().unwrap_err().to_string();
+        assert!(error.contains("is gone"), "{error}");
+        adit_private_file::replace(file.path(), &content).unwrap();
+        assert!(file.changed().unwrap().is_some());
     }
 
     #[test]

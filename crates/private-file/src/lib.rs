@@ -10,7 +10,7 @@
 use std::{
     fs, io,
     io::{Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown},
     path::Path,
 };
 
@@ -40,6 +40,33 @@ pub fn shared_mode(path: &Path) -> Option<u32> {
     (mode != 0).then_some(mode)
 }
 
+/// The user that owns a file, if it is neither root nor the owner of the file's directory.
+#[must_use]
+pub fn foreign_owner(path: &Path) -> Option<u32> {
+    let owner = fs::metadata(path).ok()?.uid();
+    let of_dir = fs::metadata(parent(path)?).ok()?.uid();
+    (owner != 0 && owner != of_dir).then_some(owner)
+}
+
+/// Gives a file that root has made to the owner of its directory: a program that runs as that user has to read it.
+///
+/// # Errors
+/// The owner cannot be changed.
+pub fn give_to_owner_of_dir(path: &Path) -> io::Result<()> {
+    let Some(dir) = parent(path) else {
+        return Ok(());
+    };
+    let (file, dir) = (fs::metadata(path)?, fs::metadata(dir)?);
+    if file.uid() == 0 && dir.uid() != 0 {
+        chown(path, Some(dir.uid()), Some(dir.gid()))?;
+    }
+    Ok(())
+}
+
+fn parent(path: &Path) -> Option<&Path> {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty())
+}
+
 /// Makes a directory, and those above it, that only the owner can list. One that exists is not changed.
 ///
 /// # Errors
@@ -50,7 +77,7 @@ pub fn make_dir(path: &Path) -> io::Result<()> {
 }
 
 /// Replaces a file: writes a new one beside it and renames that, so that a crash leaves either the old or the new file.
-/// Makes its directory.
+/// Makes its directory. A file that root writes belongs to the owner of the directory.
 ///
 /// # Errors
 /// The file cannot be written; the old one is unchanged.
@@ -71,11 +98,12 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
             file.write_all(content)?;
             file.sync_all()
         })
+        .and_then(|()| give_to_owner_of_dir(Path::new(&aside)))
         .and_then(|()| fs::rename(&aside, path))
-        .and_then(|()| match path.parent() {
+        .and_then(|()| match parent(path) {
             // The new name outlives a loss of power only with its directory.
-            Some(dir) if !dir.as_os_str().is_empty() => fs::File::open(dir)?.sync_all(),
-            _ => Ok(()),
+            Some(dir) => fs::File::open(dir)?.sync_all(),
+            None => Ok(()),
         });
     if written.is_err() {
         let _ = fs::remove_file(&aside);
@@ -103,6 +131,21 @@ mod tests {
         assert_eq!(shared_mode(&path), None);
         let files = fs::read_dir(dir.path().join("deep")).unwrap();
         assert_eq!(files.count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_file_of_root_is_given_to_the_owner_of_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        // Only root can change the owner of a directory; other users skip the test.
+        if chown(dir.path(), Some(12_345), None).is_err() {
+            return;
+        }
+        replace(&path, b"content").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().uid(), 12_345);
+        assert_eq!(foreign_owner(&path), None);
+        chown(&path, Some(23_456), None).unwrap();
+        assert_eq!(foreign_owner(&path), Some(23_456));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Why a client or a stream is refused.
 
-use adit_auth::ClientId;
+use adit_auth::{ClientId, UserName};
 use thiserror::Error;
 
 /// Why a registration is refused.
@@ -19,6 +19,14 @@ pub enum RegisterError {
     OtherUser {
         /// The name.
         client: ClientId,
+    },
+    /// The scopes of the user do not allow more clients.
+    #[error("user `{user}` has its limit of {limit} clients already (`max_clients` of its scopes)")]
+    TooManyClientsOfUser {
+        /// The user.
+        user: UserName,
+        /// The bound.
+        limit: u32,
     },
     /// The limit of clients is reached.
     #[error("the server already has its limit of {limit} clients")]

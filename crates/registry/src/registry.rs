@@ -205,6 +205,17 @@ impl Registry {
             } else if index.clients.len() >= max_clients {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 return Err(RegisterError::TooManyClients { limit: max_clients });
+            } else if let Some(limit) = link.grant.max_clients() {
+                let user = link.grant.user();
+                let others = index.clients.values();
+                let others = others.filter(|one| one.grant.user() == user && !one.is_draining());
+                if others.count() >= usize::try_from(limit).unwrap_or(usize::MAX) {
+                    self.refused.fetch_add(1, Ordering::Relaxed);
+                    return Err(RegisterError::TooManyClientsOfUser {
+                        user: user.clone(),
+                        limit,
+                    });
+                }
             }
             let epoch = self.next_epoch.fetch_add(1, Ordering::Relaxed);
             link.epoch.store(epoch, Ordering::Relaxed);

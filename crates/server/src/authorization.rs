@@ -65,7 +65,8 @@ impl Authorization {
         }
         let (client, user) = (link.grant().client(), link.grant().user());
         tracing::info!(%client, %user, "link ended: {lapsed}");
-        let failure = Failure::new(Reason::LinkLost, lapsed.to_string());
+        // Visitors read this text: the cause is for the log.
+        let failure = Failure::new(Reason::LinkLost, "the link of the client has ended");
         self.registry.end(link, &failure);
     }
 }

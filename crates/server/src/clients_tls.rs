@@ -15,9 +15,10 @@ use std::{
 };
 
 use adit_tls::{Acceptor, AuthorityError, ServerTls};
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
-use self::own_certificate::OwnCertificate;
+use self::own_certificate::{OwnCertificate, OwnIssuer};
 pub use self::{error::TlsSetupError, own_certificate::OwnCaStatus};
 use crate::{
     settings::{OwnCaSettings, TunnelTls},
@@ -30,7 +31,10 @@ pub(crate) struct ClientsTls {
     addr: SocketAddr,
     /// Empty: none.
     state_dir: PathBuf,
+    /// Held while the CA is replaced, which waits for the disk.
     own: Mutex<Option<OwnCertificate>>,
+    /// The CA in force, for the threads that must not wait.
+    issuer: ArcSwapOption<OwnIssuer>,
 }
 
 /// A configuration that is ready to be applied.
@@ -60,6 +64,7 @@ impl ClientsTls {
             addr,
             state_dir: state_dir.to_owned(),
             own: Mutex::new(None),
+            issuer: ArcSwapOption::empty(),
         };
         let prepared = clients.prepare(tls)?;
         clients.warn_of_clear_text(&prepared);
@@ -100,6 +105,11 @@ impl ClientsTls {
     pub(crate) fn apply(&self, prepared: Prepared) {
         let was_off = self.acceptor.is_off();
         let mut own = self.own.lock();
+        match &prepared {
+            Prepared::Unchanged => {}
+            Prepared::Off | Prepared::Certificate(_) => self.issuer.store(None),
+            Prepared::Own(new) => self.issuer.store(Some(new.issuer().into())),
+        }
         match prepared {
             Prepared::Unchanged => {}
             Prepared::Off => {
@@ -154,7 +164,8 @@ impl ClientsTls {
                 tracing::error!(%error, ?expires, "the certificate for clients cannot be replaced");
             }
         }
-        is_rotated.then(|| current.roots_pem(now))
+        self.issuer.store(Some(current.issuer().into()));
+        is_rotated.then(|| current.issuer().roots_pem(now))
     }
 
     /// Issues a certificate to a client, for its key and for the id of its credential. `None`: the server has no CA of its
@@ -168,17 +179,14 @@ impl ClientsTls {
         public_key: &[u8],
         now: SystemTime,
     ) -> Option<Result<(String, SystemTime), AuthorityError>> {
-        let own = self.own.lock();
-        own.as_ref()
-            .map(|own| own.issue_client(id, public_key, now))
+        let issuer = self.issuer.load_full()?;
+        Some(issuer.issue_client(id, public_key, now))
     }
 
     /// The certificates of the server's own CA that clients trust, in PEM; empty: it has none.
     pub(crate) fn roots_pem(&self, now: SystemTime) -> String {
-        let own = self.own.lock();
-        own.as_ref()
-            .map(|own| own.roots_pem(now))
-            .unwrap_or_default()
+        let issuer = self.issuer.load_full();
+        issuer.map_or_else(String::new, |issuer| issuer.roots_pem(now))
     }
 
     /// The state of TLS.

@@ -16,14 +16,19 @@ use adit_proto::{
     enrol_response::Credential,
 };
 use secrecy::ExposeSecret;
-use tokio::task;
+use tokio::{sync::Semaphore, task};
 
 use crate::{clients_tls::ClientsTls, identities::Identities};
+
+/// Enrolments that may wait for the store at a time. Each reads and writes all records.
+const MOST_STORING: usize = 4;
 
 /// Makes credentials.
 pub(crate) struct Enrolment {
     identities: Arc<Identities>,
     tls: Arc<ClientsTls>,
+    /// Enrolments that wait for the store.
+    storing: Semaphore,
 }
 
 /// Why a client was not enrolled.
@@ -42,7 +47,11 @@ impl From<Refusal> for NotEnrolled {
 
 impl Enrolment {
     pub(crate) fn new(identities: Arc<Identities>, tls: Arc<ClientsTls>) -> Self {
-        Self { identities, tls }
+        Self {
+            identities,
+            tls,
+            storing: Semaphore::new(MOST_STORING),
+        }
     }
 
     /// Uses the key once, and makes a credential: a certificate if the server has a CA of its own, else a key. It is in
@@ -59,6 +68,11 @@ impl Enrolment {
         let key = AccessKey::parse(&request.key)
             .map_err(|_| NotEnrolled::Denied(Denied::new(DenialReason::DamagedKey)))?;
         let now = SystemTime::now();
+        let Ok(_storing) = self.storing.try_acquire() else {
+            let text = "other clients are joining at this moment: try again";
+            return Err(Refusal::new(RefusalReason::Limit, text).into());
+        };
+        self.check(&key, from, seconds(now)).await?;
         let (credential, id, proof) = self.credential(&request.public_key, now)?;
         let new = NewCredential {
             id,
@@ -76,6 +90,24 @@ impl Enrolment {
             roots: self.tls.roots_pem(now),
             credential_id: id.to_string(),
         })
+    }
+
+    /// Checks the key against the records in memory: a wrong one costs neither a signature nor a change of the store. Only for
+    /// an unknown key the store is looked at, because the key may have been made a moment ago.
+    async fn check(&self, key: &AccessKey, from: IpAddr, now: u64) -> Result<(), NotEnrolled> {
+        let checked = || {
+            let records = self.identities.records();
+            records.check_enrolment(key, from, now).map(drop)
+        };
+        match checked() {
+            Err(denied) if denied.reason() == DenialReason::UnknownKey => {
+                let identities = self.identities.clone();
+                // The store waits for its disk. A task that fails leaves the records as they were.
+                let _ = task::spawn_blocking(move || identities.look()).await;
+                checked().map_err(NotEnrolled::Denied)
+            }
+            checked => checked.map_err(NotEnrolled::Denied),
+        }
     }
 
     /// A credential, its id, and how it is proved.

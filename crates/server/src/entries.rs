@@ -1,7 +1,7 @@
 //! Serves the requests to upstreams: name, permits, choice of a server. Refused requests are recorded like served
 //! requests.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use adit_auth::{Grant, Wanted};
 use adit_balance::InFlight;
@@ -9,9 +9,10 @@ use adit_codec::ResetCode;
 use adit_egress::{Egress, RequestOrigin, RequestOwner};
 use adit_flow::{Acquire, Gate, GateError, Permit};
 use adit_link::{Dispatch, IncomingRequest};
+use adit_registry::Link;
 use tokio::time::{Instant, timeout};
 
-use crate::{upstream::Upstream, upstreams::Upstreams};
+use crate::{authorization::Authorization, upstream::Upstream, upstreams::Upstreams};
 
 /// Serves the requests that one client opens on one lane, for visitors of its entries.
 #[derive(Clone)]
@@ -21,6 +22,8 @@ pub(crate) struct Entries {
     /// The owner of the requests.
     owner: Arc<RequestOwner>,
     grant: Grant,
+    /// The link of the client, and whether it may still be used; `None` for visitors of the server.
+    client: Option<(Weak<Link>, Arc<Authorization>)>,
     /// Permits of the client; `None` for visitors of the server, whose requests hold their permits already.
     permits: Option<Arc<Gate>>,
 }
@@ -32,13 +35,16 @@ struct UpstreamHold {
 }
 
 impl Entries {
-    /// Serves the requests of the client with this grant, on a lane of this thread. `permits` are those of its link.
+    /// Serves the requests of the client of this link, on a lane of this thread.
     pub(crate) fn of_client(
         upstreams: &Arc<Upstreams>,
-        grant: &Grant,
-        permits: &Arc<Gate>,
+        link: &Arc<Link>,
+        authorization: &Arc<Authorization>,
     ) -> Arc<Self> {
-        Arc::new(Self::new(upstreams, grant, Some(permits.clone())))
+        let mut entries = Self::new(upstreams, link.grant(), Some(link.permits().clone()));
+        // The link owns the lane, which owns this.
+        entries.client = Some((Arc::downgrade(link), authorization.clone()));
+        Arc::new(entries)
     }
 
     /// Serves the requests of the server's own visitors, which hold their permits already.
@@ -56,6 +62,7 @@ impl Entries {
                 client: grant.client().as_str().into(),
             }),
             grant: grant.clone(),
+            client: None,
             permits,
         }
     }
@@ -75,6 +82,10 @@ impl Dispatch for Entries {
             let why = format!("this server defines no upstream {named:?}");
             return self.refuse(origin, opened, ResetCode::NoTunnel, &why);
         };
+        if !self.is_authorized() {
+            let why = "the link of the client has ended";
+            return self.refuse(origin, opened, ResetCode::Cancelled, why);
+        }
         let wanted = Wanted::Upstream(upstream.name().as_str());
         if let Err(outside) = self.grant.allows(wanted) {
             return self.refuse(origin, opened, ResetCode::NoTunnel, &outside.to_string());
@@ -102,6 +113,15 @@ impl Dispatch for Entries {
 }
 
 impl Entries {
+    /// Whether the credential of the client is still accepted (P-1.18).
+    fn is_authorized(&self) -> bool {
+        let Some((link, authorization)) = &self.client else {
+            return true;
+        };
+        link.upgrade()
+            .is_some_and(|link| authorization.holds(&link))
+    }
+
     /// Finds an upstream. A rule may have sent the server's own visitors to one that has been removed since.
     fn find(&self, name: &str) -> Option<Arc<Upstream>> {
         let found = self.upstreams.find(name);

@@ -1,7 +1,7 @@
 //! The credentials in force: those of the configuration and those of the store.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -19,7 +19,9 @@ use parking_lot::Mutex;
 /// Authenticates by the credentials in force, and follows their changes.
 pub(crate) struct Identities {
     store: Arc<dyn RecordStore>,
+    /// Held while the store is read, so that older records never replace newer ones.
     sources: Mutex<Sources>,
+    records: ArcSwap<Records>,
     current: ArcSwap<Principals>,
     revision: AtomicU64,
     /// Credentials that were used since the store has kept their times, with the times in seconds since 1970.
@@ -29,6 +31,8 @@ pub(crate) struct Identities {
 struct Sources {
     tokens: Vec<StaticToken>,
     records: Arc<Records>,
+    /// Why the store could not be read at the last look: logged once.
+    error: Option<StoreError>,
 }
 
 impl Identities {
@@ -46,9 +50,11 @@ impl Identities {
         let principals = Principals::new(&records, tokens).map_err(|error| error.to_string())?;
         Ok(Arc::new(Self {
             store,
+            records: ArcSwap::new(records.clone()),
             sources: Mutex::new(Sources {
                 tokens: tokens.to_vec(),
                 records,
+                error: None,
             }),
             current: ArcSwap::from_pointee(principals),
             revision: AtomicU64::new(1),
@@ -61,11 +67,15 @@ impl Identities {
         &*self.store
     }
 
+    /// The records as they were at the last look.
+    pub(crate) fn records(&self) -> Arc<Records> {
+        self.records.load_full()
+    }
+
     /// The users that exist: those of credentials, and those of the records without a credential.
-    pub(crate) fn users(&self) -> Vec<UserName> {
-        let mut users: Vec<_> = self.current.load().users().cloned().collect();
-        let records = &self.sources.lock().records;
-        users.extend(records.users.iter().map(|user| user.name.clone()));
+    pub(crate) fn users(&self) -> HashSet<UserName> {
+        let mut users: HashSet<_> = self.current.load().users().cloned().collect();
+        users.extend(self.records().users.iter().map(|user| user.name.clone()));
         users
     }
 
@@ -84,24 +94,27 @@ impl Identities {
         self.publish(&sources);
     }
 
-    /// Looks for changes of the store, and applies them. Returns whether something has changed. An error is logged.
-    pub(crate) fn look(&self) -> bool {
+    /// Looks for changes of the store, and applies them. An error is logged once; what was known stays in force.
+    pub(crate) fn look(&self) {
+        let mut sources = self.sources.lock();
         match self.store.changed() {
-            Ok(None) => false,
+            Ok(None) => sources.error = None,
             Ok(Some(records)) => {
-                let mut sources = self.sources.lock();
-                sources.records = records;
+                sources.error = None;
                 tracing::info!(
-                    users = sources.records.users.len(),
-                    credentials = sources.records.credentials.len(),
+                    users = records.users.len(),
+                    credentials = records.credentials.len(),
                     "the credentials of clients have changed"
                 );
+                self.records.store(records.clone());
+                sources.records = records;
                 self.publish(&sources);
-                true
             }
             Err(error) => {
-                tracing::error!(%error, "the credentials of clients cannot be read: those that were known stay in force");
-                false
+                if sources.error.as_ref() != Some(&error) {
+                    tracing::error!(%error, "the credentials of clients cannot be read: those that were known stay in force");
+                }
+                sources.error = Some(error);
             }
         }
     }

@@ -11,8 +11,8 @@ use adit_link::{
 use adit_registry::{Link, Registry, StreamError};
 
 use crate::{
-    channels::Channels, configuration::InForce, entries::Entries, floods::Floods,
-    lane_config::lane_config, upstreams::Upstreams,
+    authorization::Authorization, channels::Channels, configuration::InForce, entries::Entries,
+    floods::Floods, lane_config::lane_config, upstreams::Upstreams,
 };
 
 /// Creates the lanes of all links.
@@ -23,6 +23,7 @@ pub(crate) struct Lanes {
     config: Arc<InForce>,
     budget: Budget,
     upstreams: Arc<Upstreams>,
+    authorization: Arc<Authorization>,
 }
 
 impl Lanes {
@@ -33,6 +34,7 @@ impl Lanes {
         config: Arc<InForce>,
         budget: Budget,
         upstreams: Arc<Upstreams>,
+        authorization: Arc<Authorization>,
     ) -> Self {
         Self {
             registry,
@@ -41,6 +43,7 @@ impl Lanes {
             config,
             budget,
             upstreams,
+            authorization,
         }
     }
 
@@ -67,7 +70,7 @@ impl AcceptLane for Lanes {
                 (lane_config(limits, timeouts), limits.link_budget_bytes)
             };
             let budget = self.budget.child(link_budget_bytes);
-            let entries = Entries::of_client(&self.upstreams, link.grant(), link.permits());
+            let entries = Entries::of_client(&self.upstreams, link, &self.authorization);
             let lane = Lane::new(config, budget, entries);
             if link.supports("upgrade") {
                 lane.allow_upgrades();

@@ -189,7 +189,10 @@ impl Service {
         let shared = &self.shared;
         let began = Instant::now();
         let address = connection.peer.ip();
-        self.may_guess(address, began)?;
+        // A certificate cannot be guessed: the handshake has proved it.
+        if !matches!(credential, Credential::Certificate(_)) {
+            self.may_guess(address, began)?;
+        }
         let attempt = Attempt {
             credential,
             claim,
@@ -273,21 +276,6 @@ impl Service {
             if let Err(outside) = grant.allows(wanted) {
                 return refused(outside.to_string());
             }
-        }
-        let Some(most) = grant.max_clients() else {
-            return Ok(());
-        };
-        let links = shared.registry.links().into_iter();
-        let others = links
-            .filter(|link| {
-                link.grant().user() == grant.user() && link.grant().client() != grant.client()
-            })
-            .count();
-        if others >= usize::try_from(most).unwrap_or(usize::MAX) {
-            let user = grant.user();
-            return refused(format!(
-                "user `{user}` has {others} clients already: `max_clients` of its scopes is {most}"
-            ));
         }
         Ok(())
     }
@@ -573,6 +561,7 @@ fn register_refusal(error: &RegisterError) -> Refusal {
             RefusalReason::ClientIdTaken
         }
         RegisterError::TooManyClients { .. } => RefusalReason::Limit,
+        RegisterError::TooManyClientsOfUser { .. } => RefusalReason::Forbidden,
     };
     Refusal::new(reason, error)
 }

@@ -79,6 +79,12 @@ impl ServerTls {
         })
     }
 
+    /// Whether every client needs a certificate (mutual TLS).
+    #[must_use]
+    pub const fn requires_client_certificates(&self) -> bool {
+        matches!(self.clients, ClientCertificates::Required(_))
+    }
+
     /// The id in the certificate of the client at the other end of an accepted stream, if it is of the server's own CA.
     #[must_use]
     pub fn client_id(&self, stream: &Stream) -> Option<String> {

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 const USER_EXAMPLES: &str = "\
 Examples:
   adit-server user add alice --group office --host '*.example.com' --port 2200-2299
+  adit-server user set alice --group office    only this group from now on, and every host and port
   adit-server user list
   adit-server user revoke alice                the user and all of its credentials";
 
@@ -46,6 +47,14 @@ pub enum Credentials {
 pub enum User {
     /// Add a user
     Add {
+        /// The name
+        name: UserName,
+        /// What all credentials of the user may use at most
+        #[command(flatten)]
+        scopes: ScopeFlags,
+    },
+    /// Replace what a user may use; its clients register again
+    Set {
         /// The name
         name: UserName,
         /// What all credentials of the user may use at most
@@ -92,6 +101,14 @@ pub enum Key {
         /// How the credential is made.
         #[command(flatten)]
         new: NewFlags,
+    },
+    /// Replace what a key, a token or a certificate may use; its client registers again
+    Set {
+        /// The id, as `list` shows it
+        id: CredentialId,
+        /// What the credential may use at most
+        #[command(flatten)]
+        scopes: ScopeFlags,
     },
     /// Show the keys, the certificates of clients that joined, and the keys for joining
     List,

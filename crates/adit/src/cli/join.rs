@@ -1,9 +1,9 @@
 //! The command lines of `adit-server join`, `adit-server ca` and `adit join`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use adit_auth::{CredentialId, UserName};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, value_parser};
 use ipnet::IpNet;
 
 use super::credentials::{ScopeFlags, lifetime, network};
@@ -38,7 +38,7 @@ pub struct Invite {
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub user: UserName,
     /// Clients that may join with the line
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..))]
     pub uses: u32,
     /// The line is valid for this time
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = lifetime)]
@@ -55,7 +55,7 @@ pub struct Invite {
 }
 
 /// `adit join`.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[derive(Clone, PartialEq, Eq, Args)]
 #[command(after_help = JOIN_EXAMPLES)]
 pub struct Join {
     /// The line of `adit-server join`; better not here, where every user of this machine can read it
@@ -72,6 +72,16 @@ pub struct Join {
     /// Name of this client in the lists of the server [default: host name] [env: ADIT__CLIENT__CLIENT_ID]
     #[arg(long, value_name = "NAME")]
     pub client_id: Option<String>,
+}
+
+impl fmt::Debug for Join {
+    /// Without the line, which contains a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Join")
+            .field("file", &self.file)
+            .field("client_id", &self.client_id)
+            .finish_non_exhaustive()
+    }
 }
 
 /// `adit-server ca`.

@@ -12,13 +12,19 @@ pub(super) fn list_users(records: &Records, json: bool) {
     if json {
         return outln!("{}", json!(records.users));
     }
-    let mut table = table(["user", "added", "credentials", "may use"]);
+    let mut table = table(["user", "state", "added", "credentials", "may use"]);
     for user in &records.users {
         let count = { records.credentials.iter() }
             .filter(|one| one.user == user.name && one.revoked_at.is_none())
             .count();
         table.add_row([
             user.name.to_string(),
+            if user.revoked_at.is_some() {
+                "removed"
+            } else {
+                "valid"
+            }
+            .to_owned(),
             time(user.created_at),
             count.to_string(),
             scopes(&user.scopes),

@@ -27,10 +27,27 @@ pub(super) fn tokens(
     warnings: &mut Vec<String>,
 ) -> Result<Vec<StaticToken>, ConfigError> {
     let mut tokens = Vec::new();
+    // Of an entry whose token is in the environment.
+    let mut restricted = None;
     let auth = server.item("auth");
     if let Some(item) = &auth {
         for item in item.one_or_more("methods")? {
-            tokens.extend(method_token(&mut item.section()?, file, warnings)?);
+            match method(&mut item.section()?, file, warnings)? {
+                Method::Token(token) => tokens.push(token),
+                Method::NoToken { user, scopes } => {
+                    let has_variable = variables.value("ADIT__TOKEN").is_some();
+                    if !has_variable || user.as_str() != DEFAULT_USER {
+                        let text = format!(
+                            "the restrictions of user {user} are for a token, and none is given"
+                        );
+                        return Err(item.error(text).with_help(
+                            "add `token` or `token_file`, or set the scopes of a stored user with `adit-server user set`",
+                        ));
+                    }
+                    restricted = Some(scopes);
+                }
+                Method::Nothing => {}
+            }
         }
     }
     if let Some(text) = variables.value("ADIT__TOKEN") {
@@ -39,11 +56,16 @@ pub(super) fn tokens(
             let refused = |problem: String| {
                 ConfigError::new(Origin::Variable("ADIT__TOKEN".to_owned()), "", problem)
             };
+            let token = long_enough(token::good(text).map_err(refused)?).map_err(refused)?;
+            // The scopes of the file stay in force.
+            let scopes = tokens.iter().find(|token| is_default(token));
+            let scopes = scopes.map(|token| token.scopes.clone());
+            let scopes = scopes.or(restricted).unwrap_or_default();
             tokens.retain(|token| !is_default(token));
             tokens.push(StaticToken {
                 user: default_user()?,
-                token: long_enough(token::good(text).map_err(refused)?).map_err(refused)?,
-                scopes: Scopes::default(),
+                token,
+                scopes,
             });
         } else {
             warnings.push(format!(
@@ -62,18 +84,37 @@ pub(super) fn tokens(
     Ok(tokens)
 }
 
-fn method_token(
+/// One entry of `auth`.
+enum Method {
+    Token(StaticToken),
+    /// A user or scopes without a token.
+    NoToken {
+        user: UserName,
+        scopes: Scopes,
+    },
+    Nothing,
+}
+
+/// Whether the list of methods has `api_key`: then no token is generated.
+pub(super) fn has_api_key(server: &mut Section<'_>) -> bool {
+    let methods = server.item("auth").map(|item| item.one_or_more("methods"));
+    let methods = methods.into_iter().flatten().flatten();
+    let mut names = methods.filter_map(|item| item.section().ok()?.item("method"));
+    names.any(|name| name.text("a method").is_ok_and(|name| name == "api_key"))
+}
+
+fn method(
     auth: &mut Section<'_>,
     file: Option<&Path>,
     warnings: &mut Vec<String>,
-) -> Result<Option<StaticToken>, ConfigError> {
+) -> Result<Method, ConfigError> {
     if let Some(item) = auth.item("method") {
         match item.text("`token` or `api_key`")? {
             "token" => {}
             // Keys and certificates of the store are always accepted: without a token, they alone are.
             "api_key" => {
                 auth.finish(&NO_OTHER_KEYS)?;
-                return Ok(None);
+                return Ok(Method::Nothing);
             }
             method @ ("jwt" | "mtls") => {
                 return Err(item
@@ -85,6 +126,7 @@ fn method_token(
             _ => return Err(item.error("unknown method, expected `token` or `api_key`")),
         }
     }
+    let is_restricted = auth.has("user") || auth.has("scopes");
     let user = match auth.item("user") {
         Some(item) => item.parse::<UserName>("a user name")?,
         None => default_user()?,
@@ -112,11 +154,15 @@ fn method_token(
         }
         (None, None) => None,
     };
-    Ok(token.map(|token| StaticToken {
-        user,
-        token,
-        scopes,
-    }))
+    Ok(match token {
+        Some(token) => Method::Token(StaticToken {
+            user,
+            token,
+            scopes,
+        }),
+        None if is_restricted => Method::NoToken { user, scopes },
+        None => Method::Nothing,
+    })
 }
 
 fn default_user() -> Result<UserName, ConfigError> {
@@ -134,10 +180,11 @@ fn long_enough(token: SecretString) -> Result<SecretString, String> {
     Ok(token)
 }
 
-/// Reads `shared_groups`: groups that several known users share. Each may be listed once.
+/// Reads `shared_groups`: groups that several users share. Each may be listed once.
 pub(super) fn shared_groups(
     server: &mut Section<'_>,
     tokens: &[StaticToken],
+    warnings: &mut Vec<String>,
 ) -> Result<Vec<SharedGroup>, ConfigError> {
     let mut groups: Vec<SharedGroup> = Vec::new();
     let Some(item) = server.item("shared_groups") else {
@@ -162,9 +209,10 @@ pub(super) fn shared_groups(
         for item in list.one_or_more("users")? {
             let user: UserName = item.parse("the name of a user")?;
             if !is_known(&user) {
-                return Err(item
-                    .error(format!("unknown user {user}"))
-                    .with_help("give the user a token in `server.auth`"));
+                warnings.push(format!(
+                    "`server.shared_groups` has the user {user}, who has no token in `server.auth`: only credentials that \
+                     were added for this user with `adit-server user add` are in the group"
+                ));
             }
             users.push(user);
         }

@@ -352,3 +352,21 @@ fn a_variable_with_one_underscore_is_warned_of() {
         warnings
     );
 }
+
+#[test]
+fn scopes_of_the_file_restrict_the_token_of_the_environment() {
+    let place = Place::new();
+    let text = "server: { auth: { scopes: { groups: [office] } } }";
+    let token = [("ADIT__TOKEN", "a-token-of-some-length")];
+    let loaded = place.load_server(text, &token).unwrap();
+    let [token] = &loaded.settings.tokens[..] else {
+        panic!("{:?}", loaded.settings.tokens)
+    };
+    assert!(token.scopes.groups.is_some());
+    // Without the token, no client would be restricted.
+    let error = place.load_server(text, &[]).err().unwrap().to_string();
+    assert!(error.contains("none is given"), "{error}");
+    let replaced = "server: { auth: { token: another-token-0123, scopes: { groups: [office] } } }";
+    let loaded = place.load_server(replaced, &[("ADIT__TOKEN", "a-token-of-some-length")]);
+    assert!(loaded.unwrap().settings.tokens[0].scopes.groups.is_some());
+}

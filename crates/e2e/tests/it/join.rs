@@ -2,7 +2,9 @@
 
 use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
-use adit_e2e::{Client, ClientOptions, HOST, Load, Run, Server, Service, eventually, get, run};
+use adit_e2e::{
+    Client, ClientOptions, HOST, Load, Run, Server, ServerOptions, Service, eventually, get, run,
+};
 use http::StatusCode;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -110,6 +112,24 @@ async fn p_1_19_two_commands_join_a_server_elsewhere() {
     assert_eq!(status["clients"][0]["user"], "default");
 }
 
+/// The flags of the running server are not those of the command: the line follows the server.
+#[tokio::test]
+async fn the_line_is_of_the_server_that_runs() {
+    let server = Server::start(ServerOptions {
+        env: vec![("ADIT__SERVER__TLS".to_owned(), "true".to_owned())],
+        ..ServerOptions::default()
+    })
+    .await;
+    let args = ["join", "--public-addr", "127.0.0.1"];
+    let done = run_in("adit-server", server.state(), &args, &[]).await;
+    let status = server.status().await;
+    let fingerprint = status["tls"]["ca_fingerprint"].as_str().unwrap();
+    let line = done.stdout.trim();
+    assert!(line.ends_with(fingerprint), "{line} {}", done.stderr);
+    let port = server.tunnel.port();
+    assert!(line.starts_with(&format!("127.0.0.1:{port}/")), "{line}");
+}
+
 #[tokio::test]
 async fn a_line_of_another_server_is_refused() {
     let (server, other) = (server().await, server().await);
@@ -189,6 +209,11 @@ async fn a_server_without_its_own_ca_gives_a_key() {
     let done = run_in("adit-server", server.state(), &args, &[]).await;
     let line = done.stdout.trim();
     assert!(line.ends_with("/clear"), "{line} {}", done.stderr);
+    // Clear text is for this machine alone.
+    let elsewhere = ["join", "--public-addr", "tunnel.example.com"];
+    let refused = run_in("adit-server", server.state(), &elsewhere, &[]).await;
+    assert!(refused.stderr.contains("--bind-addr"), "{}", refused.stderr);
+    assert_eq!(refused.stdout, "");
     joined(&state, line).await;
     let text = fs::read_to_string(state.path().join("joined.json")).unwrap();
     assert!(text.contains("adit_key_"), "{text}");
@@ -251,6 +276,15 @@ async fn everything_is_replaced_under_load() {
     load.stop().await;
     let status = server.status().await;
     assert_eq!(status["visitors"]["failures"], serde_json::json!({}));
+    // A certificate that outlives the restart, however slow the machine is.
+    let long = "server: { tls: { certificate_lifetime: 1h, ca_lifetime: 2h } }\n";
+    server.follows(long, 2).await;
+    let expires = || kept("/credential/certificate/expires_at").as_u64().unwrap();
+    let issued = || kept("/credential/certificate/issued_at").as_u64().unwrap();
+    eventually("a certificate for an hour", SOON, async || {
+        (expires() - issued() > 1_000).then_some(())
+    })
+    .await;
     server.restart().await;
     responds(server.http).await;
     let log = client.process().stderr();

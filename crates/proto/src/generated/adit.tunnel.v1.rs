@@ -942,7 +942,7 @@ pub mod tunnel_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Makes a credential for a client that has an enrolment key. Its connection ends after it.
+        /// Makes a credential for a client that has an enrolment key.
         pub async fn enrol(
             &mut self,
             request: impl tonic::IntoRequest<super::EnrolRequest>,
@@ -1056,7 +1056,7 @@ pub mod tunnel_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with TunnelServiceServer.
     #[async_trait]
     pub trait TunnelService: std::marker::Send + std::marker::Sync + 'static {
-        /// Makes a credential for a client that has an enrolment key. Its connection ends after it.
+        /// Makes a credential for a client that has an enrolment key.
         async fn enrol(
             &self,
             request: tonic::Request<super::EnrolRequest>,

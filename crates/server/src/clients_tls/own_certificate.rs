@@ -60,6 +60,30 @@ pub(crate) struct OwnCertificate {
     renewal: SystemTime,
 }
 
+/// A CA, and the lifetime of the certificates that it issues to clients.
+pub(super) struct OwnIssuer {
+    authority: Arc<Authority>,
+    lifetime: Duration,
+}
+
+impl OwnIssuer {
+    /// Issues a certificate to a client, in PEM.
+    pub(super) fn issue_client(
+        &self,
+        id: &str,
+        public_key: &[u8],
+        now: SystemTime,
+    ) -> Result<(String, SystemTime), AuthorityError> {
+        let lifetime = self.lifetime;
+        self.authority.issue_client(id, public_key, lifetime, now)
+    }
+
+    /// The certificates of the CA that clients trust, in PEM.
+    pub(super) fn roots_pem(&self, now: SystemTime) -> String {
+        self.authority.roots_pem(now)
+    }
+}
+
 impl OwnCertificate {
     /// Issues a certificate by the CA of the state directory, or by a new one.
     pub(super) fn issue(
@@ -119,20 +143,12 @@ impl OwnCertificate {
         &self.tls
     }
 
-    /// Issues a certificate to a client, in PEM.
-    pub(super) fn issue_client(
-        &self,
-        id: &str,
-        public_key: &[u8],
-        now: SystemTime,
-    ) -> Result<(String, SystemTime), AuthorityError> {
-        let lifetime = self.settings.certificate_lifetime;
-        { &self.ca.authority }.issue_client(id, public_key, lifetime, now)
-    }
-
-    /// The certificates of the CA that clients trust, in PEM.
-    pub(super) fn roots_pem(&self, now: SystemTime) -> String {
-        self.ca.authority.roots_pem(now)
+    /// The CA as it is now, for certificates of clients.
+    pub(super) fn issuer(&self) -> OwnIssuer {
+        OwnIssuer {
+            authority: self.ca.authority.clone(),
+            lifetime: self.settings.certificate_lifetime,
+        }
     }
 
     pub(super) fn status(&self) -> OwnCaStatus {
@@ -147,7 +163,10 @@ impl OwnCertificate {
     /// Replaces the CA if its file has another one or if it is due, and then the certificate with the next call of
     /// [`certify_if_due`](Self::certify_if_due). Returns whether it was. After an error, it is not due for a minute.
     pub(super) fn rotate_if_due(&mut self, now: SystemTime) -> Result<bool, TlsSetupError> {
-        let is_replaced = self.ca.follow_file(now)?;
+        let is_replaced = self.ca.follow_file(now).unwrap_or_else(|error| {
+            tracing::error!(%error, "the file of the server's own CA has changed and cannot be used: the CA in force stays");
+            false
+        });
         let is_rotated = self.ca.rotate_if_due(self.settings.ca_lifetime, now)? || is_replaced;
         if is_rotated {
             self.renewal = now;
@@ -186,7 +205,7 @@ impl OwnCa {
     }
 
     /// Takes the CA of the file if another program has replaced it, and returns whether it did. A file that is gone or cannot
-    /// be used changes nothing: the error is returned once.
+    /// be used changes nothing; the error is returned once.
     fn follow_file(&mut self, now: SystemTime) -> Result<bool, TlsSetupError> {
         let stamp = self.file.stamp();
         if stamp == self.stamp || stamp.is_none() {
@@ -407,9 +426,8 @@ mod tests {
         assert_eq!(own.status().fingerprint, other.fingerprint().unwrap());
         assert_ne!(own.tls, first.1);
         assert!(!renew(&mut own, now), "it is taken once");
-        // A damaged file changes nothing, and is reported once.
+        // A damaged file changes nothing.
         fs::write(&file, "{").unwrap();
-        assert!(own.rotate_if_due(now).is_err());
         assert!(!renew(&mut own, now));
         assert_ne!(own.status().fingerprint, first.0);
     }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_auth::TunnelName;
+use adit_auth::{TunnelName, Wanted};
 use adit_codec::ProtocolType;
 use adit_proto::{Tunnel as Announced, TunnelResult};
 use adit_registry::Link;
@@ -181,7 +181,8 @@ impl Directory {
         self.check_owners(state, &key, &definition, &owner.claimant, now)?;
         let previous = state.get(&key).cloned();
         if let Some(tunnel) = &previous {
-            if tunnel.definition == definition {
+            let has_allowed_port = tunnel.port.is_none_or(|port| owner.allows(port));
+            if tunnel.definition == definition && has_allowed_port {
                 if let Some(link) = &owner.link {
                     self.index.lock().join(tunnel, link, weight);
                 }
@@ -189,6 +190,12 @@ impl Directory {
             }
             let own = owner.link.as_ref().map(|link| link.grant().client());
             if let Some(holder) = tunnel.holder(own) {
+                if tunnel.definition == definition
+                    && let (Some(link), Some(port)) = (&owner.link, tunnel.port)
+                {
+                    let outside = link.grant().allows(Wanted::Port(port.number));
+                    outside.map_err(|outside| refusal("forbidden", outside.to_string()))?;
+                }
                 return Err(refusal(
                     "name_taken",
                     format!(

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_auth::{Grant, Wanted};
+use adit_auth::Grant;
 
 use super::{
     Directory, claimant,
@@ -242,18 +242,14 @@ impl Directory {
         previous: Option<&Tunnel>,
         owner: &Owner,
     ) -> Result<PortKey, Refusal> {
-        let is_allowed = |port: PortKey| {
-            let grant = owner.link.as_ref().map(|link| link.grant());
-            grant.is_none_or(|grant| grant.allows(Wanted::Port(port.number)).is_ok())
-        };
         let kept = previous.filter(|tunnel| tunnel.definition.remote_port == 0);
         match kept.and_then(|tunnel| tunnel.port) {
-            Some(port) if port.transport == transport && is_allowed(port) => Ok(port),
+            Some(port) if port.transport == transport && owner.allows(port) => Ok(port),
             _ => {
                 // The names are locked for each port separately: binding them may take long.
                 let eligible = |port| {
                     let claimant = &owner.claimant;
-                    is_allowed(port) && !self.names.lock().is_foreign(&Name::Port(port), claimant)
+                    owner.allows(port) && !self.names.lock().is_foreign(&Name::Port(port), claimant)
                 };
                 let picked = self.ports.pick(transport, key, eligible);
                 picked.map_err(|error| refuse_port(&error))

@@ -1,6 +1,9 @@
 //! Restores the owners of names after a restart, and releases names.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use adit_auth::{GroupId, TunnelName, UserName};
 
@@ -13,7 +16,7 @@ use crate::{
 impl Directory {
     /// Restores the owners of an earlier run: `users` of the settings and shared groups. A name that was in use counts
     /// as used until now, because its clients return. Returns the number of entries that cannot be read.
-    pub(crate) fn restore(&self, records: Vec<Record>, users: &[UserName]) -> usize {
+    pub(crate) fn restore(&self, records: Vec<Record>, users: &HashSet<UserName>) -> usize {
         let now = self.clock.at(Instant::now());
         let mut names = self.names.lock();
         let mut unreadable = 0;

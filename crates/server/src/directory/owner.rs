@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use adit_auth::Wanted;
 use adit_registry::Link;
 
 use super::claimant;
-use crate::names::Claimant;
+use crate::{names::Claimant, port::PortKey};
 
 /// The owner of a tunnel, and the link that serves it.
 #[derive(Clone)]
@@ -18,6 +19,12 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
+    /// Whether the scopes of the owner allow the port.
+    pub(crate) fn allows(&self, port: PortKey) -> bool {
+        let grant = self.link.as_ref().map(|link| link.grant());
+        grant.is_none_or(|grant| grant.allows(Wanted::Port(port.number)).is_ok())
+    }
+
     /// The client at the other end of a link.
     pub(crate) fn of_link(link: &Arc<Link>) -> Self {
         Self {

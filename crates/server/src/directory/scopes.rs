@@ -18,9 +18,11 @@ pub(super) fn check_scopes(
         grant.allows(wanted).map_err(outside)
     };
     allow(Wanted::Tunnel(name))?;
-    if let Some(protocol) = protocol(definition.protocol) {
-        allow(Wanted::Protocol(protocol))?;
-    }
+    let Some(protocol) = protocol(definition.protocol) else {
+        let text = "the scopes of clients do not have this protocol";
+        return Err(refusal("forbidden", text.to_owned()));
+    };
+    allow(Wanted::Protocol(protocol))?;
     for host in &definition.hosts {
         allow(Wanted::Host(&host.to_string()))?;
     }

@@ -2,6 +2,7 @@
 //! visitors' side, and last the threads that accept.
 
 use std::{
+    collections::HashSet,
     io,
     net::{SocketAddr, TcpListener as StdListener},
     path::Path,
@@ -15,7 +16,12 @@ use adit_link::grpc::Methods;
 use adit_net::{Descriptors, descriptors_for_visitors};
 use adit_registry::Registry;
 use adit_trace::{NoObserver, Observer};
-use tokio::{runtime::Handle, sync::watch, time::MissedTickBehavior};
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    task,
+    time::{Interval, MissedTickBehavior},
+};
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -153,6 +159,7 @@ impl Server {
             in_force.clone(),
             budget.clone(),
             upstreams.clone(),
+            authorization.clone(),
         ));
         let drain = watch::Sender::new(false);
         let stop = watch::Sender::new(false);
@@ -285,13 +292,8 @@ async fn follow(
     upstreams: Arc<Upstreams>,
 ) {
     let reconfigure = Arc::new(reconfigure);
-    let every = |period| {
-        let mut ticks = tokio::time::interval(period);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks
-    };
+    tokio::spawn(follow_identities(reconfigure.clone()));
     let (mut renewal, mut look) = (every(RENEWAL_LOOK), every(RETIRED_LOOK));
-    let (mut identities, mut uses) = (every(IDENTITIES_LOOK), every(USES_KEPT));
     let mut is_open = true;
     loop {
         tokio::select! {
@@ -308,16 +310,30 @@ async fn follow(
                 let reconfigure = reconfigure.clone();
                 announcer.run(move || reconfigure.renew()).await;
             }
-            _ = identities.tick() => {
-                let reconfigure = reconfigure.clone();
-                announcer.run(move || reconfigure.follow_identities()).await;
-            }
-            _ = uses.tick() => {
-                let reconfigure = reconfigure.clone();
-                announcer.run(move || reconfigure.keep_uses()).await;
-            }
         }
     }
+}
+
+/// Follows the credentials in the store until the server ends, and stores their last uses. The store waits for its disk: it
+/// is used neither by data threads nor by that of the directory.
+async fn follow_identities(reconfigure: Arc<Reconfigure>) {
+    let (mut look, mut uses) = (every(IDENTITIES_LOOK), every(USES_KEPT));
+    loop {
+        let reconfigure = reconfigure.clone();
+        let done = tokio::select! {
+            _ = look.tick() => task::spawn_blocking(move || reconfigure.follow_identities()),
+            _ = uses.tick() => task::spawn_blocking(move || reconfigure.keep_uses()),
+        };
+        if let Err(error) = done.await {
+            tracing::error!(%error, "the credentials of clients are not followed");
+        }
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 fn directory_config(
@@ -341,7 +357,7 @@ fn directory_config(
 }
 
 /// Gives the directory the owners of names of an earlier run. The server starts even if their file is unusable.
-fn owners(directory: &Directory, state_dir: &Path, users: &[UserName]) -> Option<NamesFile> {
+fn owners(directory: &Directory, state_dir: &Path, users: &HashSet<UserName>) -> Option<NamesFile> {
     if state_dir.as_os_str().is_empty() {
         return None;
     }

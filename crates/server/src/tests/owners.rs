@@ -297,12 +297,19 @@ async fn p_1_9_a_restart_of_the_server_hands_no_name_over() {
     // Names of a removed user are released.
     let other = world();
     assert_eq!(
-        other.directory.restore(file.read().unwrap(), &users[1..]),
+        other
+            .directory
+            .restore(file.read().unwrap(), &users[1..].iter().cloned().collect()),
         0
     );
     assert!(other.directory.owners().is_empty());
     let world = world();
-    assert_eq!(world.directory.restore(file.read().unwrap(), &users), 0);
+    assert_eq!(
+        world
+            .directory
+            .restore(file.read().unwrap(), &users.iter().cloned().collect()),
+        0
+    );
     world.refusal("bob", "bob2", "alice").await;
     let (bob, _) = world.enter("bob", "bob", "bob").await.unwrap();
     let result = &world.announce(&bob, &[tunnel("mine", &["shop.test"])])[0];

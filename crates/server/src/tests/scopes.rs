@@ -96,7 +96,50 @@ async fn p_1_18_the_server_picks_a_port_that_the_scopes_allow() {
 }
 
 #[tokio::test]
-async fn p_1_18_the_scopes_bound_the_number_of_tunnels() {
+async fn p_1_18_a_picked_port_outside_narrower_scopes_is_given_up() {
+    let world = world();
+    let ssh = || port("ssh", ProtocolType::Tcp, 0);
+    let wide = link(&world, r#"{"ports": ["40200-40210"]}"#).await;
+    let first = world.announce(&wide, &[ssh()]).remove(0).public_url;
+    // The same client registers again, with narrower scopes.
+    let narrow = link(&world, r#"{"ports": ["40220-40230"]}"#).await;
+    let result = world.announce(&narrow, &[ssh()]).remove(0);
+    assert_eq!(code(&result), "", "{result:?}");
+    let picked = result.public_url.rsplit(':').next().unwrap();
+    let picked: u16 = picked.parse().unwrap();
+    assert!((40_220..=40_230).contains(&picked), "{first} {picked}");
+}
+
+#[tokio::test]
+async fn p_1_18_the_scopes_bound_the_clients_of_a_user() {
+    let world = world();
+    let scopes = r#"{"max_clients": 1}"#;
+    let _first = link(&world, scopes).await;
+    let principals = Identities::start(&tokens(scopes), Arc::new(NoRecords)).unwrap();
+    let claim = ClientClaim {
+        client_id: ClientId::parse("office-2").unwrap(),
+        group_id: GroupId::parse("office").unwrap(),
+    };
+    let attempt = Attempt {
+        credential: &Credential::Token(TOKEN.into()),
+        claim: &claim,
+        address: [127, 0, 0, 1].into(),
+        now: SystemTime::now(),
+    };
+    let grant = principals.authenticate(&attempt).unwrap();
+    let channel = (ChannelId::next(), ([127, 0, 0, 1], 1).into());
+    let instance = InstanceSecret::from_random([1; 32]).key();
+    let session = SessionToken::from_random(rand::random()).key();
+    let refused = world
+        .registry
+        .register(grant, instance, session, channel, 1)
+        .await;
+    let text = refused.err().unwrap().to_string();
+    assert!(text.contains("`max_clients`"), "{text}");
+}
+
+#[tokio::test]
+async fn p_1_18_the_scopes_bound_the_number_the_number_of_tunnels() {
     let world = world();
     let link = link(&world, r#"{"max_tunnels": 1}"#).await;
     let two = [tunnel("web", &[]), tunnel("shop", &[])];

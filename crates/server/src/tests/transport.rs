@@ -78,6 +78,7 @@ async fn a_client_serves_a_request_without_grpc() {
         in_force,
         Budget::new(1 << 20),
         Upstreams::none(),
+        anyone(&world.registry),
     );
 
     let id = ChannelId::next();

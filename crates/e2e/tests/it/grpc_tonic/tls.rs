@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use adit_e2e::{Client, ClientOptions, Server, within};
+use adit_e2e::{Client, ClientOptions, Server, eventually, within};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{ServerConfig, crypto::aws_lc_rs};
 use tokio::{
@@ -184,6 +184,9 @@ async fn p_8_4_an_untrusted_certificate_is_unavailable_with_its_cause() {
     assert_eq!(status.metadata().get("adit-reason").unwrap(), "dial_failed");
     // The advice is in the client's log: visitors receive no details of the service.
     assert_eq!(status.message(), "dial_failed");
-    let log = client.process().stderr();
-    assert!(log.contains("`server_name`"), "{log}");
+    let logged = eventually("the advice", SOON, async || {
+        let log = client.process().stderr();
+        log.contains("`server_name`").then_some(())
+    });
+    logged.await;
 }

@@ -1,0 +1,101 @@
+//! A server that the client has joined: when it is used, and what takes precedence over it.
+
+use std::{fs, path::Path};
+
+use adit_client::{Joined, JoinedCredential, JoinedTrust, Settings};
+use adit_config::{ClientOverrides, ConfigError, Loaded, RunningServer, StateDir, load_client};
+use secrecy::ExposeSecret;
+
+const TUNNEL: &str = "tunnels: [{ name: web, local_port: 80 }]";
+
+fn join(dir: &Path) -> StateDir {
+    let state = StateDir::new(dir);
+    let joined = Joined {
+        server: "tunnel.example.com:7443".to_owned(),
+        user: "ann".to_owned(),
+        trust: JoinedTrust::Public,
+        credential: JoinedCredential::Key("adit_key_of_the_join".into()),
+    };
+    joined.write(&state.joined_file()).unwrap();
+    state
+}
+
+fn load(dir: &Path, keys: &str) -> Result<Loaded<Settings>, ConfigError> {
+    let file = dir.join("client.yaml");
+    fs::write(&file, format!("client: {{ {keys} {TUNNEL} }}")).unwrap();
+    let overrides = ClientOverrides {
+        state_dir: Some(dir.to_owned()),
+        ..ClientOverrides::default()
+    };
+    load_client(Some(&file), std::iter::empty(), &overrides)
+}
+
+fn token(settings: &Settings) -> Option<&str> {
+    settings.token.as_ref().map(ExposeSecret::expose_secret)
+}
+
+#[test]
+fn a_joined_server_needs_no_setting_and_precedes_a_local_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = join(dir.path());
+    let addr = ([127, 0, 0, 1], 7000).into();
+    let local = RunningServer {
+        pid: 1,
+        tunnel_addr: addr,
+        http_addr: addr,
+        admin_addr: None,
+        own_ca: false,
+    };
+    fs::write(state.server_file(), serde_json::to_vec(&local).unwrap()).unwrap();
+    fs::write(state.token_file(), "a-token-of-this-machine").unwrap();
+    let loaded = load(dir.path(), "").unwrap();
+    let settings = &loaded.settings;
+    assert_eq!(settings.server_addr(), "tunnel.example.com:7443");
+    assert_eq!(token(settings), Some("adit_key_of_the_join"));
+    assert!(settings.tls.is_some());
+    assert_eq!(settings.joined.as_deref(), Some(&*state.joined_file()));
+    assert!(loaded.files.contains(&state.joined_file()));
+}
+
+#[test]
+fn another_server_has_nothing_of_the_joined_one() {
+    let dir = tempfile::tempdir().unwrap();
+    join(dir.path());
+    let named = "server_addr: other.example.com, auth_token: another-token-of-length,";
+    let settings = load(dir.path(), named).unwrap().settings;
+    assert_eq!(settings.server_addr(), "other.example.com:7000");
+    assert_eq!(token(&settings), Some("another-token-of-length"));
+    assert_eq!(settings.joined, None);
+    // The same server by its name is the joined one.
+    let same = "server_addr: tunnel.example.com, server_port: 7443,";
+    let settings = load(dir.path(), same).unwrap().settings;
+    assert_eq!(token(&settings), Some("adit_key_of_the_join"));
+}
+
+#[test]
+fn other_tls_is_not_trusted_to_change_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    join(dir.path());
+    let settings = load(dir.path(), "tls: off,").unwrap().settings;
+    assert_eq!(settings.tls, None);
+    assert_eq!(settings.joined, None);
+}
+
+#[test]
+fn a_damaged_file_matters_only_where_it_would_be_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = join(dir.path());
+    fs::write(state.joined_file(), "{").unwrap();
+    let error = load(dir.path(), "").err().unwrap().to_string();
+    assert!(
+        error.contains("joined.json") && error.contains("adit join"),
+        "{error}"
+    );
+    let named = "server_addr: other.example.com, auth_token: another-token-of-length,";
+    let loaded = load(dir.path(), named).unwrap();
+    assert!(
+        loaded.warnings[0].contains("joined.json"),
+        "{:?}",
+        loaded.warnings
+    );
+}
