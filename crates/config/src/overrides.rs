@@ -24,6 +24,8 @@ pub struct ServerOverrides {
     pub bind_port: Option<u16>,
     /// `--http-port`
     pub http_port: Option<u16>,
+    /// `--https-port`
+    pub https_port: Option<u16>,
     /// `--admin`: address with port, port, or `off`.
     pub admin: Option<String>,
     /// `--state-dir`
@@ -126,6 +128,8 @@ impl ServerOverrides {
         )?;
         let http = ["server", "http", "bind_port"];
         set(root, &http, "--http-port", self.http_port)?;
+        let https = ["server", "https", "bind_port"];
+        set(root, &https, "--https-port", self.https_port)?;
         let admin = ["server", "admin", "bind"];
         set(root, &admin, "--admin", self.admin.as_ref())?;
         set(root, &["server", "threads"], "--threads", self.threads)?;

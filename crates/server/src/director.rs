@@ -43,8 +43,6 @@ struct Routing {
     waits: Mutex<Waits>,
     /// Until this time requests for unknown names wait: their clients may be reconnecting.
     grace_until: Instant,
-    /// The port on which the host selects the tunnel. Every other port belongs to one tunnel.
-    public_port: u16,
 }
 
 /// The longest waits of a request.
@@ -89,7 +87,6 @@ impl ServerDirector {
     pub(crate) fn new(directory: Arc<Directory>, timeouts: &Timeouts, now: Instant) -> Self {
         Self {
             shared: Arc::new(Routing {
-                public_port: directory.public_port(),
                 directory,
                 retries: RetryBudget::new(now),
                 waits: Mutex::new(Waits::new(timeouts)),
@@ -163,9 +160,9 @@ impl Director for ServerDirector {
         self.direct_request(input, avoid)
     }
 
-    /// Tunnels share the common port; every other port belongs to one tunnel.
+    /// Tunnels share the common ports; every other port belongs to one tunnel.
     fn needs_host(&self, local_port: u16) -> bool {
-        local_port == 0 || local_port == self.shared.public_port
+        local_port == 0 || self.shared.directory.is_shared(local_port)
     }
 
     fn may_retry(&self) -> bool {

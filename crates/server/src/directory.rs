@@ -28,6 +28,7 @@ use adit_auth::Grant;
 use adit_codec::ProtocolType;
 use adit_registry::{Link, MembershipObserver};
 use adit_router::{HostPattern, ShardedMap, Table};
+use adit_tls::Certificates;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -71,8 +72,18 @@ pub(crate) struct DirectoryConfig {
     /// Port of HTTP visitors, such as 7080.
     pub(crate) public_port: u16,
     pub(crate) public_url: PublicUrl,
+    /// The port for HTTPS visitors; `None` if there is none.
+    pub(crate) https: Option<HttpsUrls>,
     /// The port of the clients. A tunnel can hold neither this port nor the one above.
     pub(crate) clients_port: u16,
+}
+
+/// The public URLs of hosts that have certificates.
+#[derive(Debug, Clone)]
+pub(crate) struct HttpsUrls {
+    /// Port of HTTPS visitors, such as 443.
+    pub(crate) port: u16,
+    pub(crate) certificates: Certificates,
 }
 
 /// The tunnels of the server.
@@ -82,6 +93,7 @@ pub(crate) struct DirectoryConfig {
 pub(crate) struct Directory {
     config: ArcSwap<DirectoryConfig>,
     public_port: u16,
+    https_port: Option<u16>,
     clients_port: u16,
     ports: Arc<Ports>,
     clock: Clock,
@@ -109,6 +121,7 @@ impl Directory {
         );
         let directory = Self {
             public_port: config.public_port,
+            https_port: config.https.as_ref().map(|https| https.port),
             clients_port: config.clients_port,
             config: ArcSwap::from_pointee(config),
             ports,
@@ -177,9 +190,9 @@ impl Directory {
         tunnel.is_some_and(|tunnel| tunnel.definition.is_http())
     }
 
-    /// The port on which the host selects the tunnel.
-    pub(crate) const fn public_port(&self) -> u16 {
-        self.public_port
+    /// Whether tunnels share a TCP port of the server, so that the host selects the tunnel.
+    pub(crate) fn is_shared(&self, port: u16) -> bool {
+        port == self.public_port || Some(port) == self.https_port
     }
 
     /// The port for clients.
@@ -292,7 +305,24 @@ impl Directory {
     fn public_url(&self, tunnel: &Tunnel) -> String {
         let definition = &tunnel.definition;
         let config = self.config.load();
-        let (public_scheme, public_port) = config.public_url.resolve(self.public_port);
+        let hosts = &definition.hosts;
+        let domain = config.domain.as_deref();
+        let path = definition.paths.first().filter(|path| !path.is_root());
+        let path = path.map(ToString::to_string).unwrap_or_default();
+        let is_own = |host: &&HostPattern| {
+            let above = domain.and_then(|domain| host.name().strip_suffix(domain));
+            above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
+        };
+        let host = hosts.iter().find(is_own).or(hosts.first());
+        let (public_scheme, public_port) = match (&config.https, host) {
+            (Some(https), Some(host))
+                if config.public_url.scheme.is_none()
+                    && https.certificates.is_for(&host.to_string()) =>
+            {
+                (Scheme::Https, (https.port != 443).then_some(https.port))
+            }
+            _ => config.public_url.resolve(self.public_port),
+        };
         let is_tls = tunnel.port.is_none() && public_scheme == Scheme::Https;
         let scheme = match definition.protocol {
             ProtocolType::Tcp => "tcp",
@@ -302,16 +332,7 @@ impl Directory {
             _ if is_tls => "https",
             _ => "http",
         };
-        let hosts = &definition.hosts;
-        let domain = config.domain.as_deref();
-        let path = definition.paths.first().filter(|path| !path.is_root());
-        let path = path.map(ToString::to_string).unwrap_or_default();
-        let is_own = |host: &&HostPattern| {
-            let above = domain.and_then(|domain| host.name().strip_suffix(domain));
-            above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
-        };
-        let named = hosts.iter().find(is_own);
-        match (named.or(hosts.first()), tunnel.port) {
+        match (host, tunnel.port) {
             (Some(host), _) => match public_port {
                 None => format!("{scheme}://{host}{path}"),
                 Some(port) => format!("{scheme}://{host}:{port}{path}"),

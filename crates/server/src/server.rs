@@ -13,6 +13,7 @@ mod visitors;
 
 use std::{net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
 
+use adit_tls::Certificates;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
@@ -45,6 +46,18 @@ impl Server {
     /// Address for visitors.
     pub fn http_addr(&self) -> SocketAddr {
         self.inner.http_addr
+    }
+
+    /// Address for HTTPS visitors, if there is one.
+    pub fn https_addr(&self) -> Option<SocketAddr> {
+        self.inner.https.as_ref().map(|https| https.addr())
+    }
+
+    /// The certificates for HTTPS visitors, if there is a port for them: others than those of the configuration can be added
+    /// and replaced at any time.
+    pub fn certificates(&self) -> Option<Certificates> {
+        let https = self.inner.https.as_ref();
+        https.map(|https| https.certificates().clone())
     }
 
     /// The upper bound of the time that [`Server::drain`] takes.

@@ -90,7 +90,10 @@ fn yaml_of_a_server() {
             "server:\n  token: x\n",
             "common:\n  bind_port: 7000\n",
             // Keys of planned capabilities.
-            "server:\n  https: { bind_port: 443 }\n",
+            "server:\n  https: { bind_port: 7080 }\n",
+            "server:\n  https: { default: true }\n",
+            "server:\n  https: { certificates: [{}] }\n",
+            "server:\n  https: { tls: { crt_path: a } }\n",
             "server:\n  tls: { cert_file: server.crt }\n",
             "server:\n  database: { url: \"sqlite://adit.db\" }\n",
             "server:\n  limits: { max_bandwidth: 100MB }\n",

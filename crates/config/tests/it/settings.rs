@@ -214,6 +214,8 @@ fn every_bound_and_time_of_a_server_can_be_set() {
     allow_hosts: [\"*\", \"*.apps.test, shop.test\"]
     max_unauthenticated: 6
     max_unauthenticated_per_address: 3
+    max_handshakes: 14
+    max_handshakes_per_address: 15
     max_tunnels_per_client: 5
     max_domains_per_tunnel: 9
     max_locations_per_tunnel: 10
@@ -249,6 +251,7 @@ fn every_bound_and_time_of_a_server_can_be_set() {
     release: 17s
     setup: 8s
     handshake: 4s
+    visitor_handshake: 21s
     takeover_probe: 9s
     heartbeat: 100ms
     dead_after: 101ms
@@ -283,6 +286,8 @@ fn every_bound_and_time_of_a_server_can_be_set() {
             },
             max_unauthenticated: 6,
             max_unauthenticated_per_address: 3,
+            max_handshakes: 14,
+            max_handshakes_per_address: 15,
             max_tunnels_per_client: 5,
             max_domains_per_tunnel: 9,
             max_locations_per_tunnel: 10,
@@ -324,6 +329,7 @@ fn every_bound_and_time_of_a_server_can_be_set() {
             },
             setup: SECONDS(8),
             handshake: SECONDS(4),
+            visitor_handshake: SECONDS(21),
             takeover_probe: SECONDS(9),
             heartbeat: Duration::from_millis(100),
             dead_after: Duration::from_millis(101),

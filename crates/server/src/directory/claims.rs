@@ -213,8 +213,8 @@ impl Directory {
         port: PortKey,
         now: Instant,
     ) -> Result<Option<TunnelKey>, Refusal> {
-        let own = [self.clients_port(), self.public_port()];
-        if port.transport == Transport::Tcp && own.contains(&port.number) {
+        let is_own = port.number == self.clients_port() || self.is_shared(port.number);
+        if port.transport == Transport::Tcp && is_own {
             return Err(refusal(
                 "port_taken",
                 format!(

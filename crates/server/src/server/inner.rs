@@ -9,7 +9,8 @@ use tokio::{runtime::Handle, sync::watch};
 use super::visitors::Visitors;
 use crate::{
     clients_tls::ClientsTls, configuration::InForce, directory::Directory, floods::Floods,
-    lanes::Lanes, newcomers::Newcomers, ports::Ports, upstreams::Upstreams, worker::Announcer,
+    https::Https, lanes::Lanes, newcomers::Newcomers, ports::Ports, upstreams::Upstreams,
+    worker::Announcer,
 };
 
 pub(super) struct Inner {
@@ -17,6 +18,7 @@ pub(super) struct Inner {
     pub(super) in_force: Arc<InForce>,
     pub(super) tunnel_addr: SocketAddr,
     pub(super) http_addr: SocketAddr,
+    pub(super) https: Option<Arc<Https>>,
     pub(super) tls: Arc<ClientsTls>,
     pub(super) registry: Arc<Registry>,
     pub(super) newcomers: Arc<Newcomers>,

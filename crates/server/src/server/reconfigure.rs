@@ -22,6 +22,7 @@ use crate::{
     clients_tls::ClientsTls,
     configuration::{Configuration, InForce},
     directory::Directory,
+    https::Https,
     newcomers::Newcomers,
     ports::Ports,
     service::revoked,
@@ -43,6 +44,8 @@ pub(super) struct Reconfigure {
     pub(super) upstreams: Arc<Upstreams>,
     /// TLS of the next connection of a client.
     pub(super) tls: Arc<ClientsTls>,
+    /// The certificates and bounds of the next handshakes of visitors.
+    pub(super) https: Option<Arc<Https>>,
     pub(super) tokens: Arc<Tokens>,
     pub(super) newcomers: Arc<Newcomers>,
     pub(super) permits: Arc<Gate>,
@@ -116,6 +119,9 @@ impl Reconfigure {
         self.registry
             .set_config(registry_config(settings, first_epoch));
         self.tls.apply(tls);
+        if let (Some(https), Some(settings)) = (&self.https, &settings.https) {
+            https.follow(settings, limits);
+        }
         self.tokens.replace(tokens);
         Ok(self.end_revoked())
     }
@@ -138,6 +144,10 @@ impl Reconfigure {
     }
 }
 
+fn https_port(settings: &Settings) -> Option<u16> {
+    { settings.https.as_ref() }.map(|https| https.addr.port())
+}
+
 /// The keys of the settings that differ and take effect only at the next start.
 fn needs_restart(started: &Settings, next: &Settings) -> Vec<&'static str> {
     let ip = started.tunnel_addr.ip() != next.tunnel_addr.ip();
@@ -150,6 +160,10 @@ fn needs_restart(started: &Settings, next: &Settings) -> Vec<&'static str> {
         (
             "server.http.bind_port",
             started.http_addr.port() != next.http_addr.port(),
+        ),
+        (
+            "server.https.bind_port",
+            https_port(started) != https_port(next),
         ),
         ("server.admin.bind", started.admin_addr != next.admin_addr),
         ("server.threads", started.threads != next.threads),

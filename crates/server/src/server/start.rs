@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Server,
-    accept::{Serving, accept_both},
+    accept::{Serving, Sockets},
     error::StartError,
     inner::Inner,
     part_configs::{directory_limits, registry_config, shares, upstream_limits},
@@ -33,8 +33,9 @@ use crate::{
     clients_tls::ClientsTls,
     configuration::{ConfigSource, Configuration, FixedSource, InForce},
     director::ServerDirector,
-    directory::{Directory, DirectoryConfig},
+    directory::{Directory, DirectoryConfig, HttpsUrls},
     floods::Floods,
+    https::Https,
     lanes::Lanes,
     names::NamesFile,
     newcomers::Newcomers,
@@ -98,6 +99,10 @@ impl Server {
         let tokens = Arc::new(Tokens::new(tokens));
         let (clients_port, tunnel_addr) = bind("clients", settings.tunnel_addr)?;
         let (visitors_port, http_addr) = bind("visitors", settings.http_addr)?;
+        let https_port = { settings.https.as_ref() }
+            .map(|https| bind("HTTPS visitors", https.addr))
+            .transpose()?;
+        let (https_port, https_addr) = https_port.unzip();
         let tls = ClientsTls::start(&settings.tls, tunnel_addr, &settings.state_dir)?;
         let tls = Arc::new(tls);
 
@@ -119,9 +124,18 @@ impl Server {
         )?;
         let shortcuts = Shortcuts::new(upstreams.clone(), &upstream_limits, timeouts, &budget)?;
 
+        let floods = Floods::new();
+        let https = match (&settings.https, https_addr) {
+            (Some(https), Some(addr)) => {
+                let (floods, config) = (floods.clone(), in_force.clone());
+                let https = Https::new(addr, settings, https, floods, config);
+                Some(https.map_err(StartError::Https)?)
+            }
+            _ => None,
+        };
         let ports = Ports::new(tunnel_addr.ip(), limits.allow_ports.clone());
         let directory = Arc::new(Directory::new(
-            directory_config(settings, tunnel_addr, http_addr),
+            directory_config(settings, (tunnel_addr, http_addr), https.as_deref()),
             &settings.rules,
             (&shortcuts, &upstreams.current()),
             ports.clone(),
@@ -130,7 +144,6 @@ impl Server {
 
         let registry = Registry::new(registry_config(settings, first_epoch()), directory.clone());
         let channels = Channels::new(registry.clone());
-        let floods = Floods::new();
         let newcomers = Newcomers::new(
             limits.max_unauthenticated,
             limits.max_unauthenticated_per_address,
@@ -175,6 +188,7 @@ impl Server {
         let serving = Serving {
             client_port,
             entries: entries.clone(),
+            https: https.clone(),
             directory: directory.clone(),
             visitors: visitors.clone(),
             clients: clients.clone(),
@@ -190,6 +204,7 @@ impl Server {
             shortcuts,
             upstreams: upstreams.clone(),
             tls: tls.clone(),
+            https: https.clone(),
             tokens,
             newcomers: newcomers.clone(),
             permits: permits.clone(),
@@ -200,6 +215,11 @@ impl Server {
         let follow = follow(changes, reconfigure, announcer.clone(), upstreams.clone());
         let accept = {
             let (ports, udp) = (ports.clone(), entries.udp().clone());
+            let sockets = Sockets {
+                clients: clients_port,
+                visitors: visitors_port,
+                https: https_port,
+            };
             let drain = drain.subscribe();
             let stop = stop.subscribe();
             move |acceptor| {
@@ -213,7 +233,7 @@ impl Server {
                         drain: drain.clone(),
                     });
                     ports.start(&context);
-                    accept_both(clients_port, visitors_port, &context.acceptor, drain, stop).await;
+                    sockets.accept(&context.acceptor, drain, stop).await;
                 };
                 Box::pin(accepting) as _
             }
@@ -230,6 +250,7 @@ impl Server {
             in_force,
             tunnel_addr,
             http_addr,
+            https,
             tls,
             registry,
             newcomers,
@@ -290,8 +311,8 @@ async fn follow(
 
 fn directory_config(
     settings: &Settings,
-    tunnel_addr: SocketAddr,
-    http_addr: SocketAddr,
+    (tunnel_addr, http_addr): (SocketAddr, SocketAddr),
+    https: Option<&Https>,
 ) -> DirectoryConfig {
     let mut config = DirectoryConfig {
         domain: settings.domain.clone(),
@@ -302,6 +323,10 @@ fn directory_config(
         bind_ip: tunnel_addr.ip(),
         public_port: http_addr.port(),
         public_url: settings.public_url,
+        https: https.map(|https| HttpsUrls {
+            port: https.addr().port(),
+            certificates: https.certificates().clone(),
+        }),
         clients_port: tunnel_addr.port(),
     };
     directory_limits(&mut config, settings);

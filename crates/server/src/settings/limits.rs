@@ -33,6 +33,10 @@ pub struct Limits {
     pub max_unauthenticated: usize,
     /// Concurrent connections of clients without a session from one address, or one IPv6 /64.
     pub max_unauthenticated_per_address: usize,
+    /// Concurrent TLS handshakes of visitors.
+    pub max_handshakes: usize,
+    /// Concurrent TLS handshakes of visitors from one address, or one IPv6 /64.
+    pub max_handshakes_per_address: usize,
     /// Tunnels one client may announce.
     pub max_tunnels_per_client: usize,
     /// Domains of one tunnel.
@@ -82,6 +86,8 @@ impl Default for Limits {
             allow_hosts: HostRules::default(),
             max_unauthenticated: 256,
             max_unauthenticated_per_address: 32,
+            max_handshakes: 2_048,
+            max_handshakes_per_address: 512,
             max_tunnels_per_client: 10,
             max_domains_per_tunnel: 32,
             max_locations_per_tunnel: 64,
