@@ -25,7 +25,7 @@ pub use client::{Applied, Changes, Client, ClientHandle, Ended, Registration, St
 pub use entries::EntryError;
 pub use instance::InstanceError;
 pub use settings::{
-    ClientTls, Compression, EdgeTimeouts, EntryKind, EntrySettings, HostPort, Limits, Proxy,
+    ClientTls, Compression, EdgeTimeouts, EntryKind, EntrySettings, HostPort, Hsts, Limits, Proxy,
     ProxyProtocol, ProxyUrlError, Roots, ServiceProtocol, ServiceSettings, Settings, Timeouts, Tls,
     TlsName, Trust, TrustedProxies, TunnelKind, TunnelSettings, layers,
 };

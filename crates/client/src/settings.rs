@@ -110,6 +110,28 @@ pub struct TunnelSettings {
     pub compression: Option<Compression>,
     /// The layers that requests pass at the server after routing, in this order (P-1.16).
     pub layers: Vec<LayerConfig>,
+    /// Requests over HTTP are redirected to HTTPS (P-14.6).
+    pub redirect_https: bool,
+    /// `Strict-Transport-Security` in responses over HTTPS (P-14.7).
+    pub hsts: Option<Hsts>,
+}
+
+/// How long browsers use HTTPS only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hsts {
+    /// From the last response, in whole seconds. Zero ends it.
+    pub max_age: Duration,
+    /// Whether it is for the hosts below as well.
+    pub include_subdomains: bool,
+}
+
+impl Default for Hsts {
+    fn default() -> Self {
+        Self {
+            max_age: Duration::from_secs(365 * 24 * 60 * 60),
+            include_subdomains: false,
+        }
+    }
 }
 
 impl TunnelSettings {
@@ -141,6 +163,8 @@ impl TunnelSettings {
             weight: 1,
             compression: None,
             layers: Vec::new(),
+            redirect_https: false,
+            hsts: None,
         }
     }
 }

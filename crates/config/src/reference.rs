@@ -120,7 +120,7 @@ client:
   auth_token: "a token of the sample"
   tls: { cert_file: tls.crt, key_file: tls.key }
   tunnels:
-    - { name: web, local_port: 1 }
+    - { name: web, local_port: 1, hsts: { max_age: 1d } }
     - { name: tls, type: grpc, local_port: 1, local_tls: { server_name: rpc.internal } }
     - { name: tcp, type: tcp, local_port: 1 }
     - { name: udp, type: udp, local_port: 1 }

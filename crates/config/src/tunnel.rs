@@ -3,12 +3,13 @@
 use std::{
     collections::{HashMap, HashSet},
     path::Path,
+    time::Duration,
 };
 
 use adit_auth::TunnelName;
 use adit_balance::Policy;
 use adit_client::{
-    ProxyProtocol, ServiceProtocol, Tls, TunnelKind, TunnelSettings, is_message_control,
+    Hsts, ProxyProtocol, ServiceProtocol, Tls, TunnelKind, TunnelSettings, is_message_control,
     layers::LayerConfig,
 };
 use adit_router::{HeaderError, HeaderMatch, PathPrefix};
@@ -20,10 +21,11 @@ use crate::{
     ranges::WEIGHT,
     read::{Item, Section},
     request_layers, tls,
+    tunnel_tls::lifetime,
 };
 
 /// The shortest session timeout: a shorter one would end a flow between a request and its response.
-const SHORTEST_SESSION: std::time::Duration = std::time::Duration::from_millis(100);
+const SHORTEST_SESSION: Duration = Duration::from_millis(100);
 
 use TunnelKind::{Grpc, Http, Tcp, Udp, WebSocket};
 
@@ -34,6 +36,7 @@ const FITS: &[(&str, &[TunnelKind])] = &[
     ("domain", &[Http, Grpc, WebSocket]),
     ("domains", &[Http, Grpc, WebSocket]),
     ("hash_on", &[Http, Grpc, WebSocket]),
+    ("hsts", &[Http, Grpc, WebSocket]),
     ("host_header_rewrite", &[Http, Grpc, WebSocket]),
     ("host_rewrite", &[Http, Grpc, WebSocket]),
     ("layers", &[Http, Grpc, WebSocket]),
@@ -41,6 +44,7 @@ const FITS: &[(&str, &[TunnelKind])] = &[
     ("local_tls", &[Http, Grpc]),
     ("locations", &[Http, Grpc, WebSocket]),
     ("proxy_protocol", &[Tcp]),
+    ("redirect_https", &[Http, Grpc, WebSocket]),
     ("session_timeout", &[Udp]),
 ];
 
@@ -316,10 +320,35 @@ fn read_http(
         }
     }
     tunnel.layers = request_layers::read(section, file)?;
+    if let Some(item) = section.item("redirect_https") {
+        tunnel.redirect_https = item.boolean()?;
+    }
+    if let Some(item) = section.item("hsts") {
+        tunnel.hsts = hsts(&item)?;
+    }
     if let Some(item) = section.item("hash_on") {
         tunnel.hash_on = hash_on(&item)?;
     }
     Ok(())
+}
+
+/// Reads `true`, `false`, or a section.
+fn hsts(item: &Item<'_>) -> Result<Option<Hsts>, ConfigError> {
+    if let Ok(on) = item.boolean() {
+        return Ok(on.then(Hsts::default));
+    }
+    let mut section = item.section().map_err(|_| {
+        item.error("expected `true`, `false`, or a section with `max_age` and `include_subdomains`")
+    })?;
+    let mut hsts = Hsts::default();
+    if let Some(item) = section.item("max_age") {
+        hsts.max_age = lifetime(&item, Duration::ZERO)?;
+    }
+    if let Some(item) = section.item("include_subdomains") {
+        hsts.include_subdomains = item.boolean()?;
+    }
+    section.finish(&key_names::NO_OTHER_KEYS)?;
+    Ok(Some(hsts))
 }
 
 /// Reads a text or a number: `v2`, `2`.

@@ -29,6 +29,23 @@ pub(crate) struct Definition {
     pub(crate) compression: Option<Compression>,
     /// The layers that requests of the tunnel pass after routing, in this order.
     pub(crate) layers: Vec<LayerConfig>,
+    pub(crate) https: VisitorHttps,
+}
+
+/// What visitors of HTTP find over TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct VisitorHttps {
+    /// Requests over HTTP are redirected to HTTPS (P-14.6).
+    pub(crate) redirect: bool,
+    /// `Strict-Transport-Security` in responses (P-14.7).
+    pub(crate) hsts: Option<HstsAge>,
+}
+
+/// How long browsers use HTTPS only, and whether for the hosts below as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HstsAge {
+    pub(crate) max_age: Duration,
+    pub(crate) include_subdomains: bool,
 }
 
 /// The part of a request that consistent hashing hashes.
@@ -70,6 +87,9 @@ impl Definition {
         }
         if !announced.layers.is_empty() && !is_http {
             return Err(DefinitionError::LayersOfPort { protocol });
+        }
+        if announced.https.is_some() && !is_http {
+            return Err(DefinitionError::HttpsOfPort { protocol });
         }
         let hosts = match (is_http, announced.domains.as_slice()) {
             (false, _) => Vec::new(),
@@ -118,6 +138,11 @@ impl Definition {
             },
             compression,
             layers: layers::parse(&announced.layers)?,
+            https: announced
+                .https
+                .as_ref()
+                .map(VisitorHttps::of)
+                .unwrap_or_default(),
         })
     }
 
@@ -144,6 +169,18 @@ impl Definition {
     /// The number of rules that select the tunnel.
     pub(crate) fn routes(&self) -> usize {
         self.hosts.len().saturating_mul(self.paths.len())
+    }
+}
+
+impl VisitorHttps {
+    fn of(announced: &adit_proto::VisitorHttps) -> Self {
+        Self {
+            redirect: announced.redirect,
+            hsts: announced.hsts.as_ref().map(|hsts| HstsAge {
+                max_age: Duration::from_secs(hsts.max_age_seconds),
+                include_subdomains: hsts.include_subdomains,
+            }),
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod refusal;
 mod rules;
 mod state;
 mod target;
+mod visitor_https;
 
 use std::{
     net::IpAddr,
@@ -314,15 +315,7 @@ impl Directory {
             above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
         };
         let host = hosts.iter().find(is_own).or(hosts.first());
-        let (public_scheme, public_port) = match (&config.https, host) {
-            (Some(https), Some(host))
-                if config.public_url.scheme.is_none()
-                    && https.certificates.is_for(&host.to_string()) =>
-            {
-                (Scheme::Https, (https.port != 443).then_some(https.port))
-            }
-            _ => config.public_url.resolve(self.public_port),
-        };
+        let (public_scheme, public_port) = config.url_of(host);
         let is_tls = tunnel.port.is_none() && public_scheme == Scheme::Https;
         let scheme = match definition.protocol {
             ProtocolType::Tcp => "tcp",

@@ -5,9 +5,9 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::SystemTime};
 use adit_ingress::{Http, ServedHosts};
 use adit_net::Stream;
 use adit_tls::{
-    Cause, Certificates, HostCertificate, Opening, Secured, SetupError, TlsError, VisitorTls,
+    Cause, Certificates, HostCertificate, Opening, Secured, SetupError, TimeLimit, TlsError,
+    VisitorTls,
 };
-use tokio::time::Instant;
 
 use crate::{
     configuration::InForce,
@@ -147,11 +147,11 @@ impl Https {
     /// `None` when the connection is over.
     async fn open(&self, stream: Stream) -> Result<Option<Opened>, TlsError> {
         let within = self.config.load().settings.timeouts.visitor_handshake;
-        let due = Instant::now() + within;
-        let (opening, stream) = self.tls.open(stream, due).await?;
+        let limit = TimeLimit::of(within);
+        let (opening, stream) = self.tls.open(stream, limit).await?;
         match opening {
             Opening::Tls(hello) => {
-                let secured = self.tls.accept(stream, &hello, due).await?;
+                let secured = self.tls.accept(stream, &hello, limit).await?;
                 let asked_for = hello.server_name().map(Into::into);
                 Ok(secured.map(|secured| Opened::Secured(secured, asked_for)))
             }

@@ -13,6 +13,7 @@ mod visitors;
 
 use std::{net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
 
+use adit_ingress::layers::HttpChallenges;
 use adit_tls::Certificates;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -58,6 +59,11 @@ impl Server {
     pub fn certificates(&self) -> Option<Certificates> {
         let https = self.inner.https.as_ref();
         https.map(|https| https.certificates().clone())
+    }
+
+    /// The challenges of certificate authorities that the port for HTTP answers, if there is a port for HTTPS.
+    pub fn http_challenges(&self) -> Option<HttpChallenges> {
+        self.inner.entries.challenges().cloned()
     }
 
     /// The upper bound of the time that [`Server::drain`] takes.

@@ -64,4 +64,4 @@ pub use roots::{Roots, RootsError};
 pub use server_tls::ServerTls;
 pub use setup::SetupError;
 pub use trust::{Trust, client_config};
-pub use visitor_tls::{Secured, VisitorTls};
+pub use visitor_tls::{Secured, TimeLimit, VisitorTls};

@@ -55,6 +55,28 @@ pub struct Secured {
     pub certificate: Arc<HostCertificate>,
 }
 
+/// The time of one handshake, from its first byte to its end.
+#[derive(Debug, Clone, Copy)]
+pub struct TimeLimit {
+    within: Duration,
+    due: Instant,
+}
+
+impl TimeLimit {
+    /// This long from now.
+    #[must_use]
+    pub fn of(within: Duration) -> Self {
+        Self {
+            within,
+            due: Instant::now() + within,
+        }
+    }
+
+    fn exceeded(self) -> TlsError {
+        TlsError::new(Peer::Visitor, Cause::TimedOut(self.within))
+    }
+}
+
 impl VisitorTls {
     /// Shows these certificates. The first steps of at most `at_once` handshakes run at a time: one for each thread.
     ///
@@ -85,7 +107,7 @@ impl VisitorTls {
         &self.certificates
     }
 
-    /// Waits for the first message of a visitor ([`Opening::read`]) until `due`. If it is invalid, the visitor receives an
+    /// Waits for the first message of a visitor ([`Opening::read`]). If it is invalid, the visitor receives an
     /// alert.
     ///
     /// # Errors
@@ -96,18 +118,17 @@ impl VisitorTls {
     pub async fn open(
         &self,
         mut stream: Stream,
-        due: Instant,
+        limit: TimeLimit,
     ) -> Result<(Opening, Stream), TlsError> {
-        let began = Instant::now();
-        match timeout_at(due, Opening::read(&mut stream)).await {
+        match timeout_at(limit.due, Opening::read(&mut stream)).await {
             Ok(Ok(opening)) => Ok((opening, stream)),
             Ok(Err(error)) => {
                 if let OpeningError::Invalid(invalid) = &error {
-                    reject(stream, &invalid.alert, due).await;
+                    reject(stream, &invalid.alert, limit.due).await;
                 }
                 Err(error.into_tls())
             }
-            Err(_) => Err(timed_out(due - began)),
+            Err(_) => Err(limit.exceeded()),
         }
     }
 
@@ -124,12 +145,14 @@ impl VisitorTls {
         &self,
         stream: Stream,
         hello: &ClientHello,
-        due: Instant,
+        limit: TimeLimit,
     ) -> Result<Option<Secured>, TlsError> {
         match self.certificates.choose(hello) {
             Choice::Certificate(certificate) => {
                 let identity = certificate.identity();
-                let stream = self.handshake(&self.config, identity, stream, due).await?;
+                let stream = self
+                    .handshake(&self.config, identity, stream, limit)
+                    .await?;
                 Ok(Some(Secured {
                     stream,
                     certificate,
@@ -137,14 +160,19 @@ impl VisitorTls {
             }
             Choice::Challenge(answer) => {
                 let stream = self
-                    .handshake(&self.challenge, &answer, stream, due)
+                    .handshake(&self.challenge, &answer, stream, limit)
                     .await?;
                 // The authority has seen the certificate, and closes the connection (RFC 8737, 3).
-                reject(stream, &[], due).await;
+                reject(stream, &[], limit.due).await;
                 Ok(None)
             }
             Choice::Nothing => {
-                reject(stream, &fatal(AlertDescription::UnrecognisedName), due).await;
+                reject(
+                    stream,
+                    &fatal(AlertDescription::UnrecognisedName),
+                    limit.due,
+                )
+                .await;
                 let name = hello.server_name().map(ToOwned::to_owned);
                 Err(TlsError::new(Peer::Visitor, Cause::NoCertificate(name)))
             }
@@ -156,7 +184,7 @@ impl VisitorTls {
         config: &ServerConfig,
         identity: &Identity,
         stream: Stream,
-        due: Instant,
+        limit: TimeLimit,
     ) -> Result<Stream, TlsError> {
         // The certificate is fixed here, so that the one that is shown is the one that was chosen. Tickets and sessions stay
         // shared.
@@ -165,9 +193,8 @@ impl VisitorTls {
         // The last segment of the server's first messages would otherwise wait for an acknowledgement. A connection on which
         // this fails has ended, which the handshake reports.
         let _ = stream.set_nodelay();
-        let began = Instant::now();
-        let within = due.saturating_duration_since(began);
-        let acceptor = TlsAcceptor::new(Arc::new(config), within, usize::MAX);
+        let left = limit.due.saturating_duration_since(Instant::now());
+        let acceptor = TlsAcceptor::new(Arc::new(config), left, usize::MAX);
         let mut accepting = pin!(acceptor.accept(stream));
         let first_step = async {
             // The semaphore is never closed.
@@ -176,17 +203,16 @@ impl VisitorTls {
             yield_now().await;
             polled
         };
-        let accepted = match timeout_at(due, first_step).await {
+        let accepted = match timeout_at(limit.due, first_step).await {
             Ok(Poll::Ready(accepted)) => accepted,
             Ok(Poll::Pending) => accepting.await,
-            Err(_) => Err(HandshakeError::TimedOut(within)),
+            Err(_) => return Err(limit.exceeded()),
         };
-        accepted.map_err(|error| TlsError::of_server(Peer::Visitor, error))
+        accepted.map_err(|error| match error {
+            HandshakeError::TimedOut(_) => limit.exceeded(),
+            error => TlsError::of_server(Peer::Visitor, error),
+        })
     }
-}
-
-fn timed_out(within: Duration) -> TlsError {
-    TlsError::new(Peer::Visitor, Cause::TimedOut(within))
 }
 
 /// The record of a fatal alert in clear text (RFC 8446, 5.1 and 6).

@@ -3,6 +3,7 @@
 mod certificates;
 mod floods;
 mod protocols;
+mod redirects;
 
 use std::{
     fs,
@@ -35,6 +36,11 @@ pub(crate) struct Ca {
 impl Ca {
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
+        // Another name than that of the certificates, which would look self-signed.
+        let name = rcgen::DnType::CommonName;
+        params
+            .distinguished_name
+            .push(name, "a certificate authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let issuer = CertifiedIssuer::self_signed(params, key).unwrap();
@@ -52,6 +58,10 @@ impl Ca {
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         replace(&self.path(file, "crt"), &certificate.pem());
         replace(&self.path(file, "key"), &key.serialize_pem());
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     pub(crate) fn path(&self, file: &str, kind: &str) -> PathBuf {

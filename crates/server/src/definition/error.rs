@@ -26,6 +26,8 @@ pub(crate) enum DefinitionError {
         .protocol.as_str()
     )]
     LayersOfPort { protocol: ProtocolType },
+    #[error("{} tunnels redirect nothing to HTTPS: that is for HTTP, gRPC and WebSocket", protocol.as_str())]
+    HttpsOfPort { protocol: ProtocolType },
     #[error("domain `{domain}`: {source}")]
     Domain {
         domain: String,

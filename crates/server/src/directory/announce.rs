@@ -187,6 +187,7 @@ impl Directory {
                 ));
             }
         }
+        let layers = self.layers(&definition)?;
         let mut displaced = self.check_hosts(state, &key, &definition, now)?;
         self.make_room(state, &key, &definition, &displaced)?;
         let port = match definition.transport() {
@@ -206,7 +207,8 @@ impl Directory {
         // The port is closed again, unless the tunnel takes it.
         state.changed_ports.extend(port);
         let claimant = owner.claimant.clone();
-        let tunnel = Arc::new(Tunnel::new(key.clone(), claimant, definition, port, now));
+        let tunnel = Tunnel::new(key.clone(), claimant, definition, layers, port, now);
+        let tunnel = Arc::new(tunnel);
         self.replace(state, &tunnel, &displaced, now)?;
         match &owner.link {
             Some(link) => self.index.lock().join(&tunnel, link, weight),

@@ -3,7 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use adit_net::Stream;
-use adit_tls::{Cause, Certificates, HostCertificate, Opening, Secured, TlsError, VisitorTls};
+use adit_tls::{
+    Cause, Certificates, HostCertificate, Opening, Secured, TimeLimit, TlsError, VisitorTls,
+};
 use rcgen::CertificateParams;
 use rustls::{
     ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion,
@@ -11,10 +13,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject},
     version::{TLS12, TLS13},
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::Instant,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::support::{Ca, WITHIN, in_memory};
@@ -56,12 +55,12 @@ fn server(certificates: &[Arc<HostCertificate>]) -> VisitorTls {
 
 /// Handshakes as the server does.
 async fn accept(tls: &VisitorTls, stream: Stream) -> Result<Option<Secured>, TlsError> {
-    let due = Instant::now() + WITHIN;
-    let (opening, stream) = tls.open(stream, due).await?;
+    let limit = TimeLimit::of(WITHIN);
+    let (opening, stream) = tls.open(stream, limit).await?;
     let Opening::Tls(hello) = opening else {
         panic!("{opening:?}")
     };
-    let mut secured = tls.accept(stream, &hello, due).await?;
+    let mut secured = tls.accept(stream, &hello, limit).await?;
     if let Some(secured) = &mut secured {
         secured.stream.write_all(b"hello").await.unwrap();
         secured.stream.flush().await.unwrap();
@@ -275,7 +274,7 @@ async fn a_silent_or_endless_visitor_is_closed() {
     let within = Duration::from_secs(10);
     let (mut near, far) = in_memory();
     near.write_all(b"\x16\x03\x01").await.unwrap();
-    let error = tls.open(far, Instant::now() + within).await.unwrap_err();
+    let error = tls.open(far, TimeLimit::of(within)).await.unwrap_err();
     assert!(
         matches!(error.cause(), Cause::TimedOut(time) if *time == within),
         "{error}"
@@ -290,7 +289,7 @@ async fn a_silent_or_endless_visitor_is_closed() {
             record.splice(5..9, [0; 4]);
         }
     });
-    let error = tls.open(far, Instant::now() + within).await.unwrap_err();
+    let error = tls.open(far, TimeLimit::of(within)).await.unwrap_err();
     assert!(
         error.to_string().contains("more than 16384 bytes"),
         "{error}"

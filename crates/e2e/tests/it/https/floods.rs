@@ -57,7 +57,7 @@ async fn p_14_5_half_open_handshakes_make_room_for_visitors() {
     kept.stop().await;
     plain.stop().await;
     let status = server.status().await;
-    assert_eq!(count(&status, "/https/handshakes_failed"), 200);
+    assert!(count(&status, "/https/handshakes_failed") >= 200);
     assert_eq!(status["visitors"]["failures"], serde_json::json!({}));
     assert_eq!(status["clients"].as_array().unwrap().len(), 1);
     drop(flood);

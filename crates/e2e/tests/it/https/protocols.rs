@@ -104,7 +104,7 @@ async fn curl_verifies_the_certificate_and_gets_the_page() {
             " %{http_version}",
             &url,
         ];
-        let run = run_program(Path::new("curl"), &args, &[], Path::new("."), SOON).await;
+        let run = run_program(Path::new("curl"), &args, &[], ca.dir(), SOON).await;
         let expected = if version == "--http2" {
             "site 2"
         } else {
