@@ -41,7 +41,7 @@ const FITS: &[(&str, &[TunnelKind])] = &[
     ("host_rewrite", &[Http, Grpc, WebSocket]),
     ("layers", &[Http, Grpc, WebSocket]),
     ("local_protocol", &[Http]),
-    ("local_tls", &[Http, Grpc]),
+    ("local_tls", &[Http, Grpc, WebSocket]),
     ("locations", &[Http, Grpc, WebSocket]),
     ("proxy_protocol", &[Tcp]),
     ("redirect_https", &[Http, Grpc, WebSocket]),
@@ -195,8 +195,6 @@ fn check_keys(section: &Section<'_>, kind: TunnelKind) -> Result<(), ConfigError
                 ("local_protocol", WebSocket) => {
                     error.with_help("a WebSocket service uses HTTP/1.1")
                 }
-                ("local_tls", WebSocket) => error
-                    .with_help("services of WebSocket over TLS are not supported by this version"),
                 ("local_tls", Tcp) => error.with_help(
                     "bytes are forwarded unchanged, including TLS between visitor and service",
                 ),
@@ -265,47 +263,50 @@ fn read_keys(
     Ok(tunnel)
 }
 
+/// Reads the protocol of an HTTP service. Returns also whether it is HTTP/2 over TLS.
+fn local_protocol(item: &Item<'_>) -> Result<(ServiceProtocol, bool), ConfigError> {
+    match item.text("`http1`, `h2c` or `h2`")? {
+        "http1" => Ok((ServiceProtocol::Http1, false)),
+        "h2c" => Ok((ServiceProtocol::Http2, false)),
+        "h2" => Ok((ServiceProtocol::Http2, true)),
+        other => Err(item.error(format!(
+            "unknown protocol {other:?}, expected `http1`, `h2c` or `h2`"
+        ))),
+    }
+}
+
 /// Reads the keys that route requests or change them.
 fn read_http(
     section: &mut Section<'_>,
     tunnel: &mut TunnelSettings,
     file: Option<&Path>,
 ) -> Result<(), ConfigError> {
-    let mut is_h2 = false;
-    if tunnel.kind == Http
-        && let Some(item) = section.item("local_protocol")
-    {
-        tunnel.service.protocol = match item.text("`http1`, `h2c` or `h2`")? {
-            "http1" => ServiceProtocol::Http1,
-            "h2c" => ServiceProtocol::Http2,
-            "h2" => {
-                is_h2 = true;
-                ServiceProtocol::Http2
-            }
-            other => {
-                return Err(item.error(format!(
-                    "unknown protocol {other:?}, expected `http1`, `h2c` or `h2`"
-                )));
-            }
-        };
-    }
-    let written = section.item("local_tls");
-    let tls = match &written {
-        Some(item) => tls::read(item, file)?,
+    let written = match section.item("local_protocol") {
+        Some(item) if tunnel.kind == Http => Some(local_protocol(&item)?),
+        _ => None,
+    };
+    let is_h2 = matches!(written, Some((_, true)));
+    let tls = match section.item("local_tls") {
+        Some(item) => tls::read(&item, file)?,
         None => is_h2.then(Tls::default),
     };
-    if tunnel.kind == Http && tls.is_some() != is_h2 {
-        let message = if is_h2 {
-            "`local_protocol: h2` is HTTP/2 over TLS"
-        } else {
-            "`local_tls` needs `local_protocol: h2`"
-        };
-        let error = section.conflict(&["local_tls"], message);
-        return Err(match tunnel.service.protocol {
-            _ if is_h2 => error.with_help("HTTP/2 in clear text is `h2c`"),
-            ServiceProtocol::Http2 => error.with_help("`h2c` is HTTP/2 in clear text"),
-            _ => error.with_help("HTTP/1.1 over TLS is not supported by this version"),
-        });
+    match (written, &tls) {
+        (Some((_, true)), None) => {
+            return Err(section
+                .conflict(&["local_tls"], "`local_protocol: h2` is HTTP/2 over TLS")
+                .with_help("HTTP/2 in clear text is `h2c`"));
+        }
+        (Some((ServiceProtocol::Http2, false)), Some(_)) => {
+            return Err(section
+                .conflict(
+                    &["local_tls"],
+                    "`local_protocol: h2c` is HTTP/2 in clear text",
+                )
+                .with_help("HTTP/2 over TLS is `h2`"));
+        }
+        (Some((protocol, _)), _) => tunnel.service.protocol = protocol,
+        (None, Some(_)) if tunnel.kind == Http => tunnel.service.protocol = ServiceProtocol::Either,
+        (None, _) => {}
     }
     tunnel.service.tls = tls;
     tunnel.service.host_rewrite = host_rewrite(section)?;

@@ -36,6 +36,8 @@ pub enum Cause {
     Version(RustlsError),
     /// The peer supports no HTTP/2 over TLS.
     NoHttp2,
+    /// The peer supports no HTTP/1.1 over TLS.
+    NoHttp1,
     /// The peer's certificate has expired.
     Expired(RustlsError),
     /// The peer's certificate is not valid yet.
@@ -232,6 +234,10 @@ impl fmt::Display for TlsError {
                     f.write_str("the visitor offers neither HTTP/2 nor HTTP/1.1 over TLS (ALPN)")
                 }
             },
+            Cause::NoHttp1 => write!(
+                f,
+                "the {peer} does not offer HTTP/1.1 over TLS (ALPN `http/1.1`); enable it there"
+            ),
             Cause::Expired(_) => write!(f, "the {peer}'s certificate has expired; renew it"),
             Cause::NotValidYet(_) => write!(
                 f,
@@ -349,6 +355,7 @@ impl Error for TlsError {
             | Cause::Other(error) => Some(error),
             Cause::TimedOut(_)
             | Cause::NoHttp2
+            | Cause::NoHttp1
             | Cause::UnknownName(_)
             | Cause::NoCertificate(_) => None,
         }

@@ -245,7 +245,7 @@ pub(super) const CLIENT: &[Description] = &[
     valued("client.tunnels[].hsts", "`true`, `false`, or a section", "`false`", "Whether responses over HTTPS have `Strict-Transport-Security`, so that browsers use HTTPS only."),
     valued("client.tunnels[].hsts.max_age", "`0s` to `36500d`", "`365d`", "How long browsers use HTTPS only. `0s` ends it."),
     valued("client.tunnels[].hsts.include_subdomains", "`true`, `false`", "`false`", "Whether they do for the hosts below as well."),
-    valued("client.tunnels[].local_protocol", "`http1`, `h2c`, `h2`", "`http1`; of gRPC `h2c`", "Protocol of the service."),
+    valued("client.tunnels[].local_protocol", "`http1`, `h2c`, `h2`", "`http1`, of gRPC `h2c`; with `local_tls`: HTTP/2 or HTTP/1.1, as the service chooses", "Protocol of the service."),
     valued("client.tunnels[].local_tls", "`true`, `false`, or a section", "`false`", "Whether the service is reached over TLS."),
     valued("client.tunnels[].local_tls.ca_file", "path of a PEM file", "the platform's roots", "CA of the service's certificate."),
     valued("client.tunnels[].local_tls.server_name", "name", "`local_addr`", "Name in the service's certificate."),

@@ -4,6 +4,7 @@ mod certificates;
 mod floods;
 mod protocols;
 mod redirects;
+mod services;
 
 use std::{
     fs,
