@@ -114,6 +114,8 @@ pub struct TunnelSettings {
     pub redirect_https: bool,
     /// `Strict-Transport-Security` in responses over HTTPS (P-14.7).
     pub hsts: Option<Hsts>,
+    /// The TLS of visitors ends at the public port of a TCP tunnel (P-14.9).
+    pub terminates_tls: bool,
 }
 
 /// How long browsers use HTTPS only.
@@ -165,6 +167,7 @@ impl TunnelSettings {
             layers: Vec::new(),
             redirect_https: false,
             hsts: None,
+            terminates_tls: false,
         }
     }
 }
@@ -183,16 +186,19 @@ pub enum TunnelKind {
     Tcp,
     /// UDP datagrams, on a public port.
     Udp,
+    /// TLS that is passed through to the service: routed by the host that the visitor asks for.
+    Tls,
 }
 
 impl TunnelKind {
     /// All kinds.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Http,
         Self::Grpc,
         Self::WebSocket,
         Self::Tcp,
         Self::Udp,
+        Self::Tls,
     ];
 
     /// The name of the protocol in settings, which is also that of the capability that the server requires (P-1.2).
@@ -203,6 +209,7 @@ impl TunnelKind {
             Self::WebSocket => "websocket",
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Tls => "tls",
         }
     }
 
@@ -216,7 +223,7 @@ impl TunnelKind {
         match self {
             Self::Http | Self::WebSocket => ServiceProtocol::Http1,
             Self::Grpc => ServiceProtocol::Http2,
-            Self::Tcp => ServiceProtocol::Tcp,
+            Self::Tcp | Self::Tls => ServiceProtocol::Tcp,
             Self::Udp => ServiceProtocol::Udp,
         }
     }

@@ -27,14 +27,14 @@ use crate::{
 /// The shortest session timeout: a shorter one would end a flow between a request and its response.
 const SHORTEST_SESSION: Duration = Duration::from_millis(100);
 
-use TunnelKind::{Grpc, Http, Tcp, Udp, WebSocket};
+use TunnelKind::{Grpc, Http, Tcp, Tls as PassThrough, Udp, WebSocket};
 
 /// Keys that are valid only for some types.
 const FITS: &[(&str, &[TunnelKind])] = &[
-    ("custom_domains", &[Http, Grpc, WebSocket]),
+    ("custom_domains", &[Http, Grpc, WebSocket, Tcp, PassThrough]),
     ("custom_headers", &[Http, Grpc, WebSocket]),
-    ("domain", &[Http, Grpc, WebSocket]),
-    ("domains", &[Http, Grpc, WebSocket]),
+    ("domain", &[Http, Grpc, WebSocket, Tcp, PassThrough]),
+    ("domains", &[Http, Grpc, WebSocket, Tcp, PassThrough]),
     ("hash_on", &[Http, Grpc, WebSocket]),
     ("hsts", &[Http, Grpc, WebSocket]),
     ("host_header_rewrite", &[Http, Grpc, WebSocket]),
@@ -43,9 +43,11 @@ const FITS: &[(&str, &[TunnelKind])] = &[
     ("local_protocol", &[Http]),
     ("local_tls", &[Http, Grpc, WebSocket]),
     ("locations", &[Http, Grpc, WebSocket]),
-    ("proxy_protocol", &[Tcp]),
+    ("proxy_protocol", &[Tcp, PassThrough]),
     ("redirect_https", &[Http, Grpc, WebSocket]),
+    ("remote_port", &[Http, Grpc, WebSocket, Tcp, Udp]),
     ("session_timeout", &[Udp]),
+    ("tls", &[Tcp]),
 ];
 
 /// The bound of the layers of all tunnels: one message announces them, and has no more room (P-2.1).
@@ -105,7 +107,16 @@ pub(crate) fn read_all(
 }
 
 fn places_of(tunnel: &TunnelSettings) -> HashSet<(String, String)> {
-    let everywhere = [String::from("/")];
+    // A host may have a tunnel for requests and another one for TLS that is passed through. The domain of a TCP tunnel is for
+    // its certificate.
+    if tunnel.kind == Tcp {
+        return HashSet::new();
+    }
+    let everywhere = [String::from(if tunnel.kind == PassThrough {
+        " over TLS"
+    } else {
+        "/"
+    })];
     let locations = if tunnel.locations.is_empty() {
         everywhere.as_slice()
     } else {
@@ -160,7 +171,9 @@ fn read_kind(item: &Item<'_>) -> Result<TunnelKind, ConfigError> {
             list(&TunnelKind::ALL)
         ));
         match text {
-            "https" => error.with_help("visitors over TLS are not supported by this version"),
+            "https" => error.with_help(
+                "visitors over TLS reach `type: http` as well, with `server.https`; TLS that is passed through is `tls`",
+            ),
             "h2c" | "h2" => {
                 error.with_help(format!("use `type: http` with `local_protocol: {text}`"))
             }
@@ -204,6 +217,9 @@ fn check_keys(section: &Section<'_>, kind: TunnelKind) -> Result<(), ConfigError
                 ("layers", _) => {
                     error.with_help("layers are for requests of HTTP, gRPC and WebSocket")
                 }
+                ("remote_port", _) => {
+                    error.with_help("its visitors use the server's port for HTTPS")
+                }
                 ("domain" | "domains" | "custom_domains", _) => {
                     error.with_help("it is reached by a port: `remote_port`")
                 }
@@ -245,9 +261,21 @@ fn read_keys(
     }
     match kind {
         Http | Grpc | WebSocket => read_http(section, &mut tunnel, file)?,
-        Tcp => {
+        Tcp | PassThrough => {
             if let Some(item) = section.item("proxy_protocol") {
                 tunnel.service.proxy_protocol = Some(proxy_protocol(&item)?);
+            }
+            tunnel.domains = domains(section)?;
+            if let Some(item) = section.item("tls") {
+                tunnel.terminates_tls = terminates(&item)?;
+            }
+            if kind == Tcp && !tunnel.terminates_tls && !tunnel.domains.is_empty() {
+                return Err(section
+                    .conflict(
+                        &["domain", "domains", "custom_domains"],
+                        "a tunnel of `type: tcp` has a domain for its certificate only, with `tls: terminate`",
+                    )
+                    .with_help("it is reached by a port: `remote_port`"));
             }
         }
         Udp => {
@@ -331,6 +359,19 @@ fn read_http(
         tunnel.hash_on = hash_on(&item)?;
     }
     Ok(())
+}
+
+/// Reads whether TLS ends at the server: `terminate`, or `off`.
+fn terminates(item: &Item<'_>) -> Result<bool, ConfigError> {
+    if item.is_off() {
+        return Ok(false);
+    }
+    match item.text("`terminate` or `off`")? {
+        "terminate" => Ok(true),
+        other => Err(item
+            .error(format!("unknown value {other:?}, expected `terminate` or `off`"))
+            .with_help("TLS that is passed through is `type: tls`; TLS towards the service is `local_tls`, of HTTP")),
+    }
 }
 
 /// Reads `true`, `false`, or a section.

@@ -151,8 +151,9 @@ impl Director for ServerDirector {
     fn direct_session(&self, session: &Session, avoid: &[u64]) -> Direction {
         let input = RouteInput {
             protocol: session.protocol,
-            port: Some(session.local.port()),
-            authority: "",
+            // The host of TLS that is passed through selects the tunnel, on a port that tunnels share.
+            port: session.host.is_none().then(|| session.local.port()),
+            authority: session.host.as_deref().unwrap_or_default(),
             path: "",
             headers: &http::HeaderMap::new(),
             visitor: session.visitor.addr().ip(),
@@ -259,6 +260,16 @@ impl Routing {
             };
             let selected = || Selected::Tunnel(tunnel.clone(), tunnel.layers.clone());
             return fits.then(|| (selected(), snapshot.revision));
+        }
+        if input.is_session() {
+            let query = Query::new(Some(input.authority), "/");
+            return match snapshot.tls_routes.route(&query)?.target() {
+                Target::Tunnel(tunnel, layers) => {
+                    let selected = Selected::Tunnel(tunnel.clone(), layers.clone());
+                    Some((selected, snapshot.revision))
+                }
+                Target::Upstream(_) | Target::Unannounced(_) => None,
+            };
         }
         let header = |name: &str| {
             let value = input.headers.get(name)?.as_bytes();
@@ -471,6 +482,7 @@ fn no_tunnel(input: RouteInput<'_>) -> Failure {
     let text = match input.port() {
         Some(port) if input.is_session() => format!("no tunnel holds {port}"),
         Some(port) => format!("no tunnel serves this path on {port}"),
+        None if input.is_session() => format!("no tunnel holds the TLS of `{}`", input.authority),
         None => format!("no tunnel serves this path of `{}`", input.authority),
     };
     Failure::new(Reason::NoTunnel, text)

@@ -28,7 +28,7 @@ use std::{
 use adit_auth::Grant;
 use adit_codec::ProtocolType;
 use adit_registry::{Link, MembershipObserver};
-use adit_router::{HostPattern, ShardedMap, Table};
+use adit_router::{HostPattern, Match, Query, ShardedMap, Table};
 use adit_tls::Certificates;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -53,6 +53,8 @@ use crate::{
 pub(crate) struct Snapshot {
     pub(crate) revision: u64,
     pub(crate) routes: Table<Target>,
+    /// By the hosts of TLS that is passed through.
+    pub(crate) tls_routes: Table<Target>,
     /// The tunnel that holds each public port.
     pub(crate) ports: ShardedMap<PortKey, Arc<Tunnel>>,
 }
@@ -73,7 +75,7 @@ pub(crate) struct DirectoryConfig {
     /// Port of HTTP visitors, such as 7080.
     pub(crate) public_port: u16,
     pub(crate) public_url: PublicUrl,
-    /// The port for HTTPS visitors; `None` if there is none.
+    /// The port for HTTPS visitors, if the server has one.
     pub(crate) https: Option<HttpsUrls>,
     /// The port of the clients. A tunnel can hold neither this port nor the one above.
     pub(crate) clients_port: u16,
@@ -133,6 +135,7 @@ impl Directory {
             current: ArcSwap::from_pointee(Snapshot {
                 revision: 0,
                 routes: Table::default(),
+                tls_routes: Table::default(),
                 ports: ShardedMap::default(),
             }),
             changed: Notify::new(),
@@ -189,6 +192,42 @@ impl Directory {
         let snapshot = self.current.load();
         let tunnel = snapshot.ports.get(&port);
         tunnel.is_some_and(|tunnel| tunnel.definition.is_http())
+    }
+
+    /// The tunnel whose TLS ends at this TCP port.
+    pub(crate) fn terminating(&self, number: u16) -> Option<Arc<Tunnel>> {
+        let port = PortKey {
+            transport: Transport::Tcp,
+            number,
+        };
+        let snapshot = self.current.load();
+        let tunnel = snapshot.ports.get(&port)?;
+        tunnel.definition.terminates().then(|| tunnel.clone())
+    }
+
+    /// Whether the TLS of visitors that ask for this host is passed through. An exact host of a tunnel of HTTP precedes a
+    /// wildcard.
+    pub(crate) fn passes_through(&self, host: &str) -> bool {
+        let snapshot = self.current.load();
+        if snapshot.tls_routes.is_empty() {
+            return false;
+        }
+        let query = Query::new(Some(host), "/");
+        let Some(found) = snapshot.tls_routes.route(&query) else {
+            return false;
+        };
+        let is_exact = |found: &Match<'_, Target>| {
+            found
+                .rule
+                .host
+                .as_ref()
+                .is_some_and(|host| !host.is_wildcard())
+        };
+        is_exact(&found)
+            || !snapshot
+                .routes
+                .route(&query)
+                .is_some_and(|other| is_exact(&other))
     }
 
     /// Whether tunnels share a TCP port of the server, so that the host selects the tunnel.
@@ -292,6 +331,7 @@ impl Directory {
             self.current.store(Arc::new(Snapshot {
                 revision: state.revision,
                 routes: state.routes.clone(),
+                tls_routes: state.tls_routes.clone(),
                 ports: state.ports.clone(),
             }));
             self.changed.notify_waiters();
@@ -318,6 +358,10 @@ impl Directory {
         let (public_scheme, public_port) = config.url_of(host);
         let is_tls = tunnel.port.is_none() && public_scheme == Scheme::Https;
         let scheme = match definition.protocol {
+            ProtocolType::Tcp if definition.passes_through() => {
+                return config.tls_url(host);
+            }
+            ProtocolType::Tcp if definition.terminates() => "tls",
             ProtocolType::Tcp => "tcp",
             ProtocolType::Udp => "udp",
             ProtocolType::WebSocket if is_tls => "wss",
@@ -326,6 +370,9 @@ impl Directory {
             _ => "http",
         };
         match (host, tunnel.port) {
+            (Some(host), Some(port)) if definition.terminates() => {
+                format!("{scheme}://{host}:{}", port.number)
+            }
             (Some(host), _) => match public_port {
                 None => format!("{scheme}://{host}{path}"),
                 Some(port) => format!("{scheme}://{host}:{port}{path}"),

@@ -17,7 +17,6 @@ mod director;
 mod directory;
 mod entries;
 mod floods;
-mod https;
 mod lane_config;
 mod lanes;
 pub mod metrics;

@@ -4,6 +4,7 @@ mod accept;
 mod drain;
 mod error;
 mod handle;
+mod https;
 mod inner;
 mod part_configs;
 mod reconfigure;

@@ -47,7 +47,7 @@ pub(crate) enum Choice {
     Certificate(Arc<HostCertificate>),
     /// The answer to a challenge: the connection carries nothing else.
     Challenge(Identity),
-    /// Nothing: there is no certificate for the name.
+    /// Nothing: no certificate is for the name.
     Nothing,
 }
 
@@ -120,15 +120,18 @@ impl Certificates {
     /// Whether there is a certificate for every host that the pattern matches: a host, or `*.` and a host.
     #[must_use]
     pub fn is_for(&self, pattern: &str) -> bool {
-        match HostName::parse(pattern) {
-            Some(HostName::Exact(host)) => self.of_host(&host).is_some(),
-            Some(HostName::Wildcard(above)) => {
+        self.of_pattern(pattern).is_some()
+    }
+
+    /// A certificate for every host that the pattern matches.
+    pub(crate) fn of_pattern(&self, pattern: &str) -> Option<Arc<HostCertificate>> {
+        match HostName::parse(pattern)? {
+            HostName::Exact(host) => self.of_host(&host),
+            HostName::Wildcard(above) => {
                 let state = self.0.read();
-                [&state.given, &state.issued]
-                    .iter()
-                    .any(|table| table.wildcard.contains_key(&above))
+                let mut tables = [&state.given, &state.issued].into_iter();
+                tables.find_map(|table| table.wildcard.get(&above)?.first().cloned())
             }
-            None => false,
         }
     }
 

@@ -32,6 +32,8 @@ pub enum Cause {
     Io(io::Error),
     /// The peer does not speak TLS: its first bytes are those of another protocol.
     NotTls(RustlsError),
+    /// The peer's first byte is not one of TLS.
+    ClearText,
     /// The peer supports none of the versions of TLS that this end does.
     Version(RustlsError),
     /// The peer supports no HTTP/2 over TLS.
@@ -207,6 +209,7 @@ impl fmt::Display for TlsError {
                     Peer::Visitor => "is its URL `https://`?",
                 })
             }
+            Cause::ClearText => write!(f, "the {peer} does not speak TLS; the port is for TLS only"),
             Cause::Version(_) => match peer {
                 Peer::Service | Peer::Visitor => {
                     write!(f, "the {peer} supports neither TLS 1.3 nor TLS 1.2")
@@ -320,7 +323,7 @@ impl fmt::Display for TlsError {
             ),
             Cause::NoCertificate(Some(name)) => write!(
                 f,
-                "there is no certificate for {name}; add one to `server.https.certificates`"
+                "no certificate is for {name}; add one to `server.https.certificates`"
             ),
             Cause::NoCertificate(None) => f.write_str(
                 "the visitor names no host, and no certificate of `server.https.certificates` is the default",
@@ -354,6 +357,7 @@ impl Error for TlsError {
             | Cause::Rejected(error)
             | Cause::Other(error) => Some(error),
             Cause::TimedOut(_)
+            | Cause::ClearText
             | Cause::NoHttp2
             | Cause::NoHttp1
             | Cause::UnknownName(_)

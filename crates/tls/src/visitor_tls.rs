@@ -43,6 +43,8 @@ pub struct VisitorTls {
     certificates: Certificates,
     config: Arc<ServerConfig>,
     challenge: Arc<ServerConfig>,
+    /// For bytes of any protocol.
+    bytes: Arc<ServerConfig>,
     turns: Arc<Semaphore>,
 }
 
@@ -93,10 +95,13 @@ impl VisitorTls {
         challenge.send_tls13_tickets = 0;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.ticketer = Ticketer::new()?;
+        let mut bytes = config.clone();
+        bytes.alpn_protocols = Vec::new();
         Ok(Self {
             certificates,
             config: config.into(),
             challenge: challenge.into(),
+            bytes: bytes.into(),
             turns: Arc::new(Semaphore::new(at_once.clamp(1, Semaphore::MAX_PERMITS))),
         })
     }
@@ -166,17 +171,52 @@ impl VisitorTls {
                 reject(stream, &[], limit.due).await;
                 Ok(None)
             }
-            Choice::Nothing => {
-                reject(
-                    stream,
-                    &fatal(AlertDescription::UnrecognisedName),
-                    limit.due,
-                )
-                .await;
-                let name = hello.server_name().map(ToOwned::to_owned);
-                Err(TlsError::new(Peer::Visitor, Cause::NoCertificate(name)))
-            }
+            Choice::Nothing => Err(self.refuse(stream, hello, limit).await),
         }
+    }
+
+    /// Handshakes with a visitor of a port that belongs to these hosts, whatever host it asks for: with the certificate of the
+    /// first one that has any, or else the one that the visitor's host selects. The protocol of the bytes is left to the
+    /// visitor.
+    ///
+    /// # Errors
+    /// As [`VisitorTls::accept`].
+    ///
+    /// # Cancel safety
+    /// Dropping it closes the connection.
+    pub async fn accept_for(
+        &self,
+        hosts: impl Iterator<Item = String>,
+        stream: Stream,
+        hello: &ClientHello,
+        limit: TimeLimit,
+    ) -> Result<Stream, TlsError> {
+        let certificates = &self.certificates;
+        let of_port = { hosts }.find_map(|host| certificates.of_pattern(&host));
+        let choice = match of_port {
+            Some(certificate) => Choice::Certificate(certificate),
+            None => certificates.choose(hello),
+        };
+        match choice {
+            Choice::Certificate(certificate) => {
+                let identity = certificate.identity();
+                self.handshake(&self.bytes, identity, stream, limit).await
+            }
+            // The authority asks on the port for HTTPS.
+            Choice::Challenge(_) | Choice::Nothing => Err(self.refuse(stream, hello, limit).await),
+        }
+    }
+
+    /// Refuses a visitor for whose host no certificate was found.
+    async fn refuse(&self, stream: Stream, hello: &ClientHello, limit: TimeLimit) -> TlsError {
+        reject(
+            stream,
+            &fatal(AlertDescription::UnrecognisedName),
+            limit.due,
+        )
+        .await;
+        let name = hello.server_name().map(ToOwned::to_owned);
+        TlsError::new(Peer::Visitor, Cause::NoCertificate(name))
     }
 
     async fn handshake(

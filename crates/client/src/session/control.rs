@@ -226,7 +226,7 @@ fn announcement(tunnel: &TunnelSettings) -> Tunnel {
             TunnelKind::Http => ProtocolType::Http,
             TunnelKind::Grpc => ProtocolType::Grpc,
             TunnelKind::WebSocket => ProtocolType::Websocket,
-            TunnelKind::Tcp => ProtocolType::Tcp,
+            TunnelKind::Tcp | TunnelKind::Tls => ProtocolType::Tcp,
             TunnelKind::Udp => ProtocolType::Udp,
         }
         .into(),
@@ -254,6 +254,11 @@ fn announcement(tunnel: &TunnelSettings) -> Tunnel {
                 include_subdomains: hsts.include_subdomains,
             }),
         }),
-        visitor_tls: VisitorTls::Unspecified.into(),
+        visitor_tls: match tunnel.kind {
+            TunnelKind::Tls => VisitorTls::PassThrough,
+            _ if tunnel.terminates_tls => VisitorTls::Terminate,
+            _ => VisitorTls::Unspecified,
+        }
+        .into(),
     }
 }

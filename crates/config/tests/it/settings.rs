@@ -757,6 +757,7 @@ fn every_type_of_tunnel_is_read() {
             ServiceProtocol::Http1,
             ServiceProtocol::Tcp,
             ServiceProtocol::Udp,
+            ServiceProtocol::Tcp,
         ]
     );
 }

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod floods;
+mod passage;
 mod protocols;
 mod redirects;
 mod services;

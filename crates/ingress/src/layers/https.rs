@@ -36,7 +36,7 @@ impl RedirectToHttps {
         Self { port }
     }
 
-    /// Where a request is redirected to; `None` if it stays: `OPTIONS *` has no location, and without a host there is none.
+    /// Where a request is redirected to; `None` if it stays: `OPTIONS *` has no location, nor has a request without a host.
     fn location(self, request: &RequestMeta) -> Option<Vec<u8>> {
         let path = request.path.as_bytes();
         let stays =

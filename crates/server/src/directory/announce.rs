@@ -268,7 +268,7 @@ impl Directory {
             .filter_map(|key| state.get(key))
             .map(|tunnel| tunnel.definition.routes())
             .sum();
-        while (state.routes.len() + definition.routes()).saturating_sub(leaving) > limit {
+        while (state.routes() + definition.routes()).saturating_sub(leaving) > limit {
             let Some((since, oldest, _)) = self.oldest_orphan() else {
                 return Err(refusal(
                     "limit",

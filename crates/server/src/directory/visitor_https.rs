@@ -29,6 +29,14 @@ impl DirectoryConfig {
         }
     }
 
+    /// The public URL of a host whose TLS is passed through.
+    pub(super) fn tls_url(&self, host: Option<&HostPattern>) -> String {
+        match (host, self.https_port()) {
+            (Some(host), Some(port)) => format!("tls://{host}:{port}"),
+            _ => String::new(),
+        }
+    }
+
     /// The port on which visitors find HTTPS: that of a proxy in front of the server, or the server's own.
     fn https_port(&self) -> Option<u16> {
         match self.public_url.scheme {
@@ -41,6 +49,13 @@ impl DirectoryConfig {
 impl Directory {
     /// The layers that the requests of a tunnel pass after routing.
     pub(super) fn layers(&self, definition: &Definition) -> Result<Layers, Refusal> {
+        if definition.visitor_tls.is_some() && self.config.load().https.is_none() {
+            return Err(refusal(
+                "bad_request",
+                "the server has no HTTPS (`server.https`): it neither passes through nor terminates the TLS of visitors"
+                    .to_owned(),
+            ));
+        }
         let https = definition.https;
         let mut layers: Vec<Box<dyn Layer>> = Vec::new();
         // It is first, so that the responses of the layers behind it have it as well.

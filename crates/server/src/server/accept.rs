@@ -7,11 +7,10 @@ use adit_net::{Listener, Stream};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use super::visitors::Visitors;
+use super::{https::Https, visitors::Visitors};
 use crate::{
     client_port::ClientPort,
     directory::Directory,
-    https::Https,
     port::Port,
     threads::{Acceptor, Serve},
 };
@@ -44,6 +43,13 @@ impl Serving {
         Arc::new(move |stream: Stream, peer, port| match port {
             Port::Tunnel(number) if !directory.is_http_port(number) => {
                 let tcp = entries.tcp();
+                if let (Some(tunnel), Some(https)) = (directory.terminating(number), &https) {
+                    let (https, drained) = (https.clone(), signalled(drain.clone()));
+                    let served = async move {
+                        https.serve_tunnel(stream, peer, tunnel, tcp, drained).await;
+                    };
+                    return Box::pin(visitors.track_future(served)) as _;
+                }
                 let served = async move {
                     match stream.local_addr() {
                         Ok(local) => tcp.serve(stream, peer, local).await,
@@ -59,11 +65,14 @@ impl Serving {
                 Box::pin(visitors.track_future(served)) as _
             }
             Port::Https => {
-                let (https, http) = (https.clone(), entries.http());
+                let (https, entries) = (https.clone(), entries.clone());
+                let directory = directory.clone();
                 let drained = signalled(drain.clone());
                 let served = async move {
                     if let Some(https) = https {
-                        https.serve(stream, peer, http, drained).await;
+                        https
+                            .serve(stream, peer, &entries, directory, drained)
+                            .await;
                     }
                 };
                 Box::pin(visitors.track_future(served)) as _

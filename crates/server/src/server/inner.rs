@@ -6,11 +6,10 @@ use adit_flow::Gate;
 use adit_registry::Registry;
 use tokio::{runtime::Handle, sync::watch};
 
-use super::visitors::Visitors;
+use super::{https::Https, visitors::Visitors};
 use crate::{
     clients_tls::ClientsTls, configuration::InForce, directory::Directory, floods::Floods,
-    https::Https, lanes::Lanes, newcomers::Newcomers, ports::Ports, upstreams::Upstreams,
-    worker::Announcer,
+    lanes::Lanes, newcomers::Newcomers, ports::Ports, upstreams::Upstreams, worker::Announcer,
 };
 
 pub(super) struct Inner {

@@ -15,6 +15,7 @@ use adit_registry::Registry;
 
 use super::{
     error::StartError,
+    https::Https,
     part_configs::{directory_limits, registry_config, shares, upstream_limits},
     visitors::Visitors,
 };
@@ -22,7 +23,6 @@ use crate::{
     clients_tls::ClientsTls,
     configuration::{Configuration, InForce},
     directory::Directory,
-    https::Https,
     newcomers::Newcomers,
     ports::Ports,
     service::revoked,
