@@ -139,6 +139,7 @@ impl Running {
             pid: std::process::id(),
             tunnel_addr: server.tunnel_addr(),
             http_addr: server.http_addr(),
+            https_addr: server.https_addr(),
             admin_addr: admin.as_ref().map(Admin::addr),
             own_ca: server.own_ca().is_some(),
         };
@@ -197,6 +198,9 @@ impl Running {
 
     fn print_addresses(&self) {
         outln!("visitors  http://{}", self.addresses.http_addr);
+        if let Some(https) = self.addresses.https_addr {
+            outln!("visitors  https://{https}");
+        }
         outln!("clients   {}", self.addresses.tunnel_addr);
         if let Some(own_ca) = self.server.own_ca() {
             outln!("tls       CA fingerprint {}", own_ca.fingerprint);

@@ -281,6 +281,7 @@ mod tests {
             pid,
             tunnel_addr: addr,
             http_addr: addr,
+            https_addr: None,
             admin_addr: None,
             own_ca: false,
         }

@@ -28,14 +28,41 @@ pub(crate) struct Announcements {
     /// Tunnels that were removed from the settings; the server has not confirmed their end.
     leaving: Vec<Leaving>,
     server_host: String,
-    /// Whether the server knows layers: a server that does not would leave them out.
-    supports_layers: bool,
+    supported: Supported,
     sequence: u64,
     /// The last announcement, while its results are outstanding.
     outstanding: Option<Sent>,
     /// When the next announcement is due.
     due: Option<Instant>,
     pause: Duration,
+}
+
+/// The fields of an announcement that the server knows: it would leave out others.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Supported {
+    layers: bool,
+    https: bool,
+}
+
+impl Supported {
+    /// What the server's capabilities include (P-1.2).
+    pub(crate) fn of(capabilities: &[String]) -> Self {
+        let has = |wanted: &str| capabilities.iter().any(|name| name == wanted);
+        Self {
+            layers: has("layers"),
+            https: has("https"),
+        }
+    }
+
+    /// What the tunnel needs and the server does not know.
+    fn missing(self, tunnel: &Tunnel) -> Option<&'static str> {
+        let needs_https = tunnel.https.is_some() || tunnel.visitor_tls != 0;
+        match () {
+            () if !self.layers && !tunnel.layers.is_empty() => Some("layers"),
+            () if !self.https && needs_https => Some("HTTPS for visitors"),
+            () => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,14 +101,14 @@ impl Announcements {
     pub(crate) fn new(
         tunnels: Vec<Tunnel>,
         server_host: &str,
-        supports_layers: bool,
+        supported: Supported,
         now: Instant,
     ) -> Self {
         let mut announcements = Self {
             tunnels: Vec::new(),
             leaving: Vec::new(),
             server_host: server_host.to_owned(),
-            supports_layers,
+            supported,
             sequence: 0,
             outstanding: None,
             due: None,
@@ -101,15 +128,16 @@ impl Announcements {
         for tunnel in tunnels {
             // The server handles control messages in order: a tunnel that is announced again outlives its destruction.
             self.leaving.retain(|leaving| leaving.name != tunnel.name);
-            let state = match before.remove(&tunnel.name) {
-                Some((known, state)) if known == tunnel => state,
-                known if !self.supports_layers && !tunnel.layers.is_empty() => {
-                    // The server would continue to serve the tunnel as it was, without the layers.
+            let missing = self.supported.missing(&tunnel);
+            let state = match (before.remove(&tunnel.name), missing) {
+                (Some((known, state)), _) if known == tunnel => state,
+                (known, Some(missing)) => {
+                    // The server would continue to serve the tunnel as it was.
                     if known.is_some() && self.sequence > 0 {
                         let name = tunnel.name.clone();
                         self.leaving.push(Leaving { name, sent: None });
                     }
-                    State::without_layers()
+                    State::unsupported(missing)
                 }
                 _ => State::Unknown,
             };
@@ -281,11 +309,11 @@ impl Leaving {
 
 impl State {
     /// The state of a tunnel with layers, on a server that does not know them (P-1.16).
-    fn without_layers() -> Self {
+    fn unsupported(what: &str) -> Self {
         Self::Refused {
-            error:
-                "the server does not support layers; install the same version of adit on both sides"
-                    .into(),
+            error: format!(
+                "the server does not support {what}; install the same version of adit on both sides"
+            ),
         }
     }
 
@@ -345,6 +373,11 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    const ALL: Supported = Supported {
+        layers: true,
+        https: true,
+    };
+
     fn tunnel(name: &str) -> Tunnel {
         Tunnel {
             name: name.into(),
@@ -361,7 +394,7 @@ mod tests {
 
     fn three(now: Instant) -> Announcements {
         let tunnels = ["web", "ssh", "bad"].map(tunnel);
-        Announcements::new(tunnels.into(), "a.example", true, now)
+        Announcements::new(tunnels.into(), "a.example", ALL, now)
     }
 
     /// Three tunnels that the server has accepted.
@@ -525,7 +558,7 @@ mod tests {
         };
         let now = Instant::now();
         let tunnels = vec![with_layers("web"), tunnel("ssh")];
-        let mut all = Announcements::new(tunnels.clone(), "a.example", false, now);
+        let mut all = Announcements::new(tunnels.clone(), "a.example", Supported::default(), now);
         let first = announce(&mut all, now);
         assert_eq!(names(&first), ["ssh"]);
         respond(&mut all, &first, &[("ssh", "")], now);
@@ -537,8 +570,32 @@ mod tests {
         let destroyed = destroy(&mut all, now);
         assert_eq!(destroyed.name, "ssh");
         assert_eq!(names(&announce(&mut all, now)), ["web"]);
-        let mut new = Announcements::new(tunnels, "a.example", true, now);
+        let mut new = Announcements::new(tunnels, "a.example", ALL, now);
         assert_eq!(names(&announce(&mut new, now)), ["web", "ssh"]);
+    }
+
+    #[test]
+    fn p_14_7_https_is_not_announced_to_a_server_without_it() {
+        let redirecting = Tunnel {
+            https: Some(adit_proto::VisitorHttps::default()),
+            ..tunnel("web")
+        };
+        let passing = Tunnel {
+            visitor_tls: adit_proto::VisitorTls::PassThrough.into(),
+            ..tunnel("ssh")
+        };
+        let now = Instant::now();
+        let old = Supported {
+            layers: true,
+            https: false,
+        };
+        let tunnels = vec![redirecting, passing];
+        let mut all = Announcements::new(tunnels.clone(), "a.example", old, now);
+        assert_eq!(all.next_message(now), None);
+        let error = all.outcomes()[0].error.clone().unwrap();
+        assert!(error.contains("does not support HTTPS"), "{error}");
+        let mut all = Announcements::new(tunnels, "a.example", ALL, now);
+        assert_eq!(names(&announce(&mut all, now)), ["web", "ssh"]);
     }
 
     #[test]

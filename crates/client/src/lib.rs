@@ -34,7 +34,7 @@ pub use join::{Join, JoinError, JoinOutcome};
 pub use join_line::{JoinLine, JoinLineError, JoinTrust};
 pub use joined::{Joined, JoinedCertificate, JoinedCredential, JoinedError, JoinedTrust};
 pub use settings::{
-    ClientTls, Compression, EdgeTimeouts, EntryKind, EntrySettings, HostPort, Limits, Proxy,
+    ClientTls, Compression, EdgeTimeouts, EntryKind, EntrySettings, HostPort, Hsts, Limits, Proxy,
     ProxyProtocol, ProxyUrlError, Roots, ServiceProtocol, ServiceSettings, Settings, Timeouts, Tls,
     TlsName, Trust, TrustedProxies, TunnelKind, TunnelSettings, layers,
 };

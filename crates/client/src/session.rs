@@ -33,7 +33,10 @@ use self::{
     lanes::{LaneFactory, LaneKeeper, OpenLane},
     retry::Retry,
 };
-use crate::{announcements::Announcements, settings::Settings};
+use crate::{
+    announcements::{Announcements, Supported},
+    settings::Settings,
+};
 
 /// A session with every stream open.
 pub(crate) struct Session<T: Transport> {
@@ -97,11 +100,10 @@ async fn dial_unbounded<T: Transport>(
         .await
         .map_err(error)?;
     let supports = |name: &str| response.capabilities.iter().any(|known| known == name);
-    let supports_layers = supports("layers");
     let mut announcements = Announcements::new(
         tunnels(settings),
         &settings.server_host,
-        supports_layers,
+        Supported::of(&response.capabilities),
         Instant::now(),
     );
     let announced = control_stream

@@ -113,6 +113,30 @@ pub struct TunnelSettings {
     pub compression: Option<Compression>,
     /// The layers that requests pass at the server after routing, in this order (P-1.16).
     pub layers: Vec<LayerConfig>,
+    /// Requests over HTTP are redirected to HTTPS (P-14.6).
+    pub redirect_https: bool,
+    /// `Strict-Transport-Security` in responses over HTTPS (P-14.7).
+    pub hsts: Option<Hsts>,
+    /// The TLS of visitors ends at the public port of a TCP tunnel (P-14.9).
+    pub terminates_tls: bool,
+}
+
+/// How long browsers use HTTPS only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hsts {
+    /// From the last response, in whole seconds. Zero ends it.
+    pub max_age: Duration,
+    /// Whether it is for the hosts below as well.
+    pub include_subdomains: bool,
+}
+
+impl Default for Hsts {
+    fn default() -> Self {
+        Self {
+            max_age: Duration::from_secs(365 * 24 * 60 * 60),
+            include_subdomains: false,
+        }
+    }
 }
 
 impl TunnelSettings {
@@ -144,6 +168,9 @@ impl TunnelSettings {
             weight: 1,
             compression: None,
             layers: Vec::new(),
+            redirect_https: false,
+            hsts: None,
+            terminates_tls: false,
         }
     }
 }
@@ -162,16 +189,19 @@ pub enum TunnelKind {
     Tcp,
     /// UDP datagrams, on a public port.
     Udp,
+    /// TLS that is passed through to the service: routed by the host that the visitor asks for.
+    Tls,
 }
 
 impl TunnelKind {
     /// All kinds.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Http,
         Self::Grpc,
         Self::WebSocket,
         Self::Tcp,
         Self::Udp,
+        Self::Tls,
     ];
 
     /// The name of the protocol in settings, which is also that of the capability that the server requires (P-1.2).
@@ -182,6 +212,7 @@ impl TunnelKind {
             Self::WebSocket => "websocket",
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Tls => "tls",
         }
     }
 
@@ -195,7 +226,7 @@ impl TunnelKind {
         match self {
             Self::Http | Self::WebSocket => ServiceProtocol::Http1,
             Self::Grpc => ServiceProtocol::Http2,
-            Self::Tcp => ServiceProtocol::Tcp,
+            Self::Tcp | Self::Tls => ServiceProtocol::Tcp,
             Self::Udp => ServiceProtocol::Udp,
         }
     }

@@ -71,7 +71,7 @@ pub(crate) const ROOT: KeyNames = KeyNames {
 };
 
 pub(crate) const SERVER: KeyNames = KeyNames {
-    unsupported: &["https", "database"],
+    unsupported: &["database"],
     foreign_keys: &[
         ("auth_token", "`auth.token`"),
         ("allow_hosts", "`limits.allow_hosts`"),
@@ -80,16 +80,14 @@ pub(crate) const SERVER: KeyNames = KeyNames {
         ("dashboard_addr", "`admin.bind`"),
         ("dashboard_port", "`admin.bind`"),
         ("http_port", "`http.bind_port`"),
+        ("https_port", "`https.bind_port`"),
         ("listen", "`bind_addr` and `bind_port`"),
         ("max_ports_per_client", "`limits.max_tunnels_per_client`"),
         ("port", "`bind_port`"),
         ("subdomain_host", "`domain`"),
         ("token", "`auth.token`"),
         ("vhost_http_port", "`http.bind_port`"),
-        (
-            "vhost_https_port",
-            "`https.bind_port`, which is not supported by this version",
-        ),
+        ("vhost_https_port", "`https.bind_port`"),
         ("vhost_http_timeout", "`timeouts.service`"),
         ("web_server", "`admin.bind`"),
     ],
@@ -104,6 +102,23 @@ pub(crate) const HTTP: KeyNames = KeyNames {
             "`server.bind_addr`, for clients and visitors alike",
         ),
         ("port", "`bind_port`"),
+    ],
+};
+
+pub(crate) const HTTPS: KeyNames = KeyNames {
+    unsupported: &["acme"],
+    foreign_keys: &[
+        ("addr", "`server.bind_addr`, for clients and visitors alike"),
+        (
+            "bind_addr",
+            "`server.bind_addr`, for clients and visitors alike",
+        ),
+        ("cert", "`cert_file`"),
+        ("crt_path", "`cert_file`"),
+        ("key", "`key_file`"),
+        ("key_path", "`key_file`"),
+        ("port", "`bind_port`"),
+        ("tls", "`cert_file` and `key_file`"),
     ],
 };
 

@@ -24,6 +24,8 @@ pub struct ServerOverrides {
     pub bind_port: Option<u16>,
     /// `--http-port`
     pub http_port: Option<u16>,
+    /// `--https-port`
+    pub https_port: Option<u16>,
     /// `--admin`: address with port, port, or `off`.
     pub admin: Option<String>,
     /// `--state-dir`
@@ -126,6 +128,8 @@ impl ServerOverrides {
         )?;
         let http = ["server", "http", "bind_port"];
         set(root, &http, "--http-port", self.http_port)?;
+        let https = ["server", "https", "bind_port"];
+        set(root, &https, "--https-port", self.https_port)?;
         let admin = ["server", "admin", "bind"];
         set(root, &admin, "--admin", self.admin.as_ref())?;
         set(root, &["server", "threads"], "--threads", self.threads)?;
@@ -196,21 +200,11 @@ impl TunnelOverrides {
             .with_help("for example 8080 or 192.168.1.10:8080")
         };
         let secure = match self.kind {
-            TunnelKind::Http | TunnelKind::Grpc => self.service.strip_prefix("https://"),
+            TunnelKind::Http | TunnelKind::Grpc | TunnelKind::WebSocket => {
+                self.service.strip_prefix("https://")
+            }
             _ => None,
         };
-        if self.kind == TunnelKind::Http && secure.is_some() {
-            let protocol = self.local_protocol.as_deref().unwrap_or("http1");
-            if protocol != "h2" {
-                let what = match protocol {
-                    "h2c" => "--local-protocol h2c is HTTP/2 without TLS",
-                    _ => "services with HTTP/1.1 over TLS are not supported by this version",
-                };
-                return Err(ConfigError::new(flag(SERVICE), "", what).with_help(
-                    "use the service's port without TLS, or --local-protocol h2 if it supports HTTP/2 over TLS",
-                ));
-            }
-        }
         let service = secure.unwrap_or(&self.service);
         let (host, port) = match service.parse::<u16>() {
             Ok(port) => (None, port),

@@ -101,6 +101,7 @@ const SAMPLE_SERVER: &str = r#"
 server:
   tls: { cert_file: tls.crt, key_file: tls.key }
   auth: [{ user: alice, token: "a token of the sample", scopes: { max_clients: 1, max_tunnels: 1 } }]
+  https: { certificates: [{ cert_file: tls.crt, key_file: tls.key }] }
   shared_groups: [{ group: office, users: [alice] }]
   upstreams: [{ name: erp, protocol: h2, tls: { server_name: erp.internal }, servers: [{ address: "127.0.0.1:1" }] }]
   rules: [{ host: a.example, header: { x-env: test }, to: { upstream: erp } }]
@@ -119,7 +120,7 @@ client:
   auth_token: "a token of the sample"
   tls: { cert_file: tls.crt, key_file: tls.key }
   tunnels:
-    - { name: web, local_port: 1 }
+    - { name: web, local_port: 1, hsts: { max_age: 1d } }
     - { name: tls, type: grpc, local_port: 1, local_tls: { server_name: rpc.internal } }
     - { name: tcp, type: tcp, local_port: 1 }
     - { name: udp, type: udp, local_port: 1 }

@@ -1,6 +1,7 @@
 //! The settings of the server.
 
 mod auth;
+mod https;
 mod limits;
 mod rules;
 
@@ -79,6 +80,8 @@ fn read(
     let admin = admin(&mut server, SocketAddr::from((Ipv4Addr::LOCALHOST, 7500)))?;
     settings.admin_addr = admin.addr;
     let mut warnings = variables.misspelt();
+    let mut https = server.section("https")?;
+    settings.https = https::read(&mut https, bind_addr, file, &mut warnings)?;
     settings.tls = match server.item("tls") {
         Some(item) => tunnel_tls::server(&item, file, &mut warnings)?,
         None => TunnelTls::Auto,
@@ -113,9 +116,25 @@ fn read(
             format!("clients and visitors cannot share port {bind_port}"),
         ));
     }
+    if let Some(https) = &settings.https
+        && https.addr.port() != 0
+        && [tunnel_addr, http_addr].contains(&https.addr)
+    {
+        return Err(server.conflict(
+            &["https", "bind_port", "http"],
+            format!(
+                "port {} is that of clients or of HTTP visitors; HTTPS needs another one",
+                https.addr.port()
+            ),
+        ));
+    }
     if let Some(admin) = settings.admin_addr
         && admin.port() != 0
-        && [tunnel_addr, http_addr].contains(&admin)
+        && ([tunnel_addr, http_addr].contains(&admin)
+            || settings
+                .https
+                .as_ref()
+                .is_some_and(|https| https.addr == admin))
     {
         return Err(server.conflict(
             &["admin", "bind_port", "http"],
@@ -145,6 +164,7 @@ fn read_timeouts(section: &mut Section<'_>) -> Result<Timeouts, ConfigError> {
     section.set_wait("setup", SHORTEST, &mut times.setup)?;
     section.set_wait("handshake", SHORTEST, &mut times.handshake)?;
     section.set_wait("denial", none, &mut times.denial)?;
+    section.set_wait("visitor_handshake", SHORTEST, &mut times.visitor_handshake)?;
     section.set_wait("takeover_probe", SHORTEST, &mut times.takeover_probe)?;
     section.set_wait("heartbeat", SHORTEST, &mut times.heartbeat)?;
     section.set_wait("dead_after", SHORTEST, &mut times.dead_after)?;

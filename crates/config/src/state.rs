@@ -30,6 +30,9 @@ pub struct RunningServer {
     pub tunnel_addr: SocketAddr,
     /// Address for HTTP visitors.
     pub http_addr: SocketAddr,
+    /// Address for HTTPS visitors, if there is one.
+    #[serde(default)]
+    pub https_addr: Option<SocketAddr>,
     /// Address of the admin port, if there is one.
     #[serde(default)]
     pub admin_addr: Option<SocketAddr>,

@@ -3,12 +3,13 @@
 use std::{
     collections::{HashMap, HashSet},
     path::Path,
+    time::Duration,
 };
 
 use adit_auth::TunnelName;
 use adit_balance::Policy;
 use adit_client::{
-    ProxyProtocol, ServiceProtocol, Tls, TunnelKind, TunnelSettings, is_message_control,
+    Hsts, ProxyProtocol, ServiceProtocol, Tls, TunnelKind, TunnelSettings, is_message_control,
     layers::LayerConfig,
 };
 use adit_router::{HeaderError, HeaderMatch, PathPrefix};
@@ -20,28 +21,33 @@ use crate::{
     ranges::WEIGHT,
     read::{Item, Section},
     request_layers, tls,
+    tunnel_tls::lifetime,
 };
 
 /// The shortest session timeout: a shorter one would end a flow between a request and its response.
-const SHORTEST_SESSION: std::time::Duration = std::time::Duration::from_millis(100);
+const SHORTEST_SESSION: Duration = Duration::from_millis(100);
 
-use TunnelKind::{Grpc, Http, Tcp, Udp, WebSocket};
+use TunnelKind::{Grpc, Http, Tcp, Tls as PassThrough, Udp, WebSocket};
 
 /// Keys that are valid only for some types.
 const FITS: &[(&str, &[TunnelKind])] = &[
-    ("custom_domains", &[Http, Grpc, WebSocket]),
+    ("custom_domains", &[Http, Grpc, WebSocket, Tcp, PassThrough]),
     ("custom_headers", &[Http, Grpc, WebSocket]),
-    ("domain", &[Http, Grpc, WebSocket]),
-    ("domains", &[Http, Grpc, WebSocket]),
+    ("domain", &[Http, Grpc, WebSocket, Tcp, PassThrough]),
+    ("domains", &[Http, Grpc, WebSocket, Tcp, PassThrough]),
     ("hash_on", &[Http, Grpc, WebSocket]),
+    ("hsts", &[Http, Grpc, WebSocket]),
     ("host_header_rewrite", &[Http, Grpc, WebSocket]),
     ("host_rewrite", &[Http, Grpc, WebSocket]),
     ("layers", &[Http, Grpc, WebSocket]),
     ("local_protocol", &[Http]),
-    ("local_tls", &[Http, Grpc]),
+    ("local_tls", &[Http, Grpc, WebSocket]),
     ("locations", &[Http, Grpc, WebSocket]),
-    ("proxy_protocol", &[Tcp]),
+    ("proxy_protocol", &[Tcp, PassThrough]),
+    ("redirect_https", &[Http, Grpc, WebSocket]),
+    ("remote_port", &[Http, Grpc, WebSocket, Tcp, Udp]),
     ("session_timeout", &[Udp]),
+    ("tls", &[Tcp]),
 ];
 
 /// The bound of the layers of all tunnels: one message announces them, and has no more room (P-2.1).
@@ -101,7 +107,16 @@ pub(crate) fn read_all(
 }
 
 fn places_of(tunnel: &TunnelSettings) -> HashSet<(String, String)> {
-    let everywhere = [String::from("/")];
+    // A host may have a tunnel for requests and another one for TLS that is passed through. The domain of a TCP tunnel is for
+    // its certificate.
+    if tunnel.kind == Tcp {
+        return HashSet::new();
+    }
+    let everywhere = [String::from(if tunnel.kind == PassThrough {
+        " over TLS"
+    } else {
+        "/"
+    })];
     let locations = if tunnel.locations.is_empty() {
         everywhere.as_slice()
     } else {
@@ -156,7 +171,9 @@ fn read_kind(item: &Item<'_>) -> Result<TunnelKind, ConfigError> {
             list(&TunnelKind::ALL)
         ));
         match text {
-            "https" => error.with_help("visitors over TLS are not supported by this version"),
+            "https" => error.with_help(
+                "visitors over TLS reach `type: http` as well, with `server.https`; TLS that is passed through is `tls`",
+            ),
             "h2c" | "h2" => {
                 error.with_help(format!("use `type: http` with `local_protocol: {text}`"))
             }
@@ -191,8 +208,6 @@ fn check_keys(section: &Section<'_>, kind: TunnelKind) -> Result<(), ConfigError
                 ("local_protocol", WebSocket) => {
                     error.with_help("a WebSocket service uses HTTP/1.1")
                 }
-                ("local_tls", WebSocket) => error
-                    .with_help("services of WebSocket over TLS are not supported by this version"),
                 ("local_tls", Tcp) => error.with_help(
                     "bytes are forwarded unchanged, including TLS between visitor and service",
                 ),
@@ -201,6 +216,9 @@ fn check_keys(section: &Section<'_>, kind: TunnelKind) -> Result<(), ConfigError
                 }
                 ("layers", _) => {
                     error.with_help("layers are for requests of HTTP, gRPC and WebSocket")
+                }
+                ("remote_port", _) => {
+                    error.with_help("its visitors use the server's port for HTTPS")
                 }
                 ("domain" | "domains" | "custom_domains", _) => {
                     error.with_help("it is reached by a port: `remote_port`")
@@ -243,9 +261,21 @@ fn read_keys(
     }
     match kind {
         Http | Grpc | WebSocket => read_http(section, &mut tunnel, file)?,
-        Tcp => {
+        Tcp | PassThrough => {
             if let Some(item) = section.item("proxy_protocol") {
                 tunnel.service.proxy_protocol = Some(proxy_protocol(&item)?);
+            }
+            tunnel.domains = domains(section)?;
+            if let Some(item) = section.item("tls") {
+                tunnel.terminates_tls = terminates(&item)?;
+            }
+            if kind == Tcp && !tunnel.terminates_tls && !tunnel.domains.is_empty() {
+                return Err(section
+                    .conflict(
+                        &["domain", "domains", "custom_domains"],
+                        "a tunnel of `type: tcp` has a domain for its certificate only, with `tls: terminate`",
+                    )
+                    .with_help("it is reached by a port: `remote_port`"));
             }
         }
         Udp => {
@@ -261,47 +291,50 @@ fn read_keys(
     Ok(tunnel)
 }
 
+/// Reads the protocol of an HTTP service. Returns also whether it is HTTP/2 over TLS.
+fn local_protocol(item: &Item<'_>) -> Result<(ServiceProtocol, bool), ConfigError> {
+    match item.text("`http1`, `h2c` or `h2`")? {
+        "http1" => Ok((ServiceProtocol::Http1, false)),
+        "h2c" => Ok((ServiceProtocol::Http2, false)),
+        "h2" => Ok((ServiceProtocol::Http2, true)),
+        other => Err(item.error(format!(
+            "unknown protocol {other:?}, expected `http1`, `h2c` or `h2`"
+        ))),
+    }
+}
+
 /// Reads the keys that route requests or change them.
 fn read_http(
     section: &mut Section<'_>,
     tunnel: &mut TunnelSettings,
     file: Option<&Path>,
 ) -> Result<(), ConfigError> {
-    let mut is_h2 = false;
-    if tunnel.kind == Http
-        && let Some(item) = section.item("local_protocol")
-    {
-        tunnel.service.protocol = match item.text("`http1`, `h2c` or `h2`")? {
-            "http1" => ServiceProtocol::Http1,
-            "h2c" => ServiceProtocol::Http2,
-            "h2" => {
-                is_h2 = true;
-                ServiceProtocol::Http2
-            }
-            other => {
-                return Err(item.error(format!(
-                    "unknown protocol {other:?}, expected `http1`, `h2c` or `h2`"
-                )));
-            }
-        };
-    }
-    let written = section.item("local_tls");
-    let tls = match &written {
-        Some(item) => tls::read(item, file)?,
+    let written = match section.item("local_protocol") {
+        Some(item) if tunnel.kind == Http => Some(local_protocol(&item)?),
+        _ => None,
+    };
+    let is_h2 = matches!(written, Some((_, true)));
+    let tls = match section.item("local_tls") {
+        Some(item) => tls::read(&item, file)?,
         None => is_h2.then(Tls::default),
     };
-    if tunnel.kind == Http && tls.is_some() != is_h2 {
-        let message = if is_h2 {
-            "`local_protocol: h2` is HTTP/2 over TLS"
-        } else {
-            "`local_tls` needs `local_protocol: h2`"
-        };
-        let error = section.conflict(&["local_tls"], message);
-        return Err(match tunnel.service.protocol {
-            _ if is_h2 => error.with_help("HTTP/2 in clear text is `h2c`"),
-            ServiceProtocol::Http2 => error.with_help("`h2c` is HTTP/2 in clear text"),
-            _ => error.with_help("HTTP/1.1 over TLS is not supported by this version"),
-        });
+    match (written, &tls) {
+        (Some((_, true)), None) => {
+            return Err(section
+                .conflict(&["local_tls"], "`local_protocol: h2` is HTTP/2 over TLS")
+                .with_help("HTTP/2 in clear text is `h2c`"));
+        }
+        (Some((ServiceProtocol::Http2, false)), Some(_)) => {
+            return Err(section
+                .conflict(
+                    &["local_tls"],
+                    "`local_protocol: h2c` is HTTP/2 in clear text",
+                )
+                .with_help("HTTP/2 over TLS is `h2`"));
+        }
+        (Some((protocol, _)), _) => tunnel.service.protocol = protocol,
+        (None, Some(_)) if tunnel.kind == Http => tunnel.service.protocol = ServiceProtocol::Either,
+        (None, _) => {}
     }
     tunnel.service.tls = tls;
     tunnel.service.host_rewrite = host_rewrite(section)?;
@@ -316,10 +349,48 @@ fn read_http(
         }
     }
     tunnel.layers = request_layers::read(section, file)?;
+    if let Some(item) = section.item("redirect_https") {
+        tunnel.redirect_https = item.boolean()?;
+    }
+    if let Some(item) = section.item("hsts") {
+        tunnel.hsts = hsts(&item)?;
+    }
     if let Some(item) = section.item("hash_on") {
         tunnel.hash_on = hash_on(&item)?;
     }
     Ok(())
+}
+
+/// Reads whether TLS ends at the server: `terminate`, or `off`.
+fn terminates(item: &Item<'_>) -> Result<bool, ConfigError> {
+    if item.is_off() {
+        return Ok(false);
+    }
+    match item.text("`terminate` or `off`")? {
+        "terminate" => Ok(true),
+        other => Err(item
+            .error(format!("unknown value {other:?}, expected `terminate` or `off`"))
+            .with_help("TLS that is passed through is `type: tls`; TLS towards the service is `local_tls`, of HTTP")),
+    }
+}
+
+/// Reads `true`, `false`, or a section.
+fn hsts(item: &Item<'_>) -> Result<Option<Hsts>, ConfigError> {
+    if let Ok(on) = item.boolean() {
+        return Ok(on.then(Hsts::default));
+    }
+    let mut section = item.section().map_err(|_| {
+        item.error("expected `true`, `false`, or a section with `max_age` and `include_subdomains`")
+    })?;
+    let mut hsts = Hsts::default();
+    if let Some(item) = section.item("max_age") {
+        hsts.max_age = lifetime(&item, Duration::ZERO)?;
+    }
+    if let Some(item) = section.item("include_subdomains") {
+        hsts.include_subdomains = item.boolean()?;
+    }
+    section.finish(&key_names::NO_OTHER_KEYS)?;
+    Ok(Some(hsts))
 }
 
 /// Reads a text or a number: `v2`, `2`.

@@ -1,6 +1,6 @@
 //! TLS on the connections between server and client: `server.tls` and `client.tls`.
 
-use std::{ops::RangeInclusive, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use adit_server::{OwnCaSettings, TunnelTls};
 use adit_tls::{ClientTls, Fingerprint, Roots, SERVER_NAME, ServerTls, TlsName, Trust};
@@ -14,8 +14,11 @@ use crate::{
     read::{Item, Section},
 };
 
-/// Lifetimes of certificates. One of less than some seconds would be replaced all the time.
-const LIFETIME: RangeInclusive<Duration> = Duration::from_secs(3)..=DAY.saturating_mul(36_500);
+/// The shortest lifetime of a certificate: one of less than some seconds would be replaced all the time.
+const SHORTEST: Duration = Duration::from_secs(3);
+
+/// The longest lifetime.
+const LONGEST: Duration = DAY.saturating_mul(36_500);
 
 /// Reads `server.tls`: `auto`, `off`, `true` for the server's own CA, or a section.
 pub(crate) fn server(
@@ -82,7 +85,7 @@ fn own_ca(section: &mut Section<'_>) -> Result<Option<(&'static str, OwnCaSettin
     ] {
         if let Some(item) = section.item(key) {
             first.get_or_insert(key);
-            *slot = lifetime(&item)?;
+            *slot = lifetime(&item, SHORTEST)?;
         }
     }
     if settings.ca_lifetime < settings.certificate_lifetime {
@@ -94,14 +97,14 @@ fn own_ca(section: &mut Section<'_>) -> Result<Option<(&'static str, OwnCaSettin
     Ok(first.map(|key| (key, settings)))
 }
 
-/// Reads a number of days such as `90d`, or a time.
-fn lifetime(item: &Item<'_>) -> Result<Duration, ConfigError> {
+/// Reads a number of days such as `90d`, or a time, not shorter than `shortest`.
+pub(crate) fn lifetime(item: &Item<'_>, shortest: Duration) -> Result<Duration, ConfigError> {
     let text = item.text("a lifetime")?.trim();
     let lifetime = parse_lifetime(text);
-    let lifetime = lifetime.filter(|lifetime| LIFETIME.contains(lifetime));
+    let lifetime = lifetime.filter(|lifetime| (shortest..=LONGEST).contains(lifetime));
     lifetime.ok_or_else(|| {
         item.error(format!(
-            "expected a lifetime from 3s to 36500d, such as `90d` or `12h`, found {text:?}"
+            "expected a lifetime from {shortest:?} to 36500d, such as `90d` or `12h`, found {text:?}"
         ))
     })
 }

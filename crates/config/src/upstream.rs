@@ -51,9 +51,12 @@ fn read(section: &mut Section<'_>, file: Option<&Path>) -> Result<UpstreamSettin
         Some(item) => hash_on(&item)?,
         None => "host".to_owned(),
     };
-    let (protocol, is_h2) = match section.item("protocol") {
-        Some(item) => protocol(&item)?,
-        None => (UpstreamProtocol::default(), false),
+    let (written, is_h2) = match section.item("protocol") {
+        Some(item) => {
+            let (protocol, is_h2) = protocol(&item)?;
+            (Some(protocol), is_h2)
+        }
+        None => (None, false),
     };
     let tls = match section.item("tls") {
         Some(item) => tls::read(&item, file)?,
@@ -64,6 +67,10 @@ fn read(section: &mut Section<'_>, file: Option<&Path>) -> Result<UpstreamSettin
         None => None,
     };
     let host_rewrite = host_rewrite(section)?;
+    let protocol = written.unwrap_or(match tls {
+        Some(_) => UpstreamProtocol::Either,
+        None => UpstreamProtocol::Http1,
+    });
     let servers = match section.item("servers") {
         Some(item) => Some(servers(&item)?),
         None => None,
@@ -85,13 +92,20 @@ fn read(section: &mut Section<'_>, file: Option<&Path>) -> Result<UpstreamSettin
             "`protocol: tcp` forwards bytes unchanged, so the host cannot be rewritten",
         ));
     }
-    if tls.is_some() != is_h2 {
-        let message = if is_h2 {
-            "`protocol: h2` is HTTP/2 over TLS; in clear text it is `h2c`"
-        } else {
-            "`tls` needs `protocol: h2`"
-        };
-        return Err(section.conflict(&["tls"], message));
+    let problem = match (written, &tls) {
+        (Some(UpstreamProtocol::Http2), None) if is_h2 => {
+            Some("`protocol: h2` is HTTP/2 over TLS; in clear text it is `h2c`")
+        }
+        (Some(UpstreamProtocol::Http2), Some(_)) if !is_h2 => {
+            Some("`protocol: h2c` is HTTP/2 in clear text; over TLS it is `h2`")
+        }
+        (Some(UpstreamProtocol::Tcp), Some(_)) => {
+            Some("`protocol: tcp` forwards bytes unchanged, TLS of the opener included")
+        }
+        _ => None,
+    };
+    if let Some(problem) = problem {
+        return Err(section.conflict(&["tls"], problem));
     }
     Ok(UpstreamSettings {
         name,

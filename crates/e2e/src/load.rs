@@ -23,7 +23,14 @@ impl Load {
     /// # Panics
     /// Panics when no response arrives.
     pub async fn start(addr: SocketAddr, host: &str, body: &'static str) -> Self {
-        let mut visitor = Visitor::http1(addr, host).await;
+        Self::on(Visitor::http1(addr, host).await, body).await
+    }
+
+    /// Starts on the connection of this visitor, and waits for the first response.
+    ///
+    /// # Panics
+    /// Panics when no response arrives.
+    pub async fn on(mut visitor: Visitor, body: &'static str) -> Self {
         let (stop, stopped) = watch::channel(false);
         let (count, responses) = watch::channel(0);
         let visitor = tokio::spawn(async move {

@@ -40,6 +40,8 @@ pub struct Server {
     pub tunnel: SocketAddr,
     /// Address for visitors.
     pub http: SocketAddr,
+    /// Address for HTTPS visitors, if the configuration has one.
+    pub https: Option<SocketAddr>,
     /// Address of the admin port.
     pub admin: SocketAddr,
 }
@@ -91,6 +93,7 @@ impl Server {
         Self {
             tunnel: addr("tunnel_addr"),
             http: addr("http_addr"),
+            https: announced["https_addr"].as_str().map(|_| addr("https_addr")),
             admin: addr("admin_addr"),
             process,
             options,

@@ -14,6 +14,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpSocket, TcpStream},
     task::JoinHandle,
 };
@@ -108,6 +109,17 @@ impl Visitor {
 
     async fn http1_on(stream: TcpStream, host: &str) -> Self {
         stream.set_nodelay(true).expect("a socket option");
+        Self::http1_over(stream, host).await
+    }
+
+    /// Uses HTTP/1.1 on a connection, such as one over TLS.
+    ///
+    /// # Panics
+    /// Panics when the connection ends.
+    pub async fn http1_over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        host: &str,
+    ) -> Self {
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .expect("a connection");
@@ -129,6 +141,17 @@ impl Visitor {
     pub async fn http2(addr: SocketAddr, host: &str) -> Self {
         let stream = TcpStream::connect(addr).await.expect("a connection");
         stream.set_nodelay(true).expect("a socket option");
+        Self::http2_over(stream, host).await
+    }
+
+    /// Uses HTTP/2 on a connection, such as one over TLS.
+    ///
+    /// # Panics
+    /// Panics when the connection ends.
+    pub async fn http2_over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        host: &str,
+    ) -> Self {
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(64 * 1024)
             .initial_connection_window_size(16 << 20)

@@ -15,6 +15,8 @@ pub enum Protocol {
     Http1,
     /// HTTP/2: with prior knowledge in clear text, by ALPN over TLS.
     Http2,
+    /// HTTP/2 or HTTP/1.1, as the service chooses by ALPN; HTTP/1.1 in clear text.
+    Either,
     /// TCP bytes, with one connection for each visitor's.
     Tcp,
     /// UDP datagrams, with one socket for each visitor's flow.
@@ -39,7 +41,7 @@ pub struct ServiceConfig {
     pub port: u16,
     /// The protocol of the service.
     pub protocol: Protocol,
-    /// TLS towards the service; `None` is clear text. For HTTP/2 only: requests to other services with TLS are reset.
+    /// TLS towards the service; `None` is clear text. For HTTP only: requests to other services with TLS are reset.
     pub tls: Option<Tls>,
     /// Replaces the visitor's `Host`.
     pub host_rewrite: Option<String>,

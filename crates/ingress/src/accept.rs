@@ -6,5 +6,6 @@ mod http2;
 mod http2_frames;
 mod request_line;
 mod socket;
+mod tls_by_mistake;
 mod unreadable;
 mod upgraded;

@@ -30,6 +30,7 @@ pub(crate) mod response;
 pub(crate) mod response_body;
 pub(crate) mod retry;
 pub(crate) mod retry_budget;
+pub(crate) mod served_hosts;
 pub(crate) mod session;
 pub(crate) mod session_record;
 mod streaming;

@@ -18,7 +18,7 @@
 //!   UDP flow has one.
 //!
 //! Leaves to the caller: accepting connections and assigning them to threads, rules and clients (behind [`Director`]), the
-//! list of layers and its order, TLS handshakes.
+//! list of layers and its order, TLS handshakes and the hosts that a connection over TLS may be used for.
 //!
 //! Proof: `tests/`: both ends of a lane in memory with a scripted service behind it, real sockets in front of it, and raw
 //! bytes where an HTTP library would not send them.
@@ -53,6 +53,7 @@ pub use forward::{
     local_response::LocalResponse,
     request_meta::{RequestMeta, Scheme, Visitor},
     retry_budget::RetryBudget,
+    served_hosts::ServedHosts,
     session::Session,
     target::Target,
 };

@@ -19,6 +19,8 @@ pub enum Reason {
     BadRequest,
     /// The visitor's head exceeds the bound.
     HeaderTooLarge,
+    /// The certificate of the visitor's connection is not for the host of the request.
+    Misdirected,
     /// The request has passed this server before.
     Loop,
     /// The client cannot reach its service.
@@ -47,12 +49,13 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::NoTunnel,
         Self::NoClient,
         Self::Limit,
         Self::BadRequest,
         Self::HeaderTooLarge,
+        Self::Misdirected,
         Self::Loop,
         Self::DialFailed,
         Self::ServiceTimeout,
@@ -75,6 +78,7 @@ impl Reason {
             Self::Limit => "limit",
             Self::BadRequest => "bad_request",
             Self::HeaderTooLarge => "header_too_large",
+            Self::Misdirected => "misdirected",
             Self::Loop => "loop",
             Self::DialFailed => "dial_failed",
             Self::ServiceTimeout => "service_timeout",
@@ -97,6 +101,7 @@ impl Reason {
             Self::NoClient | Self::Limit => 503,
             Self::BadRequest => 400,
             Self::HeaderTooLarge => 431,
+            Self::Misdirected => 421,
             Self::Loop => 508,
             Self::ServiceTimeout => 504,
             Self::Stalled => 408,
@@ -116,7 +121,7 @@ impl Reason {
     pub const fn grpc_status(self) -> u8 {
         match self {
             Self::Cancelled | Self::Stalled => 1,
-            Self::BadRequest => 3,
+            Self::BadRequest | Self::Misdirected => 3,
             Self::ServiceTimeout => 4,
             Self::Limit | Self::HeaderTooLarge => 8,
             Self::Loop => 9,

@@ -63,5 +63,5 @@ pub use scheme::Scheme;
 pub use shared::SharedStream;
 pub use stream::{Detached, READ_AHEAD_BYTES, Stream};
 pub use tap::{Tap, Tapped};
-pub use tls::{HandshakeError, TlsAcceptor};
+pub use tls::{HandshakeError, TlsAcceptor, reject};
 pub use tokio_rustls;

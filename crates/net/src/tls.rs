@@ -78,6 +78,17 @@ impl TlsAcceptor {
     }
 }
 
+/// Ends a connection before its handshake, or after it: sends these bytes, such as an alert, and gives the peer until `due` to
+/// read them.
+pub async fn reject(mut stream: Stream, last: &[u8], due: Instant) {
+    // How it ends is of no interest.
+    let _ = timeout_at(due, async {
+        stream.write_all(last).await?;
+        linger(stream).await
+    })
+    .await;
+}
+
 /// Waits until the peer has closed its end, or has sent too much. A close with unread bytes is a reset, which discards the
 /// alert that the peer has not read yet.
 async fn linger(mut stream: Stream) -> io::Result<()> {

@@ -153,10 +153,11 @@ pub(super) fn known_method(method: &str) -> Option<&'static str> {
 /// and when the visitor caused the failure.
 pub(super) fn failure(record: &Record<'_>) -> Option<Cow<'static, str>> {
     /// Failures that the visitor causes.
-    const BY_VISITOR: [&str; 6] = [
+    const BY_VISITOR: [&str; 7] = [
         "no_tunnel",
         "bad_request",
         "header_too_large",
+        "misdirected",
         "loop",
         "stalled",
         "cancelled",

@@ -29,6 +29,33 @@ pub(crate) struct Definition {
     pub(crate) compression: Option<Compression>,
     /// The layers that requests of the tunnel pass after routing, in this order.
     pub(crate) layers: Vec<LayerConfig>,
+    pub(crate) https: VisitorHttps,
+    pub(crate) visitor_tls: Option<VisitorTls>,
+}
+
+/// What the server does with the TLS of a TCP tunnel's visitors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum VisitorTls {
+    /// It stays closed: the host that the visitor asks for selects the tunnel, on the port for HTTPS (P-14.8).
+    PassThrough,
+    /// It ends at the tunnel's port, with the certificate of its host (P-14.9).
+    Terminate,
+}
+
+/// What visitors of HTTP find over TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct VisitorHttps {
+    /// Requests over HTTP are redirected to HTTPS (P-14.6).
+    pub(crate) redirect: bool,
+    /// `Strict-Transport-Security` in responses (P-14.7).
+    pub(crate) hsts: Option<HstsAge>,
+}
+
+/// How long browsers use HTTPS only, and whether for the hosts below as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HstsAge {
+    pub(crate) max_age: Duration,
+    pub(crate) include_subdomains: bool,
 }
 
 /// The part of a request that consistent hashing hashes.
@@ -63,18 +90,26 @@ impl Definition {
         };
         let remote_port = u16::try_from(announced.remote_port)
             .map_err(|_| DefinitionError::RemotePort(announced.remote_port))?;
+        let visitor_tls = visitor_tls(announced, protocol, remote_port)?;
         let is_http = is_http(protocol);
+        let has_hosts = is_http || visitor_tls.is_some();
+        if !announced.locations.is_empty() && !is_http && has_hosts {
+            return Err(DefinitionError::LocationsOfTls);
+        }
         let by_host = !announced.domains.is_empty() || !announced.locations.is_empty();
-        if by_host && !is_http {
+        if by_host && !has_hosts {
             return Err(DefinitionError::HostsOfPort { protocol });
         }
         if !announced.layers.is_empty() && !is_http {
             return Err(DefinitionError::LayersOfPort { protocol });
         }
-        let hosts = match (is_http, announced.domains.as_slice()) {
+        if announced.https.is_some() && !is_http {
+            return Err(DefinitionError::HttpsOfPort { protocol });
+        }
+        let hosts = match (has_hosts, announced.domains.as_slice()) {
             (false, _) => Vec::new(),
             // The port alone selects the tunnel.
-            (true, []) if remote_port != 0 => Vec::new(),
+            (true, []) if is_http && remote_port != 0 => Vec::new(),
             (true, []) => {
                 let domains = std::iter::once("localhost").chain(domain);
                 hosts(domains.map(|domain| format!("{}.{domain}", announced.name)))?
@@ -118,6 +153,12 @@ impl Definition {
             },
             compression,
             layers: layers::parse(&announced.layers)?,
+            visitor_tls,
+            https: announced
+                .https
+                .as_ref()
+                .map(VisitorHttps::of)
+                .unwrap_or_default(),
         })
     }
 
@@ -130,10 +171,21 @@ impl Definition {
     pub(crate) const fn transport(&self) -> Option<Transport> {
         match self.protocol {
             ProtocolType::Udp => Some(Transport::Udp),
+            _ if self.passes_through() => None,
             ProtocolType::Tcp => Some(Transport::Tcp),
             _ if self.remote_port != 0 => Some(Transport::Tcp),
             _ => None,
         }
+    }
+
+    /// Whether the TLS of visitors is passed through.
+    pub(crate) const fn passes_through(&self) -> bool {
+        matches!(self.visitor_tls, Some(VisitorTls::PassThrough))
+    }
+
+    /// Whether TLS ends at the tunnel's port.
+    pub(crate) const fn terminates(&self) -> bool {
+        matches!(self.visitor_tls, Some(VisitorTls::Terminate))
     }
 
     /// Whether the tunnel serves this path, which a query may follow.
@@ -144,6 +196,18 @@ impl Definition {
     /// The number of rules that select the tunnel.
     pub(crate) fn routes(&self) -> usize {
         self.hosts.len().saturating_mul(self.paths.len())
+    }
+}
+
+impl VisitorHttps {
+    fn of(announced: &adit_proto::VisitorHttps) -> Self {
+        Self {
+            redirect: announced.redirect,
+            hsts: announced.hsts.as_ref().map(|hsts| HstsAge {
+                max_age: Duration::from_secs(hsts.max_age_seconds),
+                include_subdomains: hsts.include_subdomains,
+            }),
+        }
     }
 }
 
@@ -158,6 +222,28 @@ impl HashOn {
             _ => None,
         }
     }
+}
+
+fn visitor_tls(
+    announced: &Announced,
+    protocol: ProtocolType,
+    remote_port: u16,
+) -> Result<Option<VisitorTls>, DefinitionError> {
+    let tls = match announced.visitor_tls() {
+        adit_proto::VisitorTls::Unspecified if announced.visitor_tls == 0 => return Ok(None),
+        adit_proto::VisitorTls::Unspecified => {
+            return Err(DefinitionError::VisitorTls(announced.visitor_tls));
+        }
+        adit_proto::VisitorTls::PassThrough => VisitorTls::PassThrough,
+        adit_proto::VisitorTls::Terminate => VisitorTls::Terminate,
+    };
+    if protocol != ProtocolType::Tcp {
+        return Err(DefinitionError::TlsOfOther { protocol });
+    }
+    if tls == VisitorTls::PassThrough && remote_port != 0 {
+        return Err(DefinitionError::PortOfTls);
+    }
+    Ok(Some(tls))
 }
 
 const fn is_http(protocol: ProtocolType) -> bool {
@@ -291,6 +377,61 @@ mod tests {
         assert_eq!(parsed.transport(), Some(Transport::Udp));
         assert_eq!(parsed.session_timeout, Duration::from_millis(1_500));
         assert_eq!(parsed.remote_port, 65_535);
+    }
+
+    #[test]
+    fn p_14_8_and_14_9_tls_of_visitors_is_for_tcp() {
+        let tcp = |tls: adit_proto::VisitorTls, remote_port| Announced {
+            visitor_tls: tls.into(),
+            ..announced(adit_proto::ProtocolType::Tcp, remote_port)
+        };
+        let passing = tcp(adit_proto::VisitorTls::PassThrough, 0);
+        let parsed = parse(&passing).unwrap();
+        assert_eq!(texts(&parsed.hosts), ["a.example.com", "a.localhost"]);
+        assert!(parsed.passes_through() && parsed.transport().is_none());
+        let parsed = parse(&tcp(adit_proto::VisitorTls::Terminate, 0)).unwrap();
+        assert_eq!(texts(&parsed.hosts), ["a.example.com", "a.localhost"]);
+        assert!(parsed.terminates());
+        assert_eq!(parsed.transport(), Some(Transport::Tcp));
+        let port = tcp(adit_proto::VisitorTls::PassThrough, 443);
+        assert_eq!(parse(&port), Err(DefinitionError::PortOfTls));
+        let mut path = passing.clone();
+        path.locations = vec!["/a".into()];
+        assert_eq!(parse(&path), Err(DefinitionError::LocationsOfTls));
+        let mut unknown = passing.clone();
+        unknown.visitor_tls = 7;
+        assert_eq!(parse(&unknown), Err(DefinitionError::VisitorTls(7)));
+        let mut http = passing;
+        http.protocol_type = adit_proto::ProtocolType::Http.into();
+        let protocol = ProtocolType::Http;
+        assert_eq!(parse(&http), Err(DefinitionError::TlsOfOther { protocol }));
+    }
+
+    #[test]
+    fn p_14_6_and_14_7_https_is_for_tunnels_of_http() {
+        let mut tunnel = announced(adit_proto::ProtocolType::Http, 0);
+        tunnel.https = Some(adit_proto::VisitorHttps {
+            redirect: true,
+            hsts: Some(adit_proto::Hsts {
+                max_age_seconds: 60,
+                include_subdomains: true,
+            }),
+        });
+        let hsts = HstsAge {
+            max_age: Duration::from_secs(60),
+            include_subdomains: true,
+        };
+        let expected = VisitorHttps {
+            redirect: true,
+            hsts: Some(hsts),
+        };
+        assert_eq!(parse(&tunnel).unwrap().https, expected);
+        tunnel.protocol_type = adit_proto::ProtocolType::Udp.into();
+        let protocol = ProtocolType::Udp;
+        assert_eq!(
+            parse(&tunnel),
+            Err(DefinitionError::HttpsOfPort { protocol })
+        );
     }
 
     #[test]

@@ -45,8 +45,6 @@ struct Routing {
     waits: Mutex<Waits>,
     /// Until this time requests for unknown names wait: their clients may be reconnecting.
     grace_until: Instant,
-    /// The port on which the host selects the tunnel. Every other port belongs to one tunnel.
-    public_port: u16,
 }
 
 /// The longest waits of a request.
@@ -96,7 +94,6 @@ impl ServerDirector {
     ) -> Self {
         Self {
             shared: Arc::new(Routing {
-                public_port: directory.public_port(),
                 directory,
                 authorization,
                 retries: RetryBudget::new(now),
@@ -163,8 +160,9 @@ impl Director for ServerDirector {
     fn direct_session(&self, session: &Session, avoid: &[u64]) -> Direction {
         let input = RouteInput {
             protocol: session.protocol,
-            port: Some(session.local.port()),
-            authority: "",
+            // The host of TLS that is passed through selects the tunnel, on a port that tunnels share.
+            port: session.host.is_none().then(|| session.local.port()),
+            authority: session.host.as_deref().unwrap_or_default(),
             path: "",
             headers: &http::HeaderMap::new(),
             visitor: session.visitor.addr().ip(),
@@ -172,9 +170,9 @@ impl Director for ServerDirector {
         self.direct_request(input, avoid)
     }
 
-    /// Tunnels share the common port; every other port belongs to one tunnel.
+    /// Tunnels share the common ports; every other port belongs to one tunnel.
     fn needs_host(&self, local_port: u16) -> bool {
-        local_port == 0 || local_port == self.shared.public_port
+        local_port == 0 || self.shared.directory.is_shared(local_port)
     }
 
     fn may_retry(&self) -> bool {
@@ -271,6 +269,16 @@ impl Routing {
             };
             let selected = || Selected::Tunnel(tunnel.clone(), tunnel.layers.clone());
             return fits.then(|| (selected(), snapshot.revision));
+        }
+        if input.is_session() {
+            let query = Query::new(Some(input.authority), "/");
+            return match snapshot.tls_routes.route(&query)?.target() {
+                Target::Tunnel(tunnel, layers) => {
+                    let selected = Selected::Tunnel(tunnel.clone(), layers.clone());
+                    Some((selected, snapshot.revision))
+                }
+                Target::Upstream(_) | Target::Unannounced(_) => None,
+            };
         }
         let header = |name: &str| {
             let value = input.headers.get(name)?.as_bytes();
@@ -488,6 +496,7 @@ fn no_tunnel(input: RouteInput<'_>) -> Failure {
     let text = match input.port() {
         Some(port) if input.is_session() => format!("no tunnel holds {port}"),
         Some(port) => format!("no tunnel serves this path on {port}"),
+        None if input.is_session() => format!("no tunnel holds the TLS of `{}`", input.authority),
         None => format!("no tunnel serves this path of `{}`", input.authority),
     };
     Failure::new(Reason::NoTunnel, text)

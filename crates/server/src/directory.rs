@@ -18,6 +18,7 @@ mod rules;
 mod scopes;
 mod state;
 mod target;
+mod visitor_https;
 
 use std::{
     net::IpAddr,
@@ -28,7 +29,8 @@ use std::{
 use adit_auth::Grant;
 use adit_codec::ProtocolType;
 use adit_registry::{Link, MembershipObserver};
-use adit_router::{HostPattern, ShardedMap, Table};
+use adit_router::{HostPattern, Match, Query, ShardedMap, Table};
+use adit_tls::Certificates;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -52,6 +54,8 @@ use crate::{
 pub(crate) struct Snapshot {
     pub(crate) revision: u64,
     pub(crate) routes: Table<Target>,
+    /// By the hosts of TLS that is passed through.
+    pub(crate) tls_routes: Table<Target>,
     /// The tunnel that holds each public port.
     pub(crate) ports: ShardedMap<PortKey, Arc<Tunnel>>,
 }
@@ -72,8 +76,18 @@ pub(crate) struct DirectoryConfig {
     /// Port of HTTP visitors, such as 7080.
     pub(crate) public_port: u16,
     pub(crate) public_url: PublicUrl,
+    /// The port for HTTPS visitors, if the server has one.
+    pub(crate) https: Option<HttpsUrls>,
     /// The port of the clients. A tunnel can hold neither this port nor the one above.
     pub(crate) clients_port: u16,
+}
+
+/// The public URLs of hosts that have certificates.
+#[derive(Debug, Clone)]
+pub(crate) struct HttpsUrls {
+    /// Port of HTTPS visitors, such as 443.
+    pub(crate) port: u16,
+    pub(crate) certificates: Certificates,
 }
 
 /// The tunnels of the server.
@@ -83,6 +97,7 @@ pub(crate) struct DirectoryConfig {
 pub(crate) struct Directory {
     config: ArcSwap<DirectoryConfig>,
     public_port: u16,
+    https_port: Option<u16>,
     clients_port: u16,
     ports: Arc<Ports>,
     clock: Clock,
@@ -110,6 +125,7 @@ impl Directory {
         );
         let directory = Self {
             public_port: config.public_port,
+            https_port: config.https.as_ref().map(|https| https.port),
             clients_port: config.clients_port,
             config: ArcSwap::from_pointee(config),
             ports,
@@ -120,6 +136,7 @@ impl Directory {
             current: ArcSwap::from_pointee(Snapshot {
                 revision: 0,
                 routes: Table::default(),
+                tls_routes: Table::default(),
                 ports: ShardedMap::default(),
             }),
             changed: Notify::new(),
@@ -178,9 +195,45 @@ impl Directory {
         tunnel.is_some_and(|tunnel| tunnel.definition.is_http())
     }
 
-    /// The port on which the host selects the tunnel.
-    pub(crate) const fn public_port(&self) -> u16 {
-        self.public_port
+    /// The tunnel whose TLS ends at this TCP port.
+    pub(crate) fn terminating(&self, number: u16) -> Option<Arc<Tunnel>> {
+        let port = PortKey {
+            transport: Transport::Tcp,
+            number,
+        };
+        let snapshot = self.current.load();
+        let tunnel = snapshot.ports.get(&port)?;
+        tunnel.definition.terminates().then(|| tunnel.clone())
+    }
+
+    /// Whether the TLS of visitors that ask for this host is passed through. An exact host of a tunnel of HTTP precedes a
+    /// wildcard.
+    pub(crate) fn passes_through(&self, host: &str) -> bool {
+        let snapshot = self.current.load();
+        if snapshot.tls_routes.is_empty() {
+            return false;
+        }
+        let query = Query::new(Some(host), "/");
+        let Some(found) = snapshot.tls_routes.route(&query) else {
+            return false;
+        };
+        let is_exact = |found: &Match<'_, Target>| {
+            found
+                .rule
+                .host
+                .as_ref()
+                .is_some_and(|host| !host.is_wildcard())
+        };
+        is_exact(&found)
+            || !snapshot
+                .routes
+                .route(&query)
+                .is_some_and(|other| is_exact(&other))
+    }
+
+    /// Whether tunnels share a TCP port of the server, so that the host selects the tunnel.
+    pub(crate) fn is_shared(&self, port: u16) -> bool {
+        port == self.public_port || Some(port) == self.https_port
     }
 
     /// The port for clients.
@@ -279,6 +332,7 @@ impl Directory {
             self.current.store(Arc::new(Snapshot {
                 revision: state.revision,
                 routes: state.routes.clone(),
+                tls_routes: state.tls_routes.clone(),
                 ports: state.ports.clone(),
             }));
             self.changed.notify_waiters();
@@ -293,16 +347,6 @@ impl Directory {
     fn public_url(&self, tunnel: &Tunnel) -> String {
         let definition = &tunnel.definition;
         let config = self.config.load();
-        let (public_scheme, public_port) = config.public_url.resolve(self.public_port);
-        let is_tls = tunnel.port.is_none() && public_scheme == Scheme::Https;
-        let scheme = match definition.protocol {
-            ProtocolType::Tcp => "tcp",
-            ProtocolType::Udp => "udp",
-            ProtocolType::WebSocket if is_tls => "wss",
-            ProtocolType::WebSocket => "ws",
-            _ if is_tls => "https",
-            _ => "http",
-        };
         let hosts = &definition.hosts;
         let domain = config.domain.as_deref();
         let path = definition.paths.first().filter(|path| !path.is_root());
@@ -311,8 +355,25 @@ impl Directory {
             let above = domain.and_then(|domain| host.name().strip_suffix(domain));
             above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
         };
-        let named = hosts.iter().find(is_own);
-        match (named.or(hosts.first()), tunnel.port) {
+        let host = hosts.iter().find(is_own).or(hosts.first());
+        let (public_scheme, public_port) = config.url_of(host);
+        let is_tls = tunnel.port.is_none() && public_scheme == Scheme::Https;
+        let scheme = match definition.protocol {
+            ProtocolType::Tcp if definition.passes_through() => {
+                return config.tls_url(host);
+            }
+            ProtocolType::Tcp if definition.terminates() => "tls",
+            ProtocolType::Tcp => "tcp",
+            ProtocolType::Udp => "udp",
+            ProtocolType::WebSocket if is_tls => "wss",
+            ProtocolType::WebSocket => "ws",
+            _ if is_tls => "https",
+            _ => "http",
+        };
+        match (host, tunnel.port) {
+            (Some(host), Some(port)) if definition.terminates() => {
+                format!("{scheme}://{host}:{}", port.number)
+            }
             (Some(host), _) => match public_port {
                 None => format!("{scheme}://{host}{path}"),
                 Some(port) => format!("{scheme}://{host}:{port}{path}"),

@@ -19,6 +19,7 @@ pub(crate) struct Floods {
     denied: Kind<(ClientId, SocketAddr, DenialReason)>,
     refused: Kind<(ClientId, SocketAddr, String)>,
     unregistered: Kind<(SocketAddr, String)>,
+    handshake: Kind<(SocketAddr, String)>,
     broken: Kind<BrokenStream>,
     accept: Kind<(Port, String)>,
     full: Kind<(Port, usize)>,
@@ -29,6 +30,7 @@ pub(crate) struct Floods {
 pub(crate) struct FloodStats {
     pub(crate) denied: u64,
     pub(crate) unregistered: u64,
+    pub(crate) handshakes: u64,
     pub(crate) broken: u64,
     pub(crate) accept: u64,
 }
@@ -78,6 +80,9 @@ impl Floods {
             unregistered: Kind::new(|(peer, reason), count| {
                 tracing::warn!(%peer, count, "connection without a session closed: {reason}");
             }),
+            handshake: Kind::new(|(peer, reason), count| {
+                tracing::info!(%peer, count, "HTTPS connection closed: {reason}");
+            }),
             broken: Kind::new(|broken: &BrokenStream, count| {
                 tracing::warn!(
                     client = %broken.client,
@@ -116,6 +121,11 @@ impl Floods {
     /// Counts and logs a connection of a client that is closed before it has registered.
     pub(crate) fn unregistered(&self, peer: SocketAddr, reason: impl Into<String>) {
         self.unregistered.note((peer, reason.into()));
+    }
+
+    /// Counts and logs a visitor's connection without a TLS handshake.
+    pub(crate) fn handshake(&self, peer: SocketAddr, reason: String) {
+        self.handshake.note((peer, reason));
     }
 
     /// Counts and logs a data stream whose client violated the protocol.
@@ -160,6 +170,7 @@ impl Floods {
         FloodStats {
             denied: self.denied.count(),
             unregistered: self.unregistered.count(),
+            handshakes: self.handshake.count(),
             broken: self.broken.count(),
             accept: self.accept.count(),
         }

@@ -43,18 +43,20 @@ mod upstreams;
 mod worker;
 
 pub use adit_net::{HostPort, HostPortError, raise_descriptor_limit};
+pub use adit_tls::Certificates;
 pub use clients_tls::{OwnCaStatus, TlsSetupError};
 pub use configuration::{ConfigSource, Configuration, FixedSource, Rejections};
 pub use directory::RuleError;
 pub use server::{Server, ServerHandle, StartError};
 pub use settings::{
-    Compression, EdgeTimeouts, HostRules, Limits, Network, OwnCaSettings, PortRanges, PublicUrl,
-    RuleSettings, RuleTarget, Scheme, ServerTls, Settings, SharedGroup, StaticToken, Timeouts, Tls,
-    TlsName, TrustedProxies, TunnelTls, UpstreamProtocol, UpstreamServer, UpstreamSettings, layers,
+    Compression, EdgeTimeouts, HostCertificate, HostRules, HttpsSettings, Limits, Network,
+    OwnCaSettings, PortRanges, PublicUrl, RuleSettings, RuleTarget, Scheme, ServerTls, Settings,
+    SharedGroup, StaticToken, Timeouts, Tls, TlsName, TrustedProxies, TunnelTls, UpstreamProtocol,
+    UpstreamServer, UpstreamSettings, layers,
 };
 pub use status::{
-    ClientStatus, ConfigStatus, CoreCounters, ProcessStatus, RefusalStatus, RouteStatus, Status,
-    TcpStatus, TlsStatus, TunnelStatus, UdpStatus, UpstreamServerStatus, UpstreamStatus,
-    VisitorStatus,
+    CertificateStatus, ClientStatus, ConfigStatus, CoreCounters, HttpsStatus, ProcessStatus,
+    RefusalStatus, RouteStatus, Status, TcpStatus, TlsStatus, TunnelStatus, UdpStatus,
+    UpstreamServerStatus, UpstreamStatus, VisitorStatus,
 };
 pub use upstream::UpstreamError;

@@ -42,6 +42,8 @@ impl fmt::Display for PortKey {
 pub(crate) enum Port {
     /// The port on which the request's host selects the tunnel.
     Visitors,
+    /// The same over TLS.
+    Https,
     Clients,
     /// The public port of a tunnel.
     Tunnel(u16),
@@ -55,6 +57,8 @@ impl Port {
             Self::Clients => None,
             // Port 0 belongs to no tunnel.
             Self::Visitors => Some(0),
+            // It is above the numbers of ports.
+            Self::Https => Some(1 << 16),
             Self::Tunnel(number) => Some(number.into()),
         }
     }
@@ -64,6 +68,7 @@ impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Visitors => f.write_str("visitors"),
+            Self::Https => f.write_str("https"),
             Self::Clients => f.write_str("clients"),
             Self::Tunnel(number) => write!(f, "tunnel {number}"),
         }

@@ -4,6 +4,7 @@ mod accept;
 mod drain;
 mod error;
 mod handle;
+mod https;
 mod inner;
 mod part_configs;
 mod reconfigure;
@@ -13,6 +14,8 @@ mod visitors;
 
 use std::{net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
 
+use adit_ingress::layers::HttpChallenges;
+use adit_tls::Certificates;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
@@ -45,6 +48,23 @@ impl Server {
     /// Address for visitors.
     pub fn http_addr(&self) -> SocketAddr {
         self.inner.http_addr
+    }
+
+    /// Address for HTTPS visitors, if there is one.
+    pub fn https_addr(&self) -> Option<SocketAddr> {
+        self.inner.https.as_ref().map(|https| https.addr())
+    }
+
+    /// The certificates for HTTPS visitors, if there is a port for them: others than those of the configuration can be added
+    /// and replaced at any time.
+    pub fn certificates(&self) -> Option<Certificates> {
+        let https = self.inner.https.as_ref();
+        https.map(|https| https.certificates().clone())
+    }
+
+    /// The challenges of certificate authorities that the port for HTTP answers, if there is a port for HTTPS.
+    pub fn http_challenges(&self) -> Option<HttpChallenges> {
+        self.inner.entries.challenges().cloned()
     }
 
     /// The upper bound of the time that [`Server::drain`] takes.

@@ -1,6 +1,7 @@
 //! The settings of a server: typed, validated, complete. `adit-config` makes them from files, environment and flags.
 
 mod host_rules;
+mod https;
 mod limits;
 mod port_ranges;
 mod public_url;
@@ -17,10 +18,11 @@ pub use adit_egress::Tls;
 use adit_ingress::layers::LayerConfig;
 pub use adit_ingress::{EdgeTimeouts, Network, Scheme, TrustedProxies, layers};
 pub use adit_link::Compression;
-pub use adit_tls::{ServerTls, TlsName};
+pub use adit_tls::{HostCertificate, ServerTls, TlsName};
 
 pub use self::{
     host_rules::HostRules,
+    https::HttpsSettings,
     limits::Limits,
     port_ranges::PortRanges,
     public_url::PublicUrl,
@@ -39,6 +41,8 @@ pub struct Settings {
     pub tls: TunnelTls,
     /// Address for HTTP visitors (`http.bind_port`).
     pub http_addr: SocketAddr,
+    /// The port for HTTPS visitors; `None` turns it off.
+    pub https: Option<HttpsSettings>,
     /// Address of the admin port; `None` turns it off.
     pub admin_addr: Option<SocketAddr>,
     /// Concurrent clients.
@@ -78,6 +82,7 @@ impl Settings {
             tunnel_addr,
             tls: TunnelTls::Auto,
             http_addr,
+            https: None,
             admin_addr: None,
             max_clients: 1_000,
             threads: 1,

@@ -19,6 +19,8 @@ pub struct Status {
     pub tls: TlsStatus,
     /// Address for visitors.
     pub http_addr: String,
+    /// The port for HTTPS visitors; `null` if it is off.
+    pub https: Option<HttpsStatus>,
     /// `running` or `draining`.
     pub phase: &'static str,
     /// The configuration in force.
@@ -54,6 +56,28 @@ pub struct TlsStatus {
     pub ca_expires: Option<u64>,
     /// Seconds since 1970 at which the certificate of the server's own CA expires.
     pub certificate_expires: Option<u64>,
+}
+
+/// The port for HTTPS visitors.
+#[derive(Debug, Clone, Serialize)]
+pub struct HttpsStatus {
+    /// Address for visitors.
+    pub addr: String,
+    /// The certificates that visitors are shown.
+    pub certificates: Vec<CertificateStatus>,
+    /// Handshakes that are running.
+    pub handshakes: usize,
+    /// Connections that ended in their handshakes, except those that the visitor closed.
+    pub handshakes_failed: u64,
+}
+
+/// A certificate for visitors.
+#[derive(Debug, Clone, Serialize)]
+pub struct CertificateStatus {
+    /// The host names in it.
+    pub names: Vec<String>,
+    /// Seconds since 1970 at which it expires.
+    pub expires: u64,
 }
 
 /// The configuration of a server, and its changes.

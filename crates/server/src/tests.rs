@@ -92,6 +92,7 @@ fn world_of(
         bind_ip: ip,
         public_port: 80,
         public_url: PublicUrl::default(),
+        https: None,
         clients_port: 7000,
     };
     let ports = Ports::new(ip, allowed);

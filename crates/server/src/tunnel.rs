@@ -59,7 +59,7 @@ pub(crate) struct Tunnel {
     pub(crate) number: u64,
     running: AtomicUsize,
     pub(crate) definition: Definition,
-    /// The layers of the definition. Destinations share this one list, by which a retry recognizes it.
+    /// The layers that the definition results in. Destinations share this one list, by which a retry recognizes it.
     pub(crate) layers: Layers,
     /// The user and the group that the tunnel's names belong to.
     pub(crate) owner: Claimant,
@@ -92,11 +92,12 @@ impl Tunnel {
         self.running.load(Ordering::Relaxed)
     }
 
-    /// A tunnel that has been without clients since `now`.
+    /// A tunnel that has been without clients since `now`, whose requests pass these layers.
     pub(crate) fn new(
         key: TunnelKey,
         owner: Claimant,
         definition: Definition,
+        layers: Layers,
         port: Option<PortKey>,
         now: Instant,
     ) -> Self {
@@ -113,7 +114,7 @@ impl Tunnel {
             }),
             key,
             owner,
-            layers: definition.layers.iter().collect(),
+            layers,
             definition,
             port,
             changed: Notify::new(),

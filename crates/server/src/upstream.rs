@@ -69,8 +69,8 @@ impl Upstream {
         let hash_on = HashOn::parse(&settings.hash_on)
             .ok_or_else(|| refused("hash_on is not `host`, `header:NAME` or `cookie:NAME`"))?;
         if let Some(tls) = &settings.tls {
-            if settings.protocol != UpstreamProtocol::Http2 {
-                return Err(refused("supports TLS with HTTP/2 only"));
+            if settings.protocol == UpstreamProtocol::Tcp {
+                return Err(refused("supports TLS with HTTP only"));
             }
             if tls.trust == Trust::Anyone {
                 tracing::warn!(
@@ -126,6 +126,7 @@ impl Upstream {
         let protocol = match settings.protocol {
             UpstreamProtocol::Http1 => Protocol::Http1,
             UpstreamProtocol::Http2 => Protocol::Http2,
+            UpstreamProtocol::Either => Protocol::Either,
             UpstreamProtocol::Tcp => Protocol::Tcp,
         };
         settings.servers.iter().map(move |server| {
@@ -153,17 +154,16 @@ impl Upstream {
     pub(crate) fn check(&self, head: &RequestHead) -> Result<(), (ResetCode, &'static str)> {
         match (head, self.settings.protocol) {
             // An absolute target would override the host that is sent (RFC 9112, 3.2.2).
-            (RequestHead::Http(head), UpstreamProtocol::Http1 | UpstreamProtocol::Http2)
-                if !head.path.starts_with(b"/") && head.path != b"*"[..] =>
-            {
-                Err((
-                    ResetCode::ProtocolError,
-                    "the request target must be a path",
-                ))
-            }
+            (
+                RequestHead::Http(head),
+                UpstreamProtocol::Http1 | UpstreamProtocol::Http2 | UpstreamProtocol::Either,
+            ) if !head.path.starts_with(b"/") && head.path != b"*"[..] => Err((
+                ResetCode::ProtocolError,
+                "the request target must be a path",
+            )),
             (
                 RequestHead::Http(_) | RequestHead::Grpc(_) | RequestHead::WebSocket(_),
-                UpstreamProtocol::Http1 | UpstreamProtocol::Http2,
+                UpstreamProtocol::Http1 | UpstreamProtocol::Http2 | UpstreamProtocol::Either,
             )
             | (RequestHead::Tcp(_), UpstreamProtocol::Tcp) => Ok(()),
             (RequestHead::Udp(_), _) => {
@@ -239,9 +239,10 @@ impl Upstream {
         UpstreamStatus {
             name: self.settings.name.to_string(),
             policy: self.policy().name(),
-            protocol: match self.settings.tls {
-                Some(_) => "h2",
-                None => self.settings.protocol.as_str(),
+            protocol: match (self.settings.protocol, &self.settings.tls) {
+                (UpstreamProtocol::Http2, Some(_)) => "h2",
+                (UpstreamProtocol::Http1, Some(_)) => "https",
+                (protocol, _) => protocol.as_str(),
             },
             requests: self.chosen(),
             servers: members

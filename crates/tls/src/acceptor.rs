@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use adit_net::{Stream, TlsAcceptor};
 use arc_swap::ArcSwapOption;
 
-use crate::{error::TlsError, server_tls::ServerTls};
+use crate::{error::TlsError, peer::Peer, server_tls::ServerTls};
 
 /// Handshakes with clients, by a configuration that can be replaced. Clones share the configuration.
 #[derive(Clone)]
@@ -53,7 +53,7 @@ impl Acceptor {
         let _ = stream.set_nodelay();
         let acceptor = TlsAcceptor::new(tls.config(), within, usize::MAX);
         let accepted = acceptor.accept(stream).await;
-        let stream = accepted.map_err(TlsError::of_server)?;
+        let stream = accepted.map_err(|error| TlsError::of_server(Peer::Client, error))?;
         let id = tls.client_id(&stream);
         Ok((stream, id))
     }

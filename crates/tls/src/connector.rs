@@ -62,7 +62,7 @@ impl Connector {
         let handshake = ClientHandshake::new(tls.config(), name, Peer::Server);
         let handshake = handshake.map_err(|error: SetupError| failed(Cause::Setup(error)))?;
         let connecting = async {
-            let stream = handshake.run(stream).await?;
+            let stream = handshake.run_http2(stream).await?;
             handshake.confirmed(stream).await
         };
         match timeout(self.within, connecting).await {

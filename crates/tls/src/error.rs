@@ -32,10 +32,14 @@ pub enum Cause {
     Io(io::Error),
     /// The peer does not speak TLS: its first bytes are those of another protocol.
     NotTls(RustlsError),
+    /// The peer's first byte is not one of TLS.
+    ClearText,
     /// The peer supports none of the versions of TLS that this end does.
     Version(RustlsError),
     /// The peer supports no HTTP/2 over TLS.
     NoHttp2,
+    /// The peer supports no HTTP/1.1 over TLS.
+    NoHttp1,
     /// The peer's certificate has expired.
     Expired(RustlsError),
     /// The peer's certificate is not valid yet.
@@ -63,6 +67,8 @@ pub enum Cause {
     CertificateRejected(RustlsError),
     /// The peer does not know the name that this end has asked for.
     UnknownName(String),
+    /// This end has no certificate for the name that the peer asks for; `None` if it names none.
+    NoCertificate(Option<String>),
     /// The peer has rejected the handshake.
     Rejected(RustlsError),
     /// Another error of the handshake.
@@ -87,18 +93,18 @@ impl TlsError {
         Self::new(peer, Cause::of(error, &name.to_str()))
     }
 
-    /// The failure of a server's handshake.
-    pub(crate) fn of_server(error: HandshakeError) -> Self {
+    /// The failure of a server's handshake with this peer.
+    pub(crate) fn of_server(peer: Peer, error: HandshakeError) -> Self {
         let cause = match error {
             HandshakeError::TimedOut(within) => Cause::TimedOut(within),
             HandshakeError::Failed(error) => Cause::of(error, ""),
         };
-        Self::new(Peer::Client, cause)
+        Self::new(peer, cause)
     }
 }
 
 impl Cause {
-    fn of(error: io::Error, name: &str) -> Self {
+    pub(crate) fn of(error: io::Error, name: &str) -> Self {
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
         let Some(inner): Option<RustlsError> = inner.cloned() else {
             return match error.kind() {
@@ -200,10 +206,14 @@ impl fmt::Display for TlsError {
                         "is the port right? Set `server.tls` on the server, or `client.tls: off` for clear text"
                     }
                     Peer::Client => "set `client.tls` on the client",
+                    Peer::Visitor => "is its URL `https://`?",
                 })
             }
+            Cause::ClearText => write!(f, "the {peer} does not speak TLS; the port is for TLS only"),
             Cause::Version(_) => match peer {
-                Peer::Service => f.write_str("the service supports neither TLS 1.3 nor TLS 1.2"),
+                Peer::Service | Peer::Visitor => {
+                    write!(f, "the {peer} supports neither TLS 1.3 nor TLS 1.2")
+                }
                 Peer::Server => f.write_str(
                     "the server does not support TLS 1.3, which the tunnel needs; is it the port for clients of an \
                      adit-server?",
@@ -223,7 +233,14 @@ impl fmt::Display for TlsError {
                 Peer::Client => f.write_str(
                     "the client does not offer HTTP/2 over TLS (ALPN `h2`); is it an adit client?",
                 ),
+                Peer::Visitor => {
+                    f.write_str("the visitor offers neither HTTP/2 nor HTTP/1.1 over TLS (ALPN)")
+                }
             },
+            Cause::NoHttp1 => write!(
+                f,
+                "the {peer} does not offer HTTP/1.1 over TLS (ALPN `http/1.1`); enable it there"
+            ),
             Cause::Expired(_) => write!(f, "the {peer}'s certificate has expired; renew it"),
             Cause::NotValidYet(_) => write!(
                 f,
@@ -235,7 +252,7 @@ impl fmt::Display for TlsError {
                     Peer::Service | Peer::Server => {
                         "give the file with the certificate of its CA as `ca_file`"
                     }
-                    Peer::Client => {
+                    Peer::Client | Peer::Visitor => {
                         "add the certificate of its CA to `server.tls.client_ca_file`"
                     }
                 })
@@ -247,7 +264,7 @@ impl fmt::Display for TlsError {
                      the server shows the fingerprint {fingerprint} at its start, set `client.tls.ca_fingerprint` to it, \
                      or run `adit-server join` there and `adit join` here; otherwise another machine responds"
                 ),
-                Peer::Service | Peer::Client => write!(
+                Peer::Service | Peer::Client | Peer::Visitor => write!(
                     f,
                     "the issuer of the {peer}'s certificate is unknown: an adit-server responds, with its own CA \
                      (fingerprint {fingerprint})"
@@ -260,7 +277,7 @@ impl fmt::Display for TlsError {
                 )?;
                 match peer {
                     Peer::Server => write!(f, ": {SERVER_NAME}, if the server has its own CA"),
-                    Peer::Service | Peer::Client => Ok(()),
+                    Peer::Service | Peer::Client | Peer::Visitor => Ok(()),
                 }
             }
             Cause::WrongFingerprint(WrongFingerprint { expected, found }) => write!(
@@ -281,7 +298,7 @@ impl fmt::Display for TlsError {
                     f,
                     "the service rejected the TLS handshake: {error}; does it require a client certificate?"
                 ),
-                Peer::Server | Peer::Client => write!(
+                Peer::Server | Peer::Client | Peer::Visitor => write!(
                     f,
                     "the {peer} requires a client certificate; set `cert_file` and `key_file` of `client.tls`"
                 ),
@@ -296,10 +313,20 @@ impl fmt::Display for TlsError {
                     f,
                     "the client rejected the server's certificate: {error}; the log of the client has the reason"
                 ),
+                Peer::Visitor => {
+                    write!(f, "the visitor rejected the server's certificate: {error}")
+                }
             },
             Cause::UnknownName(name) => write!(
                 f,
                 "the {peer} does not accept the name {name}; give a name that it accepts as `server_name`"
+            ),
+            Cause::NoCertificate(Some(name)) => write!(
+                f,
+                "no certificate is for {name}; add one to `server.https.certificates`"
+            ),
+            Cause::NoCertificate(None) => f.write_str(
+                "the visitor names no host, and no certificate of `server.https.certificates` is the default",
             ),
             Cause::Rejected(error) => write!(
                 f,
@@ -329,7 +356,12 @@ impl Error for TlsError {
             | Cause::CertificateRejected(error)
             | Cause::Rejected(error)
             | Cause::Other(error) => Some(error),
-            Cause::TimedOut(_) | Cause::NoHttp2 | Cause::UnknownName(_) => None,
+            Cause::TimedOut(_)
+            | Cause::ClearText
+            | Cause::NoHttp2
+            | Cause::NoHttp1
+            | Cause::UnknownName(_)
+            | Cause::NoCertificate(_) => None,
         }
     }
 }

@@ -34,7 +34,7 @@ impl ClientHandshake {
         })
     }
 
-    /// Handshakes. The peer must choose HTTP/2. Has no time limit of its own.
+    /// Handshakes. Which protocol the peer has chosen is in [`Stream::alpn`]. Has no time limit of its own.
     ///
     /// # Errors
     /// [`TlsError`]. The connection is closed then.
@@ -43,7 +43,20 @@ impl ClientHandshake {
     /// Dropping it closes the connection.
     pub async fn run(&self, stream: Stream) -> Result<Stream, TlsError> {
         let connected = self.connector.connect(self.name.clone(), stream).await;
-        let stream: Stream = connected.map_err(|error| self.failed(error))?.into();
+        connected
+            .map(Stream::from)
+            .map_err(|error| self.failed(error))
+    }
+
+    /// Handshakes as [`ClientHandshake::run`] with a peer that must choose HTTP/2.
+    ///
+    /// # Errors
+    /// [`TlsError`]. The connection is closed then.
+    ///
+    /// # Cancel safety
+    /// Dropping it closes the connection.
+    pub async fn run_http2(&self, stream: Stream) -> Result<Stream, TlsError> {
+        let stream = self.run(stream).await?;
         if stream.alpn() != Some(ALPN) {
             return Err(TlsError::new(self.peer, Cause::NoHttp2));
         }

@@ -7,6 +7,8 @@
 //! - [`Acceptor`] and [`Connector`]: the same in a running program. [`Acceptor::replace`] and [`Connector::replace`] apply to
 //!   the next connection; running connections do not change. Without TLS they pass a connection on as it is.
 //! - [`Authority`]: a server's own CA, which issues its certificates and is replaced before it expires.
+//! - [`VisitorTls`] and [`Certificates`]: the port of visitors, TLS 1.2 and 1.3 with the certificate of the host that a visitor
+//!   asks for. [`Opening`] reads what it asks for and leaves it unread, so that a connection can also be passed on unopened.
 //! - [`ClientHandshake`] and [`client_config`]: the handshake of a client alone, for other peers than the server of a tunnel.
 //! - [`TlsError`]: one error for all handshakes, with a [`Cause`] for each reason. Its text states what happened and what to
 //!   change.
@@ -24,12 +26,15 @@
 
 mod acceptor;
 mod authority;
+mod certificates;
+mod client_hello;
 mod client_key;
 mod client_tls;
 mod connector;
 mod error;
 mod fingerprint;
 mod handshake;
+mod host_certificate;
 mod identity;
 mod name;
 mod own_ca;
@@ -39,15 +44,19 @@ mod roots;
 mod server_tls;
 mod setup;
 mod trust;
+mod visitor_tls;
 
 pub use acceptor::Acceptor;
 pub use authority::{Authority, AuthorityError, Issued, MAX_AUTHORITY_BYTES, SERVER_NAME};
+pub use certificates::Certificates;
+pub use client_hello::{ClientHello, InvalidHello, Opening, OpeningError};
 pub use client_key::ClientKey;
 pub use client_tls::ClientTls;
 pub use connector::Connector;
 pub use error::{Cause, TlsError};
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use handshake::ClientHandshake;
+pub use host_certificate::{HostCertificate, HostCertificateError};
 pub use identity::{Identity, IdentityError};
 pub use name::{NameError, TlsName};
 pub use own_ca::OwnCa;
@@ -57,3 +66,4 @@ pub use roots::{Roots, RootsError};
 pub use server_tls::{ClientCertificates, ServerTls};
 pub use setup::SetupError;
 pub use trust::{Trust, client_config};
+pub use visitor_tls::{Secured, TimeLimit, VisitorTls};

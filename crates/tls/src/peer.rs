@@ -11,6 +11,8 @@ pub enum Peer {
     Server,
     /// A client of the tunnel.
     Client,
+    /// A visitor.
+    Visitor,
 }
 
 impl fmt::Display for Peer {
@@ -19,6 +21,7 @@ impl fmt::Display for Peer {
             Self::Service => "service",
             Self::Server => "server",
             Self::Client => "client",
+            Self::Visitor => "visitor",
         })
     }
 }

@@ -55,6 +55,9 @@ pub struct Server {
     /// Port for HTTP visitors [default: 7080] [env: ADIT__SERVER__HTTP__BIND_PORT]
     #[arg(long, value_name = "PORT")]
     pub http_port: Option<u16>,
+    /// Port for HTTPS visitors; their certificates are in the file [default: none] [env: ADIT__SERVER__HTTPS__BIND_PORT]
+    #[arg(long, value_name = "PORT")]
+    pub https_port: Option<u16>,
     /// Address of health and status, or off [default: 127.0.0.1:7500] [env: ADIT__SERVER__ADMIN__BIND]
     #[arg(long, value_name = "IP:PORT")]
     pub admin: Option<String>,
@@ -135,6 +138,7 @@ impl Server {
             bind_addr: self.bind_addr,
             bind_port: self.bind_port,
             http_port: self.http_port,
+            https_port: self.https_port,
             admin: self.admin.clone(),
             state_dir: self.state_dir.clone(),
             threads: self.threads,

@@ -52,6 +52,12 @@ fn render_server(out: &mut String, server: &Value) {
             text(server, "tunnel_addr")
         )],
     );
+    if let https @ Value::Object(_) = &server["https"] {
+        let certificates = list(https, "certificates").count();
+        let certificates = counted(certificates as u64, "certificate");
+        let on = format!("HTTPS on {}, {certificates}", text(https, "addr"));
+        line(out, 2, &[on]);
+    }
     let visitors = &server["visitors"];
     line(
         out,

@@ -6,7 +6,7 @@ use adit_link::{
     Compression, Failure, Reason,
     control::{CallError, Channel, ControlChannel, ControlMessage, RefusalReason},
 };
-use adit_proto::{ProtocolType, Tunnel, control::Kind};
+use adit_proto::{Hsts, ProtocolType, Tunnel, VisitorHttps, VisitorTls, control::Kind};
 use tokio::{
     sync::{mpsc, watch},
     time::timeout,
@@ -226,7 +226,7 @@ fn announcement(tunnel: &TunnelSettings) -> Tunnel {
             TunnelKind::Http => ProtocolType::Http,
             TunnelKind::Grpc => ProtocolType::Grpc,
             TunnelKind::WebSocket => ProtocolType::Websocket,
-            TunnelKind::Tcp => ProtocolType::Tcp,
+            TunnelKind::Tcp | TunnelKind::Tls => ProtocolType::Tcp,
             TunnelKind::Udp => ProtocolType::Udp,
         }
         .into(),
@@ -247,5 +247,18 @@ fn announcement(tunnel: &TunnelSettings) -> Tunnel {
             _ => 0,
         },
         layers: announced_layers(&tunnel.layers),
+        https: (tunnel.redirect_https || tunnel.hsts.is_some()).then(|| VisitorHttps {
+            redirect: tunnel.redirect_https,
+            hsts: tunnel.hsts.map(|hsts| Hsts {
+                max_age_seconds: hsts.max_age.as_secs(),
+                include_subdomains: hsts.include_subdomains,
+            }),
+        }),
+        visitor_tls: match tunnel.kind {
+            TunnelKind::Tls => VisitorTls::PassThrough,
+            _ if tunnel.terminates_tls => VisitorTls::Terminate,
+            _ => VisitorTls::Unspecified,
+        }
+        .into(),
     }
 }

@@ -45,6 +45,12 @@ pub(super) fn read(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
         COUNT,
         &mut limits.max_unauthenticated_per_address,
     )?;
+    section.set_number("max_handshakes", COUNT, &mut limits.max_handshakes)?;
+    section.set_number(
+        "max_handshakes_per_address",
+        COUNT,
+        &mut limits.max_handshakes_per_address,
+    )?;
     section.set_number(
         "max_denials_per_minute",
         COUNT,

@@ -32,6 +32,10 @@ fn files_of_the_documents_load() {
         ("server.key", &key),
         ("office-1.crt", &certificate),
         ("office-1.key", &key),
+        ("wildcard.crt", &certificate),
+        ("wildcard.key", &key),
+        ("shop.crt", &certificate),
+        ("shop.key", &key),
     ] {
         fs::write(dir.path().join(name), text).unwrap();
     }

@@ -43,6 +43,7 @@ fn a_joined_server_needs_no_setting_and_precedes_a_local_one() {
         pid: 1,
         tunnel_addr: addr,
         http_addr: addr,
+        https_addr: None,
         admin_addr: None,
         own_ca: false,
     };

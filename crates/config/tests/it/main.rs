@@ -4,6 +4,7 @@
 mod documents;
 mod entries;
 mod errors;
+mod https;
 mod joined;
 mod layers;
 mod properties;

@@ -181,6 +181,30 @@ fn flags_set_local_tls_as_a_file_does() {
 }
 
 #[test]
+fn a_service_over_tls_chooses_the_protocol_unless_it_is_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "
+    - { name: a, local_port: 1 }
+    - { name: b, local_port: 2, local_tls: true }
+    - { name: c, local_port: 3, local_tls: true, local_protocol: http1 }
+    - { name: d, local_port: 4, local_tls: true, local_protocol: h2 }
+    - { name: e, type: websocket, local_port: 5, local_tls: true }
+    - { name: f, type: grpc, local_port: 6, local_tls: true }
+";
+    let services = tunnels(dir.path(), text).unwrap();
+    let protocols: Vec<_> = services.iter().map(|service| service.protocol).collect();
+    let expected = [
+        ServiceProtocol::Http1,
+        ServiceProtocol::Either,
+        ServiceProtocol::Http1,
+        ServiceProtocol::Http2,
+        ServiceProtocol::Http1,
+        ServiceProtocol::Http2,
+    ];
+    assert_eq!(protocols, expected);
+}
+
+#[test]
 fn upstreams_are_reached_over_tls_as_well() {
     let dir = tempfile::tempdir().unwrap();
     let pem = pem();
@@ -211,10 +235,17 @@ fn upstreams_are_reached_over_tls_as_well() {
             "{keys}"
         );
     }
+    for (keys, protocol) in [
+        ("tls: true", UpstreamProtocol::Either),
+        ("protocol: http1, tls: true", UpstreamProtocol::Http1),
+    ] {
+        let upstream = load(keys).unwrap();
+        let expected = (protocol, tls(Trust::System, None));
+        assert_eq!((upstream.protocol, upstream.tls), expected, "{keys}");
+    }
     for (keys, key) in [
         ("protocol: h2c, tls: true", "tls"),
         ("protocol: tcp, tls: true", "tls"),
-        ("tls: { ca_file: ca.pem }", "tls"),
         ("protocol: h2, tls: false", "tls"),
         ("protocol: h2, tls: { ca_file: server.yaml }", "tls.ca_file"),
         ("protocol: h2, tls: { ca: ca.pem }", "tls.ca"),

@@ -215,6 +215,8 @@ fn every_bound_and_time_of_a_server_can_be_set() {
     max_unauthenticated: 6
     max_unauthenticated_per_address: 3
     max_denials_per_minute: 15
+    max_handshakes: 14
+    max_handshakes_per_address: 15
     max_tunnels_per_client: 5
     max_domains_per_tunnel: 9
     max_locations_per_tunnel: 10
@@ -251,6 +253,7 @@ fn every_bound_and_time_of_a_server_can_be_set() {
     setup: 8s
     handshake: 4s
     denial: 21s
+    visitor_handshake: 21s
     takeover_probe: 9s
     heartbeat: 100ms
     dead_after: 101ms
@@ -286,6 +289,8 @@ fn every_bound_and_time_of_a_server_can_be_set() {
             max_unauthenticated: 6,
             max_unauthenticated_per_address: 3,
             max_denials_per_minute: 15,
+            max_handshakes: 14,
+            max_handshakes_per_address: 15,
             max_tunnels_per_client: 5,
             max_domains_per_tunnel: 9,
             max_locations_per_tunnel: 10,
@@ -328,6 +333,7 @@ fn every_bound_and_time_of_a_server_can_be_set() {
             setup: SECONDS(8),
             handshake: SECONDS(4),
             denial: SECONDS(21),
+            visitor_handshake: SECONDS(21),
             takeover_probe: SECONDS(9),
             heartbeat: Duration::from_millis(100),
             dead_after: Duration::from_millis(101),
@@ -756,6 +762,7 @@ fn every_type_of_tunnel_is_read() {
             ServiceProtocol::Http1,
             ServiceProtocol::Tcp,
             ServiceProtocol::Udp,
+            ServiceProtocol::Tcp,
         ]
     );
 }

@@ -189,6 +189,7 @@ fn a_client_trusts_the_server_of_its_state_directory() {
         pid: 1,
         tunnel_addr: addr(7777),
         http_addr: addr(7080),
+        https_addr: None,
         admin_addr: None,
         own_ca: true,
     };

@@ -17,6 +17,7 @@ mod grpc;
 mod grpc_generated;
 mod grpc_tonic;
 mod http;
+mod https;
 mod interim;
 mod isolation;
 mod join;

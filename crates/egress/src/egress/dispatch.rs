@@ -16,12 +16,13 @@ use crate::{
         request_info::{RequestInfo as _, has_valid_target},
         reset::reset,
         resources::Resources,
+        service::Service,
         timeline::RequestTimeline,
     },
     protocol::{http1, http2, tcp, udp, websocket},
 };
 
-use super::route::{Connections, Route};
+use super::route::{Connections, Either, Route};
 
 /// A request whose service has not been found yet.
 pub(super) struct Incoming<'e> {
@@ -63,6 +64,69 @@ impl<'e> Incoming<'e> {
         if let Err((code, reason)) = check(&self.head) {
             return self.refuse(&service.endpoint, code, &reason);
         }
+        if let Connections::Either(either) = &connections
+            && matches!(self.head, RequestHead::Http(_) | RequestHead::Grpc(_))
+        {
+            match either.chosen.known() {
+                Some(version) => {
+                    let connections = either.of(version);
+                    return self.dispatch(name, service, connections, going_away);
+                }
+                None => return self.find_out(name, service, either.clone(), going_away),
+            }
+        }
+        self.dispatch(name, service, connections, going_away);
+    }
+
+    /// Finds out which version of HTTP the service chooses, and forwards the request.
+    fn find_out(
+        self,
+        name: &str,
+        service: Arc<Service>,
+        either: Arc<Either>,
+        going_away: &watch::Sender<u64>,
+    ) {
+        let Self {
+            resources,
+            head,
+            exchange,
+            timeline,
+        } = self;
+        let (resources, name, going_away) =
+            (resources.clone(), name.to_owned(), going_away.clone());
+        tokio::spawn(async move {
+            let timeout = resources.config.dial_timeout;
+            let found = tokio::select! {
+                biased;
+                () = exchange.send.abandoned() => None,
+                found = either.chosen.find_out(timeout) => Some(found),
+            };
+            let incoming = Incoming {
+                resources: &resources,
+                head,
+                exchange,
+                timeline,
+            };
+            let (code, reason) = match found {
+                Some(Ok(version)) => {
+                    return incoming.dispatch(&name, service, either.of(version), &going_away);
+                }
+                Some(Err(error)) => (ResetCode::DialFailed, error.to_string()),
+                // The report has the reason for which the opener has left.
+                None => (ResetCode::Cancelled, String::new()),
+            };
+            incoming.refuse(&service.endpoint, code, &reason);
+        });
+    }
+
+    /// Passes the request to the module of its protocol.
+    fn dispatch(
+        self,
+        name: &str,
+        service: Arc<Service>,
+        connections: Connections,
+        going_away: &watch::Sender<u64>,
+    ) {
         let Self {
             resources,
             head,
@@ -74,7 +138,7 @@ impl<'e> Incoming<'e> {
                 let record = RequestRecord::new(head, service, timeline);
                 return http1::dispatch(&pool, record, exchange);
             }
-            (RequestHead::Http(head), Connections::Http2(client)) => {
+            (RequestHead::Http(head), Connections::Http2(client, _)) => {
                 if !head.upgrade.is_empty() {
                     // HTTP/2 has no upgrades: the request is served as one without an offer, and its body is complete
                     // (P-3.7).
@@ -83,18 +147,23 @@ impl<'e> Incoming<'e> {
                 let head = http2::Http2Head::Http(head);
                 return client.dispatch(RequestRecord::new(head, service, timeline), exchange);
             }
-            (RequestHead::Grpc(head), Connections::Http2(client)) => {
+            (RequestHead::Grpc(head), Connections::Http2(client, _)) => {
                 let head = http2::Http2Head::Grpc(head);
                 return client.dispatch(RequestRecord::new(head, service, timeline), exchange);
             }
-            // A WebSocket is an upgrade of HTTP/1.1. Most services of HTTP/2 support that as well.
-            (RequestHead::WebSocket(head), Connections::Http1(_) | Connections::Http2(_))
-                if !service.is_tls =>
-            {
-                let record = RequestRecord::new(head, service, timeline);
-                let going_away = going_away.subscribe();
-                return websocket::dispatch(record, exchange, resources.clone(), going_away);
-            }
+            (RequestHead::WebSocket(head), connections) => match connections.upgrades() {
+                Some(dialer) => {
+                    let record = RequestRecord::new(head, service, timeline);
+                    let (dialer, resources) = (dialer.clone(), resources.clone());
+                    let going_away = going_away.subscribe();
+                    return websocket::dispatch(record, exchange, dialer, resources, going_away);
+                }
+                None => {
+                    let head = RequestHead::WebSocket(head);
+                    let refusal = mismatch(name, &head, &connections, service.is_tls);
+                    (head, refusal)
+                }
+            },
             (RequestHead::Tcp(head), _) if service.is_plain(Protocol::Tcp) => {
                 let record = RequestRecord::new(head, service, timeline);
                 return tcp::dispatch(record, exchange, resources.clone());

@@ -22,7 +22,7 @@ use adit_link::Exchange;
 pub(crate) use self::request::Http2Head;
 use self::{pool::Pool, request::Http2Record};
 use crate::{
-    connect::tls::Dialer,
+    connect::{chosen_protocol::ChosenProtocol, tls::Dialer},
     forward::{gauge::GaugeGuard, resources::Resources},
     stats::Stats,
 };
@@ -36,9 +36,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(dialer: Dialer, resources: Arc<Resources>) -> Arc<Self> {
+    pub(crate) fn new(
+        dialer: Arc<Dialer>,
+        chosen: Option<Arc<ChosenProtocol>>,
+        resources: Arc<Resources>,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            pool: Pool::new(dialer, resources.clone()),
+            pool: Pool::new(dialer, chosen, resources.clone()),
             resources,
             running: AtomicUsize::new(0),
         })

@@ -28,7 +28,7 @@ use self::{
     request::{HeaderLine, WebSocketRecord},
 };
 use crate::{
-    connect::dial::dial,
+    connect::tls::Dialer,
     forward::{error::ForwardError, gauge::GaugeGuard, record::Outcome, resources::Resources},
 };
 
@@ -36,6 +36,7 @@ use crate::{
 pub(crate) fn dispatch(
     record: WebSocketRecord,
     exchange: Exchange,
+    dialer: Arc<Dialer>,
     resources: Arc<Resources>,
     going_away: watch::Receiver<u64>,
 ) {
@@ -48,7 +49,7 @@ pub(crate) fn dispatch(
     };
     let (open_here, _) = GaugeGuard::new(resources, |resources| &resources.counters.websockets);
     tokio::spawn(async move {
-        serve(record, exchange, open_here.owner(), going_away).await;
+        serve(record, exchange, &dialer, open_here.owner(), going_away).await;
         drop((open, open_here));
     });
 }
@@ -57,6 +58,7 @@ pub(crate) fn dispatch(
 async fn serve(
     mut record: WebSocketRecord,
     exchange: Exchange,
+    dialer: &Dialer,
     resources: &Resources,
     going_away: watch::Receiver<u64>,
 ) {
@@ -67,7 +69,7 @@ async fn serve(
         () = exchange.send.closed() => {
             return record.finish(Outcome::of_abandoned(&exchange.send));
         }
-        dialled = dial(&record.service.address, config.dial_timeout) => dialled,
+        dialled = dialer.dial(config.dial_timeout) => dialled,
     };
     record.timeline.end(Phase::Dial);
     let mut socket = match dialled {

@@ -339,9 +339,9 @@ async fn a_hanging_handshake_times_out_and_delays_no_other() {
 async fn nothing_leaves_in_clear_text_for_a_service_over_tls() {
     let ca = Ca::new();
     let (port, handshakes) = serve(ca.sign(&local())).await;
-    let mut http1 = to(port, ca.trust(), None);
-    http1.protocol = Protocol::Http1;
-    let link = link(http1);
+    let mut bytes = to(port, ca.trust(), None);
+    bytes.protocol = Protocol::Tcp;
+    let link = link(bytes);
     let failure = link.get("/").await.unwrap_err();
     assert!(
         failure.detail.contains("not reached by http over TLS"),
@@ -349,6 +349,17 @@ async fn nothing_leaves_in_clear_text_for_a_service_over_tls() {
     );
     assert_eq!(link.egress.stats().dialled, 0);
     assert_eq!(handshakes.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_service_without_http1_over_tls_is_named() {
+    let ca = Ca::new();
+    let (port, _) = serve(ca.sign(&local())).await;
+    let mut http1 = to(port, ca.trust(), None);
+    http1.protocol = Protocol::Http1;
+    let failure = link(http1).get("/").await.unwrap_err();
+    let expected = "does not offer HTTP/1.1 over TLS (ALPN `http/1.1`)";
+    assert!(failure.detail.contains(expected), "{failure:?}");
 }
 
 #[tokio::test]

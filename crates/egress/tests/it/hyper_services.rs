@@ -146,7 +146,7 @@ async fn start(protocol: Protocol, config: Config) -> (EgressLink, mpsc::Receive
         let handler = service_fn(move |request| response(request, sender.clone()));
         async move {
             match protocol {
-                Protocol::Http1 => {
+                Protocol::Http1 | Protocol::Either => {
                     let _ = http1::Builder::new()
                         .timer(TokioTimer::new())
                         .serve_connection(io, handler)

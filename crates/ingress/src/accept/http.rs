@@ -18,11 +18,15 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::{
-    accept::{http2, socket::VisitorSocket, upgraded::AfterHttp1},
+    accept::{http2, socket::VisitorSocket, tls_by_mistake, upgraded::AfterHttp1},
     config::HttpConfig,
     forward::{
-        admission::Admission, connection::Connection, context::HttpContext, inbound::Inbound,
+        admission::Admission,
+        connection::Connection,
+        context::HttpContext,
+        inbound::Inbound,
         response_body::ResponseBody,
+        served_hosts::{Admitted, ServedHosts},
     },
     protocol::{http as http_protocol, served::Served},
     stats::{Counters, Stats},
@@ -86,13 +90,41 @@ impl Http {
         peer: SocketAddr,
         drain: impl Future<Output = ()> + Send + 'static,
     ) -> BoxFuture<'static, ()> {
-        self.serve_stream(stream.into(), peer, Box::pin(drain))
+        self.serve_stream(stream.into(), peer, Admitted::All, Box::pin(drain))
+    }
+
+    /// [`Http::serve`] for requests to these hosts; others get 421.
+    ///
+    /// # Cancel safety
+    /// As [`Http::serve`].
+    pub fn serve_hosts(
+        self: Arc<Self>,
+        stream: Stream,
+        peer: SocketAddr,
+        hosts: Arc<dyn ServedHosts>,
+        drain: impl Future<Output = ()> + Send + 'static,
+    ) -> BoxFuture<'static, ()> {
+        self.serve_stream(stream, peer, Admitted::Hosts(hosts), Box::pin(drain))
+    }
+
+    /// Responds with 400 to a visitor that speaks HTTP in clear text on a port for TLS.
+    ///
+    /// # Cancel safety
+    /// As [`Http::serve`].
+    pub fn refuse_clear_text(
+        self: Arc<Self>,
+        stream: Stream,
+        peer: SocketAddr,
+        drain: impl Future<Output = ()> + Send + 'static,
+    ) -> BoxFuture<'static, ()> {
+        self.serve_stream(stream, peer, Admitted::None, Box::pin(drain))
     }
 
     fn serve_stream(
         self: Arc<Self>,
         mut stream: Stream,
         peer: SocketAddr,
+        admitted: Admitted,
         mut drain: BoxFuture<'static, ()>,
     ) -> BoxFuture<'static, ()> {
         Box::pin(async move {
@@ -110,7 +142,12 @@ impl Http {
                 return;
             };
             let local_port = stream.local_addr().map_or(0, |local| local.port());
-            let connection = Arc::new(Connection::new(peer, local_port, stream.scheme()));
+            let connection = Connection::new(peer, local_port, stream.scheme());
+            let connection = Arc::new(connection.admitting(admitted));
+            if tls_by_mistake::is_tls(stream.read_ahead()) {
+                tls_by_mistake::report(&self.context, &connection);
+                return;
+            }
             let drain = async {
                 drain.await;
                 connection.drain();

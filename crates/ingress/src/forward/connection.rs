@@ -17,6 +17,7 @@ use crate::forward::{
     expectation::Expectation,
     interim::InterimSlot,
     request_meta::{Scheme, Visitor},
+    served_hosts::Admitted,
     stuck::StuckResponses,
 };
 
@@ -46,6 +47,8 @@ pub(crate) struct Replaced {
 pub(crate) struct Connection {
     pub(crate) visitor: Visitor,
     pub(crate) scheme: Scheme,
+    /// The requests that the connection may carry.
+    pub(crate) admitted: Admitted,
     /// Requests whose responses have not ended.
     pub(crate) open: AtomicUsize,
     /// Notified when an HTTP/2 connection has been idle for too long.
@@ -83,6 +86,7 @@ impl Connection {
         Self {
             visitor: Visitor::new(visitor).on_port(local_port),
             scheme,
+            admitted: Admitted::All,
             open: AtomicUsize::new(0),
             idle: Notify::new(),
             requests: AtomicU64::new(0),
@@ -103,6 +107,11 @@ impl Connection {
             has_replaced: AtomicBool::new(false),
             replaced: Mutex::default(),
         }
+    }
+
+    /// The connection may carry these requests.
+    pub(crate) fn admitting(self, admitted: Admitted) -> Self {
+        Self { admitted, ..self }
     }
 
     pub(crate) const fn stuck_responses(&self) -> &StuckResponses {

@@ -189,6 +189,7 @@ const fn advice(reason: Reason) -> &'static str {
         Reason::Limit => "Try again in a moment.",
         Reason::BadRequest => "The request is not valid HTTP. Correct it.",
         Reason::HeaderTooLarge => "Send fewer or shorter headers.",
+        Reason::Misdirected => "Send the request on a new connection to its host.",
         Reason::Loop => {
             "The tunnel leads back to the server that it comes from. Name another service as its target."
         }

@@ -1,4 +1,4 @@
-//! A TCP connection or a UDP flow of a visitor. It names no host: its port selects the tunnel.
+//! A TCP connection or a UDP flow of a visitor. Its port selects the tunnel, or the host of TLS that is passed through.
 
 use std::{
     net::SocketAddr,
@@ -25,6 +25,8 @@ pub struct Session {
     pub visitor: Visitor,
     /// The local address. A tunnel owns its port.
     pub local: SocketAddr,
+    /// The host that the visitor asks for in TLS that is passed through: it selects the tunnel, instead of the port.
+    pub host: Option<Box<str>>,
     /// When the session began.
     pub started: Instant,
 }
@@ -41,6 +43,7 @@ impl Session {
             protocol,
             visitor: Visitor::new(peer),
             local,
+            host: None,
             started,
         }
     }

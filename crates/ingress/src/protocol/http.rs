@@ -96,6 +96,7 @@ pub(crate) async fn serve(
         scheme: connection.scheme,
         started,
         needs_host: director.needs_host(connection.visitor.local_port()),
+        admitted: &connection.admitted,
     };
     let request = match parse(&mut parts, &mut target, received) {
         Ok(request) => request,

@@ -105,7 +105,22 @@ impl Tcp {
         peer: SocketAddr,
         local: SocketAddr,
     ) -> BoxFuture<'static, ()> {
-        self.serve_stream(stream.into(), peer, local)
+        self.serve_stream(stream.into(), peer, local, None)
+    }
+
+    /// [`Tcp::serve`] for a connection over TLS that is passed through: the host that its visitor asks for selects the tunnel
+    /// (P-14.8).
+    ///
+    /// # Cancel safety
+    /// As [`Tcp::serve`].
+    pub fn serve_host(
+        self: Arc<Self>,
+        stream: Stream,
+        peer: SocketAddr,
+        local: SocketAddr,
+        host: &str,
+    ) -> BoxFuture<'static, ()> {
+        self.serve_stream(stream, peer, local, Some(host.into()))
     }
 
     fn serve_stream(
@@ -113,13 +128,14 @@ impl Tcp {
         stream: Stream,
         peer: SocketAddr,
         local: SocketAddr,
+        host: Option<Box<str>>,
     ) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             let socket = Socket::new(stream);
             let mut connection = Connection {
                 tcp: &self,
                 socket: &socket,
-                record: self.begin_record(peer, local),
+                record: self.begin_record(peer, local, host),
                 holds: Vec::new(),
                 first: None,
                 is_untouched: false,
@@ -153,9 +169,15 @@ impl Tcp {
     }
 
     /// The record of a connection that has just been accepted.
-    fn begin_record(&self, peer: SocketAddr, local: SocketAddr) -> SessionRecord {
+    fn begin_record(
+        &self,
+        peer: SocketAddr,
+        local: SocketAddr,
+        host: Option<Box<str>>,
+    ) -> SessionRecord {
         let accepted = Instant::now();
-        let session = Session::new(ProtocolType::Tcp, peer, local, accepted);
+        let mut session = Session::new(ProtocolType::Tcp, peer, local, accepted);
+        session.host = host;
         let mut record = SessionRecord::new(session, self.admission.observer());
         record.phases.add(Phase::Accept, accepted);
         record

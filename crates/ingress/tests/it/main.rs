@@ -10,6 +10,7 @@ mod forwarded;
 mod grpc;
 mod headers;
 mod http;
+mod https_layers;
 mod interim;
 mod layers;
 mod observer;

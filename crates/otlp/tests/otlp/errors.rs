@@ -69,6 +69,7 @@ fn failures_by_the_visitor_have_no_status() {
         ("no_tunnel", 404),
         ("bad_request", 400),
         ("header_too_large", 431),
+        ("misdirected", 421),
         ("loop", 508),
         ("stalled", 408),
         ("cancelled", 499),

@@ -480,6 +480,29 @@ pub struct Tunnel {
     /// In the order in which requests pass them. docs/protocol.md, P-1.16.
     #[prost(message, repeated, tag = "11")]
     pub layers: ::prost::alloc::vec::Vec<Layer>,
+    /// What visitors of HTTP find over TLS. docs/protocol.md, P-14.6 and P-14.7.
+    #[prost(message, optional, tag = "12")]
+    pub https: ::core::option::Option<VisitorHttps>,
+    /// What the server does with the TLS of visitors; for TCP only. docs/protocol.md, P-14.8 and P-14.9.
+    #[prost(enumeration = "VisitorTls", tag = "13")]
+    pub visitor_tls: i32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VisitorHttps {
+    /// Requests over HTTP are redirected.
+    #[prost(bool, tag = "1")]
+    pub redirect: bool,
+    /// Absent: no header line.
+    #[prost(message, optional, tag = "2")]
+    pub hsts: ::core::option::Option<Hsts>,
+}
+/// Strict-Transport-Security, in responses over TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Hsts {
+    #[prost(uint64, tag = "1")]
+    pub max_age_seconds: u64,
+    #[prost(bool, tag = "2")]
+    pub include_subdomains: bool,
 }
 /// A step that requests of a tunnel pass once they have been routed.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -847,6 +870,38 @@ impl ResetCode {
             "RESET_CODE_INTERNAL" => Some(Self::Internal),
             "RESET_CODE_DRAINING" => Some(Self::Draining),
             "RESET_CODE_NO_TUNNEL" => Some(Self::NoTunnel),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum VisitorTls {
+    /// Bytes cross as they are.
+    Unspecified = 0,
+    /// They cross as they are, from the server's port for HTTPS: the tunnel is selected by the host that the visitor asks for.
+    PassThrough = 1,
+    /// The server opens TLS on the tunnel's port, with the certificate of its host.
+    Terminate = 2,
+}
+impl VisitorTls {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "VISITOR_TLS_UNSPECIFIED",
+            Self::PassThrough => "VISITOR_TLS_PASS_THROUGH",
+            Self::Terminate => "VISITOR_TLS_TERMINATE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "VISITOR_TLS_UNSPECIFIED" => Some(Self::Unspecified),
+            "VISITOR_TLS_PASS_THROUGH" => Some(Self::PassThrough),
+            "VISITOR_TLS_TERMINATE" => Some(Self::Terminate),
             _ => None,
         }
     }

@@ -26,6 +26,20 @@ pub(crate) enum DefinitionError {
         .protocol.as_str()
     )]
     LayersOfPort { protocol: ProtocolType },
+    #[error("{} tunnels redirect nothing to HTTPS: that is for HTTP, gRPC and WebSocket", protocol.as_str())]
+    HttpsOfPort { protocol: ProtocolType },
+    #[error("TLS of visitors is passed through or terminated for TCP tunnels, not for {} tunnels", protocol.as_str())]
+    TlsOfOther { protocol: ProtocolType },
+    #[error(
+        "visitors whose TLS is passed through use the server's port for HTTPS; leave out the remote port"
+    )]
+    PortOfTls,
+    #[error("bytes of TLS have no path; leave out the locations")]
+    LocationsOfTls,
+    #[error(
+        "unknown treatment {0} of the TLS of visitors; install the same version of adit on both sides"
+    )]
+    VisitorTls(i32),
     #[error("domain `{domain}`: {source}")]
     Domain {
         domain: String,

@@ -206,6 +206,7 @@ impl Directory {
                 ));
             }
         }
+        let layers = self.layers(&definition)?;
         let mut displaced = self.check_hosts(state, &key, &definition, now)?;
         self.make_room(state, &key, &definition, &displaced)?;
         let port = match definition.transport() {
@@ -225,7 +226,8 @@ impl Directory {
         // The port is closed again, unless the tunnel takes it.
         state.changed_ports.extend(port);
         let claimant = owner.claimant.clone();
-        let tunnel = Arc::new(Tunnel::new(key.clone(), claimant, definition, port, now));
+        let tunnel = Tunnel::new(key.clone(), claimant, definition, layers, port, now);
+        let tunnel = Arc::new(tunnel);
         self.replace(state, &tunnel, &displaced, now)?;
         match &owner.link {
             Some(link) => self.index.lock().join(&tunnel, link, weight),
@@ -285,7 +287,7 @@ impl Directory {
             .filter_map(|key| state.get(key))
             .map(|tunnel| tunnel.definition.routes())
             .sum();
-        while (state.routes.len() + definition.routes()).saturating_sub(leaving) > limit {
+        while (state.routes() + definition.routes()).saturating_sub(leaving) > limit {
             let Some((since, oldest, _)) = self.oldest_orphan() else {
                 return Err(refusal(
                     "limit",

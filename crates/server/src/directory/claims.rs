@@ -1,7 +1,7 @@
 //! Ownership of groups, client ids, hosts, public ports, and tunnels that rules select.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -180,9 +180,16 @@ impl Directory {
     ) -> Result<Vec<TunnelKey>, Refusal> {
         let mut displaced = Vec::new();
         for host in &definition.hosts {
-            let Some(held) = state.of_host(host) else {
-                continue;
-            };
+            // A host may have a tunnel for requests and another one for TLS that is passed through, of one group.
+            let tls = state.of_tls_host(host);
+            let tls = tls.filter(|other| definition.passes_through() || other.group != key.group);
+            let requests = state.of_host(host);
+            let requests = requests.filter(|held| {
+                !definition.visitor_tls.is_some()
+                    || held.values().all(|other| other.group != key.group)
+            });
+            let none = HashMap::new();
+            let held = requests.unwrap_or(&none);
             let is_ours = held.values().any(|other| other.group == key.group);
             let same_paths = definition.paths.iter().filter_map(|path| held.get(path));
             let others: Vec<_> = if is_ours {
@@ -190,7 +197,7 @@ impl Directory {
             } else {
                 held.values().collect()
             };
-            for other in others {
+            for other in others.into_iter().chain(tls) {
                 if *other == *key || displaced.contains(other) {
                     continue;
                 }
@@ -214,8 +221,8 @@ impl Directory {
         port: PortKey,
         now: Instant,
     ) -> Result<Option<TunnelKey>, Refusal> {
-        let own = [self.clients_port(), self.public_port()];
-        if port.transport == Transport::Tcp && own.contains(&port.number) {
+        let is_own = port.number == self.clients_port() || self.is_shared(port.number);
+        if port.transport == Transport::Tcp && is_own {
             return Err(refusal(
                 "port_taken",
                 format!(

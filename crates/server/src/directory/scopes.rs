@@ -18,7 +18,7 @@ pub(super) fn check_scopes(
         grant.allows(wanted).map_err(outside)
     };
     allow(Wanted::Tunnel(name))?;
-    let Some(protocol) = protocol(definition.protocol) else {
+    let Some(protocol) = protocol(definition) else {
         let text = "the scopes of clients do not have this protocol";
         return Err(refusal("forbidden", text.to_owned()));
     };
@@ -32,8 +32,9 @@ pub(super) fn check_scopes(
     Ok(())
 }
 
-fn protocol(protocol: ProtocolType) -> Option<Protocol> {
-    Some(match protocol {
+fn protocol(definition: &Definition) -> Option<Protocol> {
+    Some(match definition.protocol {
+        _ if definition.passes_through() => Protocol::Tls,
         ProtocolType::Http => Protocol::Http,
         ProtocolType::Grpc => Protocol::Grpc,
         ProtocolType::WebSocket => Protocol::WebSocket,

@@ -14,6 +14,7 @@ use super::{
     target::{Static, Target},
 };
 use crate::{
+    definition::Definition,
     port::PortKey,
     tunnel::{Tunnel, TunnelKey},
 };
@@ -29,6 +30,8 @@ pub(super) struct State {
     tunnels: HashMap<TunnelKey, Known>,
     /// The tunnel for each path of a host. All tunnels of a host are of one group (P-1.4).
     hosts: HashMap<HostPattern, HashMap<PathPrefix, TunnelKey>>,
+    /// The tunnel for each host whose TLS is passed through.
+    tls_hosts: HashMap<HostPattern, TunnelKey>,
     /// Tunnels that a rule of the server may select, by the name in the rule.
     named: HashMap<Arc<str>, BTreeSet<TunnelKey>>,
     /// The rules of the configuration, each under its number in the table.
@@ -39,6 +42,8 @@ pub(super) struct State {
     first_tunnel_rule: usize,
     next_rule: usize,
     pub(super) routes: Table<Target>,
+    /// By the hosts of TLS that is passed through.
+    pub(super) tls_routes: Table<Target>,
     pub(super) ports: ShardedMap<PortKey, Arc<Tunnel>>,
     /// Ports whose tunnel may differ from the last snapshot, or that were bound for a refused tunnel.
     pub(super) changed_ports: Vec<PortKey>,
@@ -166,6 +171,16 @@ impl State {
         self.hosts.get(host)
     }
 
+    /// The tunnel of a host whose TLS is passed through.
+    pub(super) fn of_tls_host(&self, host: &HostPattern) -> Option<&TunnelKey> {
+        self.tls_hosts.get(host)
+    }
+
+    /// Number of routes of all tunnels and rules.
+    pub(super) fn routes(&self) -> usize {
+        self.routes.len() + self.tls_routes.len()
+    }
+
     /// Whether a rule of the server selects tunnels of this name.
     pub(super) fn is_ruled(&self, name: &TunnelName) -> bool {
         self.rules_to.contains_key(name.as_str())
@@ -178,24 +193,29 @@ impl State {
     pub(super) fn insert(&mut self, tunnel: &Arc<Tunnel>) -> Result<(), TableError> {
         let first_rule = self.next_rule;
         let definition = &tunnel.definition;
+        let routes = routes_of(definition, &mut self.routes, &mut self.tls_routes);
         let pairs = || {
             let hosts = definition.hosts.iter();
+            let hosts = hosts.filter(|_| !definition.terminates());
             hosts.flat_map(|host| definition.paths.iter().map(move |path| (host, path)))
         };
         for (count, (host, path)) in pairs().enumerate() {
             let mut rule = Rule::new(Target::Tunnel(Arc::clone(tunnel), tunnel.layers.clone()));
             rule.host = Some(host.clone());
             rule.path = Some(path.clone());
-            if let Err(error) = self.routes.insert(first_rule + count, rule) {
+            if let Err(error) = routes.insert(first_rule + count, rule) {
                 for (number, (host, path)) in pairs().take(count).enumerate() {
-                    self.routes
-                        .remove(first_rule + number, Some(host), Some(path));
+                    routes.remove(first_rule + number, Some(host), Some(path));
                 }
                 return Err(error);
             }
         }
         self.next_rule += definition.routes();
         for (host, path) in pairs() {
+            if definition.passes_through() {
+                self.tls_hosts.insert(host.clone(), tunnel.key.clone());
+                continue;
+            }
             let paths = self.hosts.entry(host.clone()).or_default();
             paths.insert(path.clone(), tunnel.key.clone());
         }
@@ -222,11 +242,17 @@ impl State {
     pub(super) fn remove(&mut self, key: &TunnelKey) -> Option<Arc<Tunnel>> {
         let Known { tunnel, first_rule } = self.tunnels.remove(key)?;
         let definition = &tunnel.definition;
+        let routes = routes_of(definition, &mut self.routes, &mut self.tls_routes);
         let mut number = first_rule;
-        for host in &definition.hosts {
+        let hosts = definition.hosts.iter();
+        for host in hosts.filter(|_| !definition.terminates()) {
             for path in &definition.paths {
-                self.routes.remove(number, Some(host), Some(path));
+                routes.remove(number, Some(host), Some(path));
                 number += 1;
+                if definition.passes_through() {
+                    self.tls_hosts.remove(host);
+                    continue;
+                }
                 if let Some(paths) = self.hosts.get_mut(host) {
                     paths.remove(path);
                     if paths.is_empty() {
@@ -273,6 +299,19 @@ impl State {
                 tracing::error!(%error, "a rule of the server is missing from the routes");
             }
         }
+    }
+}
+
+/// The table with the routes of a tunnel.
+const fn routes_of<'t>(
+    definition: &Definition,
+    requests: &'t mut Table<Target>,
+    tls: &'t mut Table<Target>,
+) -> &'t mut Table<Target> {
+    if definition.passes_through() {
+        tls
+    } else {
+        requests
     }
 }
 

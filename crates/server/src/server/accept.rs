@@ -7,7 +7,7 @@ use adit_net::{Listener, Stream};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use super::visitors::Visitors;
+use super::{https::Https, visitors::Visitors};
 use crate::{
     client_port::ClientPort,
     directory::Directory,
@@ -19,6 +19,7 @@ use crate::{
 pub(super) struct Serving {
     pub(super) client_port: ClientPort,
     pub(super) entries: Arc<Visitors>,
+    pub(super) https: Option<Arc<Https>>,
     pub(super) directory: Arc<Directory>,
     pub(super) visitors: TaskTracker,
     pub(super) clients: TaskTracker,
@@ -32,6 +33,7 @@ impl Serving {
         let Self {
             client_port,
             entries,
+            https,
             directory,
             visitors,
             clients,
@@ -41,6 +43,13 @@ impl Serving {
         Arc::new(move |stream: Stream, peer, port| match port {
             Port::Tunnel(number) if !directory.is_http_port(number) => {
                 let tcp = entries.tcp();
+                if let (Some(tunnel), Some(https)) = (directory.terminating(number), &https) {
+                    let (https, drained) = (https.clone(), signalled(drain.clone()));
+                    let served = async move {
+                        https.serve_tunnel(stream, peer, tunnel, tcp, drained).await;
+                    };
+                    return Box::pin(visitors.track_future(served)) as _;
+                }
                 let served = async move {
                     match stream.local_addr() {
                         Ok(local) => tcp.serve(stream, peer, local).await,
@@ -55,6 +64,19 @@ impl Serving {
                 let served = async move { http.serve(stream, peer, drained).await };
                 Box::pin(visitors.track_future(served)) as _
             }
+            Port::Https => {
+                let (https, entries) = (https.clone(), entries.clone());
+                let directory = directory.clone();
+                let drained = signalled(drain.clone());
+                let served = async move {
+                    if let Some(https) = https {
+                        https
+                            .serve(stream, peer, &entries, directory, drained)
+                            .await;
+                    }
+                };
+                Box::pin(visitors.track_future(served)) as _
+            }
             Port::Clients => {
                 let stopped = signalled(stop.clone());
                 let served = client_port.clone().serve(stream, peer, stopped);
@@ -64,33 +86,48 @@ impl Serving {
     }
 }
 
-/// Accepts clients until the server stops, and visitors until it drains.
-pub(super) async fn accept_both(
-    clients: StdListener,
-    visitors: StdListener,
+/// The listening sockets of a server, besides those of tunnels.
+pub(super) struct Sockets {
+    pub(super) clients: StdListener,
+    pub(super) visitors: StdListener,
+    pub(super) https: Option<StdListener>,
+}
+
+impl Sockets {
+    /// Accepts clients until the server stops, and visitors until it drains.
+    pub(super) async fn accept(
+        self,
+        acceptor: &Acceptor,
+        drain: watch::Receiver<bool>,
+        stop: watch::Receiver<bool>,
+    ) {
+        // Clients may connect while visitors are being served; new visitors may not.
+        tokio::join!(
+            accept_on(self.clients, Port::Clients, acceptor, stop),
+            accept_on(self.visitors, Port::Visitors, acceptor, drain.clone()),
+            async {
+                if let Some(https) = self.https {
+                    accept_on(https, Port::Https, acceptor, drain).await;
+                }
+            },
+        );
+    }
+}
+
+async fn accept_on(
+    socket: StdListener,
+    port: Port,
     acceptor: &Acceptor,
-    drain: watch::Receiver<bool>,
-    stop: watch::Receiver<bool>,
+    until: watch::Receiver<bool>,
 ) {
-    let listeners = Listener::from_std(clients)
-        .and_then(|clients| Listener::from_std(visitors).map(|visitors| (clients, visitors)));
-    let (clients, visitors) = match listeners {
-        Ok(listeners) => listeners,
+    let listener = match Listener::from_std(socket) {
+        Ok(listener) => listener,
         Err(error) => {
-            tracing::error!(%error, "the listening sockets cannot be used");
+            tracing::error!(%port, %error, "the listening socket cannot be used");
             return;
         }
     };
-    let clients = acceptor.accept_on(clients, Port::Clients);
-    let visitors = acceptor.accept_on(visitors, Port::Visitors);
-    // Clients may connect while visitors are being served; new visitors may not.
-    tokio::join!(
-        clients.run(signalled(stop), |client| acceptor
-            .assign(client, Port::Clients)),
-        async {
-            let assign = |visitor| acceptor.assign(visitor, Port::Visitors);
-            visitors.run(signalled(drain), assign).await;
-            drop(visitors);
-        },
-    );
+    let accepting = acceptor.accept_on(listener, port);
+    let assign = |accepted| acceptor.assign(accepted, port);
+    accepting.run(signalled(until), assign).await;
 }

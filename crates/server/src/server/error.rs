@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr};
 
+use adit_tls::SetupError;
 use thiserror::Error;
 
 use crate::{clients_tls::TlsSetupError, directory::RuleError, upstream::UpstreamError};
@@ -12,7 +13,7 @@ pub enum StartError {
     /// An address is in use, or not one of this machine.
     #[error("cannot listen for {what} on {addr}: {error}")]
     Bind {
-        /// `clients` or `visitors`.
+        /// `clients`, `visitors` or `HTTPS visitors`.
         what: &'static str,
         /// The address.
         addr: SocketAddr,
@@ -25,6 +26,9 @@ pub enum StartError {
     /// The clients' port has no TLS.
     #[error(transparent)]
     Tls(#[from] TlsSetupError),
+    /// The port for HTTPS visitors has no TLS.
+    #[error("HTTPS for visitors: {0}")]
+    Https(SetupError),
     /// A rule is invalid.
     #[error(transparent)]
     Rule(#[from] RuleError),

@@ -46,6 +46,22 @@ impl ServerHandle {
         self.inner.announcer.release(name).await
     }
 
+    /// Which certificate a visitor of this host is shown.
+    fn certificate(&self, host: &str) -> String {
+        let Some(https) = &self.inner.https else {
+            return "HTTPS is off (`server.https`)".to_owned();
+        };
+        match https.certificates().of_host(host) {
+            Some(certificate) => {
+                let names: Vec<_> = certificate.names().collect();
+                format!("the certificate is that of {}", names.join(", "))
+            }
+            None => format!(
+                "no certificate is for {host}: visitors are shown the default, or their handshakes fail"
+            ),
+        }
+    }
+
     /// The rule that a URL matches, and why the others do not match.
     pub fn explain(&self, url: &str) -> Result<RouteStatus, String> {
         let uri: http::Uri = url
@@ -59,12 +75,20 @@ impl ServerHandle {
             Some(Target::Upstream(to)) => (Some(to.name().to_string()), None),
             other => (None, other.map(|target| target.name().to_owned())),
         };
+        let certificate = match uri.scheme_str() {
+            Some("https") => Some(self.certificate(uri.host().unwrap_or_default())),
+            _ => None,
+        };
+        let mut explanation = explanation.to_string();
+        if let Some(certificate) = &certificate {
+            explanation = format!("{}\n{certificate}\n", explanation.trim_end());
+        }
         Ok(RouteStatus {
             url: url.to_owned(),
             revision: snapshot.revision,
             tunnel,
             upstream,
-            explanation: explanation.to_string(),
+            explanation,
         })
     }
 }

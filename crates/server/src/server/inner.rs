@@ -6,7 +6,7 @@ use adit_flow::Gate;
 use adit_registry::Registry;
 use tokio::{runtime::Handle, sync::watch};
 
-use super::visitors::Visitors;
+use super::{https::Https, visitors::Visitors};
 use crate::{
     clients_tls::ClientsTls, configuration::InForce, directory::Directory, floods::Floods,
     lanes::Lanes, newcomers::Newcomers, ports::Ports, upstreams::Upstreams, worker::Announcer,
@@ -17,6 +17,7 @@ pub(super) struct Inner {
     pub(super) in_force: Arc<InForce>,
     pub(super) tunnel_addr: SocketAddr,
     pub(super) http_addr: SocketAddr,
+    pub(super) https: Option<Arc<Https>>,
     pub(super) tls: Arc<ClientsTls>,
     pub(super) registry: Arc<Registry>,
     pub(super) newcomers: Arc<Newcomers>,

@@ -16,6 +16,7 @@ use adit_registry::Registry;
 
 use super::{
     error::StartError,
+    https::Https,
     part_configs::{directory_limits, registry_config, shares, upstream_limits},
     visitors::Visitors,
 };
@@ -48,6 +49,8 @@ pub(super) struct Reconfigure {
     pub(super) identities: Arc<Identities>,
     pub(super) authorization: Arc<Authorization>,
     pub(super) guesses: Arc<Guesses>,
+    /// The certificates and bounds of the next handshakes of visitors.
+    pub(super) https: Option<Arc<Https>>,
     pub(super) newcomers: Arc<Newcomers>,
     pub(super) permits: Arc<Gate>,
     /// The budget of all windows.
@@ -122,6 +125,9 @@ impl Reconfigure {
         self.registry
             .set_config(registry_config(settings, first_epoch));
         self.tls.apply(tls);
+        if let (Some(https), Some(settings)) = (&self.https, &settings.https) {
+            https.follow(settings, limits);
+        }
         self.identities.replace_tokens(&settings.tokens);
         Ok(self.authorization.end_lapsed(SystemTime::now()))
     }
@@ -154,6 +160,10 @@ impl Reconfigure {
     }
 }
 
+fn https_port(settings: &Settings) -> Option<u16> {
+    { settings.https.as_ref() }.map(|https| https.addr.port())
+}
+
 /// The keys of the settings that differ and take effect only at the next start.
 fn needs_restart(started: &Settings, next: &Settings) -> Vec<&'static str> {
     let ip = started.tunnel_addr.ip() != next.tunnel_addr.ip();
@@ -166,6 +176,10 @@ fn needs_restart(started: &Settings, next: &Settings) -> Vec<&'static str> {
         (
             "server.http.bind_port",
             started.http_addr.port() != next.http_addr.port(),
+        ),
+        (
+            "server.https.bind_port",
+            https_port(started) != https_port(next),
         ),
         ("server.admin.bind", started.admin_addr != next.admin_addr),
         ("server.threads", started.threads != next.threads),

@@ -26,8 +26,9 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Server,
-    accept::{Serving, accept_both},
+    accept::{Serving, Sockets},
     error::StartError,
+    https::Https,
     inner::Inner,
     part_configs::{directory_limits, registry_config, shares, upstream_limits},
     reconfigure::Reconfigure,
@@ -40,7 +41,7 @@ use crate::{
     clients_tls::ClientsTls,
     configuration::{ConfigSource, Configuration, FixedSource, InForce},
     director::ServerDirector,
-    directory::{Directory, DirectoryConfig},
+    directory::{Directory, DirectoryConfig, HttpsUrls},
     enrolment::Enrolment,
     floods::Floods,
     guesses::Guesses,
@@ -113,6 +114,10 @@ impl Server {
             Identities::start(&settings.tokens, store).map_err(StartError::Identities)?;
         let (clients_port, tunnel_addr) = bind("clients", settings.tunnel_addr)?;
         let (visitors_port, http_addr) = bind("visitors", settings.http_addr)?;
+        let https_port = { settings.https.as_ref() }
+            .map(|https| bind("HTTPS visitors", https.addr))
+            .transpose()?;
+        let (https_port, https_addr) = https_port.unzip();
         let tls = ClientsTls::start(&settings.tls, tunnel_addr, &settings.state_dir)?;
         let tls = Arc::new(tls);
 
@@ -134,9 +139,18 @@ impl Server {
         )?;
         let shortcuts = Shortcuts::new(upstreams.clone(), &upstream_limits, timeouts, &budget)?;
 
+        let floods = Floods::new();
+        let https = match (&settings.https, https_addr) {
+            (Some(https), Some(addr)) => {
+                let (floods, config) = (floods.clone(), in_force.clone());
+                let https = Https::new(addr, settings, https, floods, config);
+                Some(https.map_err(StartError::Https)?)
+            }
+            _ => None,
+        };
         let ports = Ports::new(tunnel_addr.ip(), limits.allow_ports.clone());
         let directory = Arc::new(Directory::new(
-            directory_config(settings, tunnel_addr, http_addr),
+            directory_config(settings, (tunnel_addr, http_addr), https.as_deref()),
             &settings.rules,
             (&shortcuts, &upstreams.current()),
             ports.clone(),
@@ -201,6 +215,7 @@ impl Server {
         let serving = Serving {
             client_port,
             entries: entries.clone(),
+            https: https.clone(),
             directory: directory.clone(),
             visitors: visitors.clone(),
             clients: clients.clone(),
@@ -219,6 +234,7 @@ impl Server {
             identities,
             authorization,
             guesses,
+            https: https.clone(),
             newcomers: newcomers.clone(),
             permits: permits.clone(),
             budget,
@@ -228,6 +244,11 @@ impl Server {
         let follow = follow(changes, reconfigure, announcer.clone(), upstreams.clone());
         let accept = {
             let (ports, udp) = (ports.clone(), entries.udp().clone());
+            let sockets = Sockets {
+                clients: clients_port,
+                visitors: visitors_port,
+                https: https_port,
+            };
             let drain = drain.subscribe();
             let stop = stop.subscribe();
             move |acceptor| {
@@ -241,7 +262,7 @@ impl Server {
                         drain: drain.clone(),
                     });
                     ports.start(&context);
-                    accept_both(clients_port, visitors_port, &context.acceptor, drain, stop).await;
+                    sockets.accept(&context.acceptor, drain, stop).await;
                 };
                 Box::pin(accepting) as _
             }
@@ -258,6 +279,7 @@ impl Server {
             in_force,
             tunnel_addr,
             http_addr,
+            https,
             tls,
             registry,
             newcomers,
@@ -338,8 +360,8 @@ fn every(period: Duration) -> Interval {
 
 fn directory_config(
     settings: &Settings,
-    tunnel_addr: SocketAddr,
-    http_addr: SocketAddr,
+    (tunnel_addr, http_addr): (SocketAddr, SocketAddr),
+    https: Option<&Https>,
 ) -> DirectoryConfig {
     let mut config = DirectoryConfig {
         domain: settings.domain.clone(),
@@ -350,6 +372,10 @@ fn directory_config(
         bind_ip: tunnel_addr.ip(),
         public_port: http_addr.port(),
         public_url: settings.public_url,
+        https: https.map(|https| HttpsUrls {
+            port: https.addr().port(),
+            certificates: https.certificates().clone(),
+        }),
         clients_port: tunnel_addr.port(),
     };
     directory_limits(&mut config, settings);

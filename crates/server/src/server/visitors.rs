@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use adit_flow::Gate;
-use adit_ingress::{Admission, Http, HttpConfig, Layer, Tcp, TcpConfig, Udp, UdpConfig, layers};
+use adit_ingress::{
+    Admission, Http, HttpConfig, Layer, Tcp, TcpConfig, Udp, UdpConfig,
+    layers::{self, HttpChallenges},
+};
 use adit_trace::Observer;
 use arc_swap::ArcSwap;
 
@@ -22,6 +25,8 @@ pub(super) struct Visitors {
     /// begins.
     admission: Arc<Admission>,
     director: Arc<ServerDirector>,
+    /// The challenges that are answered before the layers; `None` without a port for HTTPS.
+    challenges: Option<HttpChallenges>,
     /// The pseudonym with which the server detects requests that it has forwarded before.
     via: u64,
 }
@@ -34,7 +39,8 @@ impl Visitors {
         observer: Arc<dyn Observer>,
     ) -> Arc<Self> {
         let via = rand::random();
-        let layers = chain(settings, &permits, via);
+        let challenges = settings.https.is_some().then(HttpChallenges::new);
+        let layers = chain(settings, &permits, via, challenges.as_ref());
         let admission = Admission::observed(layers, director.clone(), observer);
         let (limits, timeouts) = (&settings.limits, &settings.timeouts);
         let http = Http::new(http_config(limits, timeouts), admission.clone());
@@ -47,6 +53,7 @@ impl Visitors {
             permits,
             admission,
             director,
+            challenges,
             via,
         })
     }
@@ -54,7 +61,8 @@ impl Visitors {
     /// Applies settings: new requests pass these layers, and new connections and flows have these bounds and times.
     pub(super) fn follow(&self, settings: &Settings) {
         let admission = &self.admission;
-        admission.set_layers(chain(settings, &self.permits, self.via));
+        let challenges = self.challenges.as_ref();
+        admission.set_layers(chain(settings, &self.permits, self.via, challenges));
         let (limits, timeouts) = (&settings.limits, &settings.timeouts);
         let http = http_config(limits, timeouts);
         self.http
@@ -64,6 +72,11 @@ impl Visitors {
             .store(self.tcp.load().reconfigured(tcp, admission.clone()));
         self.udp.set_config(udp_config(limits, timeouts));
         self.director.set_timeouts(timeouts);
+    }
+
+    /// The challenges that are answered, if there is a port for HTTPS.
+    pub(super) const fn challenges(&self) -> Option<&HttpChallenges> {
+        self.challenges.as_ref()
     }
 
     pub(super) fn http(&self) -> Arc<Http> {
@@ -80,16 +93,24 @@ impl Visitors {
 }
 
 /// The layers that every request passes.
-fn chain(settings: &Settings, permits: &Arc<Gate>, via: u64) -> Vec<Box<dyn Layer>> {
+fn chain(
+    settings: &Settings,
+    permits: &Arc<Gate>,
+    via: u64,
+    challenges: Option<&HttpChallenges>,
+) -> Vec<Box<dyn Layer>> {
     let permit_wait = settings.timeouts.permit_wait;
     let permits = layers::Permits::new(permits.clone(), permit_wait);
     let trusted_proxies = settings.trusted_proxies.clone();
-    layers::http_layers(
+    let layers = layers::http_layers(
         layers::Via::new(via),
         trusted_proxies,
         &settings.layers,
         permits,
-    )
+    );
+    // A challenge is answered before any layer (P-14.6).
+    let challenges = challenges.map(|challenges| Box::new(challenges.clone()) as Box<dyn Layer>);
+    challenges.into_iter().chain(layers).collect()
 }
 
 fn http_config(limits: &Limits, timeouts: &Timeouts) -> HttpConfig {

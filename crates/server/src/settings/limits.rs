@@ -36,6 +36,10 @@ pub struct Limits {
     /// Wrong credentials from one address, or one IPv6 /64, in a minute. Beyond them it is refused without a look at its
     /// credential.
     pub max_denials_per_minute: u32,
+    /// Concurrent TLS handshakes of visitors.
+    pub max_handshakes: usize,
+    /// Concurrent TLS handshakes of visitors from one address, or one IPv6 /64.
+    pub max_handshakes_per_address: usize,
     /// Tunnels one client may announce.
     pub max_tunnels_per_client: usize,
     /// Domains of one tunnel.
@@ -86,6 +90,8 @@ impl Default for Limits {
             max_unauthenticated: 256,
             max_unauthenticated_per_address: 32,
             max_denials_per_minute: 20,
+            max_handshakes: 2_048,
+            max_handshakes_per_address: 512,
             max_tunnels_per_client: 10,
             max_domains_per_tunnel: 32,
             max_locations_per_tunnel: 64,

@@ -16,7 +16,7 @@ pub struct UpstreamSettings {
     pub hash_on: String,
     /// The protocol of the servers.
     pub protocol: UpstreamProtocol,
-    /// TLS towards the servers, for HTTP/2 only; `None` is clear text.
+    /// TLS towards the servers, for HTTP only; `None` is clear text.
     pub tls: Option<Tls>,
     /// Replaces the visitor's `Host`; `None` keeps it.
     pub host_rewrite: Option<String>,
@@ -45,6 +45,8 @@ pub enum UpstreamProtocol {
     Http1,
     /// HTTP/2: in clear text with prior knowledge, or over TLS.
     Http2,
+    /// Over TLS: HTTP/2 or HTTP/1.1, as the servers choose.
+    Either,
     /// TCP.
     Tcp,
 }
@@ -55,6 +57,7 @@ impl UpstreamProtocol {
         match self {
             Self::Http1 => "http1",
             Self::Http2 => "h2c",
+            Self::Either => "https",
             Self::Tcp => "tcp",
         }
     }

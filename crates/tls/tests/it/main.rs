@@ -7,3 +7,4 @@ mod mutual;
 mod parts;
 mod reload;
 mod support;
+mod visitors;

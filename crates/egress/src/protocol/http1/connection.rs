@@ -19,7 +19,7 @@ use super::{
     slot::Slot,
     upgrade,
 };
-use crate::{connect::dial::dial, forward::record::Outcome};
+use crate::forward::record::Outcome;
 
 /// The membership of a connection in its pool, which ends however the task ends.
 struct PoolMembership {
@@ -171,7 +171,7 @@ async fn connect(pool: &Pool, mut request: Http1Request) -> Option<(Http1Request
             request.record.finish(outcome);
             return None;
         }
-        dialled = dial(&pool.address, pool.resources.config.dial_timeout) => dialled,
+        dialled = pool.dialer.dial(pool.resources.config.dial_timeout) => dialled,
     };
     request.record.timeline.end(Phase::Dial);
     match dialled {
@@ -183,6 +183,9 @@ async fn connect(pool: &Pool, mut request: Http1Request) -> Option<(Http1Request
             Some((request, socket))
         }
         Err(error) => {
+            if let Some(chosen) = &pool.chosen {
+                chosen.on_failed(&error);
+            }
             request.reset(ResetCode::DialFailed, &error.to_string());
             None
         }

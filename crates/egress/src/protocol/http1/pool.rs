@@ -1,6 +1,5 @@
 //! The connections of one service: which are idle, how many are allowed, and the requests that wait for one.
 
-use adit_net::HostPort;
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -11,13 +10,16 @@ use adit_trace::Phase;
 
 use super::{request::Http1Request, slot::Slot};
 use crate::{
+    connect::{chosen_protocol::ChosenProtocol, tls::Dialer},
     forward::{record::Outcome, resources::Resources},
     stats::Stats,
 };
 
 /// The connections of one service.
 pub(crate) struct Pool {
-    pub(super) address: HostPort,
+    pub(super) dialer: Arc<Dialer>,
+    /// The protocol that the service chooses, where that is left to it.
+    pub(super) chosen: Option<Arc<ChosenProtocol>>,
     pub(super) resources: Arc<Resources>,
     state: Mutex<State>,
 }
@@ -45,12 +47,22 @@ pub(super) enum NextStep {
 }
 
 impl Pool {
-    pub(crate) fn new(address: HostPort, resources: Arc<Resources>) -> Arc<Self> {
+    pub(crate) fn new(
+        dialer: Arc<Dialer>,
+        chosen: Option<Arc<ChosenProtocol>>,
+        resources: Arc<Resources>,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            address,
+            dialer,
+            chosen,
             resources,
             state: Mutex::default(),
         })
+    }
+
+    /// Opens connections to the service.
+    pub(crate) const fn dialer(&self) -> &Arc<Dialer> {
+        &self.dialer
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -95,7 +107,7 @@ impl Pool {
                 drop(state);
                 request.reset(
                     ResetCode::Limit,
-                    &format!("all connections to {} are in use", self.address),
+                    &format!("all connections to {} are in use", self.dialer.address()),
                 );
             }
             for request in abandoned {

@@ -27,7 +27,10 @@ use tokio::{
 
 use super::{request_writer::Piece, settings_watch::SettingsWatch};
 use crate::{
-    connect::tls::{ConnectError, Dialer},
+    connect::{
+        chosen_protocol::ChosenProtocol,
+        tls::{ConnectError, Dialer},
+    },
     forward::{error::ForwardError, gauge::GaugeGuard, resources::Resources, timeline::DialSpan},
     stats::Stats,
 };
@@ -52,7 +55,8 @@ const MAX_DIALS: usize = 16;
 
 /// The connections to one service.
 pub(super) struct Pool {
-    dialer: Dialer,
+    dialer: Arc<Dialer>,
+    chosen: Option<Arc<ChosenProtocol>>,
     resources: Arc<Resources>,
     state: Mutex<State>,
     /// Open connections, idle ones included.
@@ -210,16 +214,21 @@ impl State {
 }
 
 impl Pool {
-    pub(super) fn new(dialer: Dialer, resources: Arc<Resources>) -> Arc<Self> {
+    pub(super) fn new(
+        dialer: Arc<Dialer>,
+        chosen: Option<Arc<ChosenProtocol>>,
+        resources: Arc<Resources>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             dialer,
+            chosen,
             resources,
             state: Mutex::default(),
             connected: Arc::default(),
         })
     }
 
-    pub(super) const fn address(&self) -> &HostPort {
+    pub(super) fn address(&self) -> &HostPort {
         self.dialer.address()
     }
 
@@ -394,7 +403,12 @@ impl Pool {
     /// Opens a connection and waits for the settings of the service.
     async fn connect(&self) -> Result<(Sender, Driver), Http2ConnectError> {
         let config = &self.resources.config;
-        let socket = self.dialer.dial(config.dial_timeout).await?;
+        let dialled = self.dialer.dial(config.dial_timeout).await;
+        let socket = dialled.inspect_err(|error| {
+            if let Some(chosen) = &self.chosen {
+                chosen.on_failed(error);
+            }
+        })?;
         // Frames that h2 ignores or replies to at once have no other bound.
         let socket = Tapped::new(socket, FramePacer::of_server(config.turn_bytes));
         let (watch, settings) = SettingsWatch::new();

@@ -48,6 +48,7 @@ pub(super) async fn shake_hands(
     let mut out = Vec::with_capacity(1024);
     write_head(&mut out, record, key);
     socket.write_all(&out).await.map_err(lost)?;
+    socket.flush().await.map_err(lost)?;
     record.timeline.on_head_written();
     let mut data = Vec::with_capacity(READ_BYTES);
     let mut lines = Vec::new();

@@ -18,17 +18,20 @@ use uuid::Uuid;
 use crate::forward::{
     headers::{elements, has_token, retain},
     request_meta::{RequestMeta, Scheme, Visitor},
+    served_hosts::Admitted,
     target::Target,
 };
 
 /// What the entry knows about a request besides its head.
-pub(crate) struct Received {
+pub(crate) struct Received<'c> {
     pub(crate) uuid: Uuid,
     pub(crate) visitor: Visitor,
     pub(crate) scheme: Scheme,
     pub(crate) started: Instant,
     /// The request must name a host.
     pub(crate) needs_host: bool,
+    /// The requests that the connection may carry.
+    pub(crate) admitted: &'c Admitted,
 }
 
 /// Parses a request as hyper or h2 read it.
@@ -38,7 +41,7 @@ pub(crate) struct Received {
 pub(crate) fn parse(
     parts: &mut Parts,
     target: &mut Option<Target>,
-    received: Received,
+    received: Received<'_>,
 ) -> Result<RequestMeta, Failure> {
     let protocol = protocol_of(parts);
     let invalid = || bad("invalid request target");
@@ -46,6 +49,7 @@ pub(crate) fn parse(
     if authority.is_none() && received.needs_host {
         return Err(bad("missing or empty Host header"));
     }
+    received.admitted.check(authority.as_ref())?;
     let upgrade = match protocol {
         ProtocolType::Http => offered_upgrades(parts),
         _ => Bytes::new(),

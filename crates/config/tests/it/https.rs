@@ -1,0 +1,116 @@
+//! HTTPS for visitors: `server.https`.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use adit_config::{ConfigError, ServerOverrides, load_server};
+use adit_server::HttpsSettings;
+use tempfile::TempDir;
+
+/// A directory with a certificate and its key for each of these hosts; the file of the last one has the name `ip`.
+fn files() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (file, name) in [
+        ("a", "a.example"),
+        ("b", "*.b.example"),
+        ("ip", "192.0.2.1"),
+    ] {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        write(&dir, &format!("{file}.crt"), &made.cert.pem());
+        write(
+            &dir,
+            &format!("{file}.key"),
+            &made.signing_key.serialize_pem(),
+        );
+    }
+    dir
+}
+
+fn write(dir: &TempDir, name: &str, text: &str) {
+    let path = dir.path().join(name);
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+fn load(dir: &TempDir, https: &str) -> Result<Option<HttpsSettings>, ConfigError> {
+    let path = dir.path().join("server.yaml");
+    fs::write(
+        &path,
+        format!("server: {{ bind_addr: 192.0.2.7, {https} }}\n"),
+    )
+    .unwrap();
+    let home = [("HOME".to_owned(), "/nonexistent".to_owned())];
+    let loaded = load_server(Some(&path), home.into_iter(), &ServerOverrides::default())?;
+    let watched = |name: &str| {
+        loaded
+            .files
+            .iter()
+            .any(|file| file.ends_with(Path::new(name)))
+    };
+    assert_eq!(
+        watched("a.crt") && watched("a.key"),
+        https.contains("a.crt")
+    );
+    Ok(loaded.settings.https)
+}
+
+fn names(https: &HttpsSettings) -> Vec<String> {
+    let certificates = https.certificates.iter();
+    certificates
+        .flat_map(|certificate| certificate.names())
+        .collect()
+}
+
+#[test]
+fn one_certificate_or_a_list_is_read() {
+    let dir = files();
+    assert_eq!(load(&dir, "").unwrap(), None);
+    let https = load(
+        &dir,
+        "https: { bind_port: 443, cert_file: a.crt, key_file: a.key }",
+    );
+    let https = https.unwrap().unwrap();
+    assert_eq!(https.addr.to_string(), "192.0.2.7:443");
+    assert_eq!(
+        (names(&https), https.default),
+        (vec!["a.example".to_owned()], None)
+    );
+    let https = load(
+        &dir,
+        "https: { certificates: [{ cert_file: a.crt, key_file: a.key }, { cert_file: b.crt, key_file: b.key }, \
+         { cert_file: ip.crt, key_file: ip.key, default: true }] }",
+    );
+    let https = https.unwrap().unwrap();
+    assert_eq!(https.addr.port(), 7443);
+    assert_eq!(names(&https), ["a.example", "*.b.example"]);
+    assert_eq!(https.default.as_ref(), https.certificates.last());
+    // Tunnels whose visitors' TLS is not opened need no certificate.
+    let https = load(&dir, "https: { bind_port: 0 }").unwrap().unwrap();
+    assert!(https.certificates.is_empty());
+}
+
+#[test]
+fn certificates_that_cannot_serve_are_refused() {
+    let dir = files();
+    for (https, expected) in [
+        (
+            "cert_file: ip.crt, key_file: ip.key",
+            "server.https.cert_file: the certificate is for no host",
+        ),
+        ("cert_file: a.crt, key_file: b.key", "server.https.key_file"),
+        (
+            "cert_file: a.crt, key_file: a.key, certificates: [{ cert_file: b.crt, key_file: b.key }]",
+            "expected either `cert_file` or a list `certificates`",
+        ),
+        (
+            "certificates: [{ cert_file: a.crt, key_file: a.key, default: true }, { cert_file: b.crt, key_file: b.key, default: true }]",
+            "more than one certificate is the default",
+        ),
+        (
+            "certificates: [{ key_file: a.key }]",
+            "server.https.certificates[0]: the key `cert_file` is missing",
+        ),
+    ] {
+        let error = load(&dir, &format!("https: {{ {https} }}")).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}

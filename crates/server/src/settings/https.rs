@@ -1,0 +1,16 @@
+//! HTTPS for visitors.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use adit_tls::HostCertificate;
+
+/// The port for HTTPS visitors, and its certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpsSettings {
+    /// Address for HTTPS visitors (`https.bind_port`). Port 0: any free one.
+    pub addr: SocketAddr,
+    /// The certificates. The host that a visitor asks for selects one by the names in it.
+    pub certificates: Vec<Arc<HostCertificate>>,
+    /// One of them, for visitors that name no host, or one that no certificate is for. Without it their handshakes fail.
+    pub default: Option<Arc<HostCertificate>>,
+}
