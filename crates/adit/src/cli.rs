@@ -20,7 +20,7 @@ pub use client::{Adit, Command, Demo, Start, completion};
 pub use grpc::Grpc;
 pub use http::Http;
 pub use route::{Route, RouteTest};
-pub use server::{Release, Server, ServerCommand};
+pub use server::{Ban, Release, Server, ServerCommand};
 pub use tcp::Tcp;
 pub use tunnel::{HostArgs, Link, TunnelArgs};
 pub use udp::Udp;

@@ -4,11 +4,14 @@
 //! one machine find each other ([`state`]), and one module for each command.
 
 mod admin_request;
+pub mod ban;
 pub mod cli;
+mod control_request;
 pub mod demo;
 pub mod ending;
 pub mod file_source;
 pub mod file_watch;
+pub mod hash_password;
 pub mod load;
 pub mod output;
 pub mod release;

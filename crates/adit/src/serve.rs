@@ -4,13 +4,14 @@ use std::{path::PathBuf, sync::Arc};
 
 use adit_admin::{Admin, Control, ControlError, MetricsPage, Operator, StatusSource};
 use adit_config::{Loaded, RunningServer, StateDir};
+use adit_net::HostNetwork;
 use adit_server::{NamedToken, Server, ServerHandle, Settings, names::Name};
 use adit_telemetry::Telemetry;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::{
-    cli,
+    ban, cli,
     ending::finish,
     errln,
     file_source::FileSource,
@@ -32,8 +33,10 @@ const LOCAL_USER: &str = "default";
 /// # Errors
 /// The reason why the server cannot start.
 pub fn run(command: &cli::Server) -> Result<(), Failed> {
-    if let Some(cli::ServerCommand::Release(name)) = &command.command {
-        return release::run(command, name);
+    match &command.command {
+        Some(cli::ServerCommand::Release(name)) => return release::run(command, name),
+        Some(cli::ServerCommand::Ban(ban)) => return ban::run(command, ban),
+        None => {}
     }
     let loaded = load(command)?;
     if command.check {
@@ -251,7 +254,7 @@ fn serve_control(state: &StateDir, server: &ServerHandle) -> Option<JoinHandle<(
             }))
         }
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "no control socket: `adit-server release` cannot reach this server");
+            tracing::warn!(path = %path.display(), %error, "no control socket: `adit-server release` and `adit-server ban` cannot reach this server");
             None
         }
     }
@@ -273,6 +276,20 @@ impl Operator for ServerOperator {
             tracing::info!(name = %name, released, "names released by an administrator");
             Ok(released)
         })
+    }
+
+    fn bans(&self) -> Value {
+        // Texts and numbers can always be serialized.
+        serde_json::to_value(self.0.bans()).unwrap_or_default()
+    }
+
+    fn clear_bans(&self, address: Option<String>) -> Result<usize, ControlError> {
+        let network = address.map(|address| address.parse::<HostNetwork>());
+        let network = network.transpose();
+        let network = network.map_err(|error| ControlError::Invalid(error.to_string()))?;
+        let cleared = self.0.clear_bans(network);
+        tracing::info!(cleared, "bans ended by an administrator");
+        Ok(cleared)
     }
 }
 

@@ -36,7 +36,6 @@ const FITS: &[(&str, &[TunnelKind])] = &[
     ("hash_on", &[Http, Grpc, WebSocket]),
     ("host_header_rewrite", &[Http, Grpc, WebSocket]),
     ("host_rewrite", &[Http, Grpc, WebSocket]),
-    ("layers", &[Http, Grpc, WebSocket]),
     ("local_protocol", &[Http]),
     ("local_tls", &[Http, Grpc]),
     ("locations", &[Http, Grpc, WebSocket]),
@@ -199,9 +198,6 @@ fn check_keys(section: &Section<'_>, kind: TunnelKind) -> Result<(), ConfigError
                 ("hash_on", _) => {
                     error.with_help("connections and flows are hashed by the visitor's address")
                 }
-                ("layers", _) => {
-                    error.with_help("layers are for requests of HTTP, gRPC and WebSocket")
-                }
                 ("domain" | "domains" | "custom_domains", _) => {
                     error.with_help("it is reached by a port: `remote_port`")
                 }
@@ -240,6 +236,10 @@ fn read_keys(
                 .error("datagrams are not compressed")
                 .with_help("remove it, or write `none`"));
         }
+    }
+    tunnel.layers = request_layers::read(section, file)?;
+    if let Tcp | Udp = kind {
+        request_layers::check_for_sessions(section, kind.as_str(), &tunnel.layers)?;
     }
     match kind {
         Http | Grpc | WebSocket => read_http(section, &mut tunnel, file)?,
@@ -315,7 +315,6 @@ fn read_http(
             tunnel.locations.push(prefix.to_string());
         }
     }
-    tunnel.layers = request_layers::read(section, file)?;
     if let Some(item) = section.item("hash_on") {
         tunnel.hash_on = hash_on(&item)?;
     }

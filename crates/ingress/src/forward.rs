@@ -7,6 +7,7 @@ pub(crate) mod connection;
 pub(crate) mod context;
 pub(crate) mod deadline;
 pub(crate) mod demand;
+pub(crate) mod denial;
 pub(crate) mod director;
 pub(crate) mod dispatch;
 pub(crate) mod error_response;

@@ -1,12 +1,15 @@
 //! The built-in layers: those that every request passes, and those that a configuration can contain ([`LayerConfig`]).
 
+mod access;
 mod chain;
 mod forwarded;
 mod header_edit;
 mod header_line;
 mod hop_by_hop;
+mod identity;
 mod layer_config;
 mod layer_error;
+mod network;
 mod permits;
 mod redirect;
 mod required_header;
@@ -15,15 +18,20 @@ mod status;
 mod trusted_proxies;
 mod via;
 
+pub use access::{
+    Access, AccessBounds, AccessConfig, AccessCounts, AccessRule, Ban, BanRule, BasicAuth,
+    HeaderToken, IpRules, PasswordBounds, PasswordHash, RateLimit, RateOf, TokenHash,
+};
 pub use chain::http_layers;
 pub use forwarded::Forwarded;
 pub use header_edit::{HeaderEdit, RequestHeaders, ResponseHeaders};
 pub use hop_by_hop::HopByHop;
-pub use layer_config::LayerConfig;
+pub use layer_config::{LayerConfig, LayerList};
 pub use layer_error::LayerError;
+pub use network::{Network, ParseNetworkError};
 pub use permits::{Permits, visitor_key};
 pub use redirect::Redirect;
 pub use required_header::RequiredHeader;
 pub use respond::Respond;
-pub use trusted_proxies::{Network, ParseNetworkError, TrustedProxies};
+pub use trusted_proxies::TrustedProxies;
 pub use via::Via;

@@ -48,6 +48,7 @@ pub use config::{HttpConfig, TcpConfig, UdpConfig};
 pub use failure_counters::FailureCounts;
 pub use forward::{
     admission::Admission,
+    denial::Denial,
     director::{Destination, Direction, Director},
     layer::{Held, Layer, Layers, NoResponse, Verdict},
     local_response::LocalResponse,

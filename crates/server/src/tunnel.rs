@@ -11,7 +11,10 @@ use std::{
 use adit_auth::{ClientId, GroupId, TunnelName};
 use adit_balance::{Balancer, Draw, Member, hash_bytes};
 use adit_codec::ProtocolType;
-use adit_ingress::Layers;
+use adit_ingress::{
+    Layers,
+    layers::{Access, LayerList},
+};
 use adit_registry::{Link, LinkId};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -97,10 +100,16 @@ impl Tunnel {
         key: TunnelKey,
         owner: Claimant,
         definition: Definition,
+        access: &Arc<Access>,
         port: Option<PortKey>,
         now: Instant,
     ) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let layers = LayerList {
+            layers: &definition.layers,
+            place: &format!("tunnel {}/{}", key.group, key.name),
+            access,
+        };
         Self {
             name: key.name.as_str().into(),
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
@@ -113,7 +122,7 @@ impl Tunnel {
             }),
             key,
             owner,
-            layers: definition.layers.iter().collect(),
+            layers: layers.list(),
             definition,
             port,
             changed: Notify::new(),

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use adit::{
     cli::{self, Command, Route},
-    demo, output, report, route, status, tunnel,
+    demo, hash_password, output, report, route, status, tunnel,
 };
 
 #[cfg(feature = "mimalloc")]
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Some(Command::Status) => status::run(&adit),
         Some(Command::Demo(options)) => demo::run(&adit, options),
         Some(Command::Route(Route::Test(test))) => route::run(&adit, test),
+        Some(Command::HashPassword) => hash_password::run(),
         Some(Command::Completion { shell }) => {
             output::write_whole(&cli::completion(*shell));
             output::check_written()

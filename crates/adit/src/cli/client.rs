@@ -130,6 +130,8 @@ pub enum Command {
     /// Query the routing of a server
     #[command(subcommand)]
     Route(Route),
+    /// Print the hash of a password that is read from standard input, for a layer `basic_auth`
+    HashPassword,
     /// Print the completion of a shell
     #[command(after_help = COMPLETION_EXAMPLES)]
     Completion {

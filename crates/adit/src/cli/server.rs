@@ -17,6 +17,7 @@ Examples:
   adit-server --config server.yaml --check     only check the file
   adit-server --bind-addr 0.0.0.0 --http-port 80 --domain tunnel.example.com
   adit-server release host shop.example.com    the first user to register it next owns it
+  adit-server ban list                         the addresses of visitors that are banned
 
 Every key of the file is a variable too: server.limits.max_requests is ADIT__SERVER__LIMITS__MAX_REQUESTS.
 ADIT__TOKEN is the token of the clients, ADIT__LOG the filter of the log (info, or info,adit_link=debug).
@@ -88,6 +89,25 @@ pub struct Server {
 pub enum ServerCommand {
     /// Take a name from the user that owns it, in the running server or in its state directory
     Release(Release),
+    /// Show or end the bans of visitors' addresses, in the running server
+    #[command(subcommand)]
+    Ban(Ban),
+}
+
+/// `adit-server ban`.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Ban {
+    /// Show the banned addresses
+    List {
+        /// Print JSON, for scripts
+        #[arg(long)]
+        json: bool,
+    },
+    /// End the bans of an address, or all
+    Clear {
+        /// The address, or the /64 of an IPv6 address; all bans if it is missing
+        address: Option<String>,
+    },
 }
 
 /// `adit-server release KIND NAME`.

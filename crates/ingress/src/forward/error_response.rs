@@ -12,6 +12,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::forward::{
+    denial::Denial,
     headers::{REASON, REQUEST_ID, request_id},
     layer::Rejected,
     local_response::{LocalResponse, PLAIN_TEXT},
@@ -44,7 +45,28 @@ pub(crate) fn respond_to_rejected(
             let response = response.with_close(close);
             Ok(respond(response, record, Outcome::Completed))
         }
+        Rejected::Denied(denial) => Ok(respond_to_denied(&denial, record, close)),
     }
+}
+
+/// Responds to a visitor that a layer does not admit.
+fn respond_to_denied(
+    denial: &Denial,
+    record: Box<RequestRecord>,
+    close: bool,
+) -> Response<ResponseBody> {
+    let request = &record.request;
+    record.passed.on_denied(request, denial);
+    let response = match denial.response() {
+        Some(response) if request.protocol != ProtocolType::Grpc => {
+            response.clone().with_close(close)
+        }
+        _ => denial.change(error_response(
+            denial.failure(),
+            &context_of(&record, close),
+        )),
+    };
+    respond(response, record, Outcome::Failed(denial.failure()))
 }
 
 /// Responds with a failure. `close`: the connection must be closed, after a body that may not have been read to its
@@ -61,15 +83,19 @@ pub(crate) fn respond_with_error(
         record.finish(Outcome::Failed(failure));
         return Err(failure.clone());
     }
-    let context = ErrorContext {
+    let response = error_response(failure, &context_of(&record, close));
+    Ok(respond(response, record, Outcome::Failed(failure)))
+}
+
+/// The context of a request that has been read.
+const fn context_of(record: &RequestRecord, close: bool) -> ErrorContext<'_> {
+    ErrorContext {
         uuid: record.request.uuid,
         protocol: record.request.protocol,
         method: &record.request.method,
         headers: &record.request.headers,
         close,
-    };
-    let response = error_response(failure, &context);
-    Ok(respond(response, record, Outcome::Failed(failure)))
+    }
 }
 
 /// The response behind the layers that the request has passed (P-3.13), recorded with this outcome. The body keeps the request open until it has been sent.
@@ -191,6 +217,11 @@ const fn advice(reason: Reason) -> &'static str {
         Reason::HeaderTooLarge => "Send fewer or shorter headers.",
         Reason::Loop => {
             "The tunnel leads back to the server that it comes from. Name another service as its target."
+        }
+        Reason::AccessDenied => "Access from this address is not allowed.",
+        Reason::UnauthenticatedVisitor => "Log in, or send a valid token.",
+        Reason::Banned => {
+            "Requests from this address were denied too often. Try again later, or ask the administrator of the server."
         }
         Reason::DialFailed => {
             "The link is up, but the service cannot be reached. Start the service, or check its address."

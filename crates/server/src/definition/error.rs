@@ -22,10 +22,13 @@ pub(crate) enum DefinitionError {
     )]
     HostsOfPort { protocol: ProtocolType },
     #[error(
-        "a tunnel of type {} has no layers: they are for requests of HTTP, gRPC and WebSocket",
+        "a tunnel of type {} has no layer `{kind}`: it is for requests of HTTP, gRPC and WebSocket",
         .protocol.as_str()
     )]
-    LayersOfPort { protocol: ProtocolType },
+    LayerOfPort {
+        protocol: ProtocolType,
+        kind: &'static str,
+    },
     #[error("domain `{domain}`: {source}")]
     Domain {
         domain: String,

@@ -206,7 +206,14 @@ impl Directory {
         // The port is closed again, unless the tunnel takes it.
         state.changed_ports.extend(port);
         let claimant = owner.claimant.clone();
-        let tunnel = Arc::new(Tunnel::new(key.clone(), claimant, definition, port, now));
+        let tunnel = Arc::new(Tunnel::new(
+            key.clone(),
+            claimant,
+            definition,
+            &self.access,
+            port,
+            now,
+        ));
         self.replace(state, &tunnel, &displaced, now)?;
         match &owner.link {
             Some(link) => self.index.lock().join(&tunnel, link, weight),

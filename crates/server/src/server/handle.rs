@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use adit_codec::ProtocolType;
+use adit_net::HostNetwork;
 use adit_router::Query;
 
 use super::inner::Inner;
 use crate::{
     directory::Target,
     names::Name,
-    status::{RouteStatus, Status},
+    status::{BanStatus, RouteStatus, Status},
 };
 
 /// Cheaply cloneable handle for status and routes; does not keep the server running.
@@ -44,6 +45,21 @@ impl ServerHandle {
     /// A text when something uses the name.
     pub async fn release(&self, name: Name) -> Result<usize, String> {
         self.inner.announcer.release(name).await
+    }
+
+    /// The banned addresses of visitors.
+    pub fn bans(&self) -> Vec<BanStatus> {
+        self.inner
+            .access
+            .bans()
+            .into_iter()
+            .map(Into::into)
+            .collect()
+    }
+
+    /// Ends the bans of an address, or all bans. Returns how many.
+    pub fn clear_bans(&self, network: Option<HostNetwork>) -> usize {
+        self.inner.access.clear_bans(network)
     }
 
     /// The rule that a URL matches, and why the others do not match.

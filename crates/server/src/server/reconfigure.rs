@@ -15,7 +15,7 @@ use adit_registry::Registry;
 
 use super::{
     error::StartError,
-    part_configs::{directory_limits, registry_config, shares, upstream_limits},
+    part_configs::{access_bounds, directory_limits, registry_config, shares, upstream_limits},
     visitors::Visitors,
 };
 use crate::{
@@ -158,6 +158,10 @@ fn needs_restart(started: &Settings, next: &Settings) -> Vec<&'static str> {
             "server.state_dir",
             // The directory is empty at the start if another server uses it.
             started.state_dir != next.state_dir && started.state_dir != Path::new(""),
+        ),
+        (
+            "server.limits of access layers",
+            access_bounds(started) != access_bounds(next),
         ),
         ("server.public_url", started.public_url != next.public_url),
     ];

@@ -11,6 +11,7 @@ use std::{
 
 use adit_auth::UserName;
 use adit_flow::{Budget, Gate};
+use adit_ingress::layers::Access;
 use adit_link::grpc::Methods;
 use adit_net::{Descriptors, descriptors_for_visitors};
 use adit_registry::Registry;
@@ -23,7 +24,7 @@ use super::{
     accept::{Serving, accept_both},
     error::StartError,
     inner::Inner,
-    part_configs::{directory_limits, registry_config, shares, upstream_limits},
+    part_configs::{access_bounds, directory_limits, registry_config, shares, upstream_limits},
     reconfigure::Reconfigure,
     visitors::Visitors,
 };
@@ -119,12 +120,14 @@ impl Server {
         )?;
         let shortcuts = Shortcuts::new(upstreams.clone(), &upstream_limits, timeouts, &budget)?;
 
+        let access = Access::new(access_bounds(settings));
         let ports = Ports::new(tunnel_addr.ip(), limits.allow_ports.clone());
         let directory = Arc::new(Directory::new(
             directory_config(settings, tunnel_addr, http_addr),
             &settings.rules,
             (&shortcuts, &upstreams.current()),
             ports.clone(),
+            access.clone(),
         )?);
         let names = owners(&directory, &settings.state_dir, &users);
 
@@ -168,7 +171,12 @@ impl Server {
         };
 
         let director = Arc::new(ServerDirector::new(directory.clone(), timeouts, now));
-        let entries = Visitors::new(settings, permits.clone(), director, observer.clone());
+        let entries = Visitors::new(
+            settings,
+            (permits.clone(), access.clone()),
+            director,
+            observer.clone(),
+        );
 
         let visitors = TaskTracker::new();
         let clients = TaskTracker::new();
@@ -241,6 +249,7 @@ impl Server {
             entries,
             ports,
             permits,
+            access,
             drain: drain.subscribe(),
             runtimes: threads.runtimes(),
         });

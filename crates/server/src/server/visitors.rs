@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use adit_flow::Gate;
-use adit_ingress::{Admission, Http, HttpConfig, Layer, Tcp, TcpConfig, Udp, UdpConfig, layers};
+use adit_ingress::{
+    Admission, Http, HttpConfig, Layer, Tcp, TcpConfig, Udp, UdpConfig,
+    layers::{self, Access, LayerList},
+};
 use adit_trace::Observer;
 use arc_swap::ArcSwap;
 
@@ -18,6 +21,8 @@ pub(super) struct Visitors {
     tcp: ArcSwap<Tcp>,
     udp: Arc<Udp>,
     permits: Arc<Gate>,
+    /// The state of the access layers of all lists.
+    access: Arc<Access>,
     /// The layers and the director for requests of all entries. Each request uses the layers that are current when it
     /// begins.
     admission: Arc<Admission>,
@@ -29,12 +34,12 @@ pub(super) struct Visitors {
 impl Visitors {
     pub(super) fn new(
         settings: &Settings,
-        permits: Arc<Gate>,
+        (permits, access): (Arc<Gate>, Arc<Access>),
         director: Arc<ServerDirector>,
         observer: Arc<dyn Observer>,
     ) -> Arc<Self> {
         let via = rand::random();
-        let layers = chain(settings, &permits, via);
+        let layers = chain(settings, (&permits, &access), via);
         let admission = Admission::observed(layers, director.clone(), observer);
         let (limits, timeouts) = (&settings.limits, &settings.timeouts);
         let http = Http::new(http_config(limits, timeouts), admission.clone());
@@ -45,6 +50,7 @@ impl Visitors {
             tcp: ArcSwap::new(tcp),
             udp,
             permits,
+            access,
             admission,
             director,
             via,
@@ -54,7 +60,7 @@ impl Visitors {
     /// Applies settings: new requests pass these layers, and new connections and flows have these bounds and times.
     pub(super) fn follow(&self, settings: &Settings) {
         let admission = &self.admission;
-        admission.set_layers(chain(settings, &self.permits, self.via));
+        admission.set_layers(chain(settings, (&self.permits, &self.access), self.via));
         let (limits, timeouts) = (&settings.limits, &settings.timeouts);
         let http = http_config(limits, timeouts);
         self.http
@@ -80,16 +86,21 @@ impl Visitors {
 }
 
 /// The layers that every request passes.
-fn chain(settings: &Settings, permits: &Arc<Gate>, via: u64) -> Vec<Box<dyn Layer>> {
+fn chain(
+    settings: &Settings,
+    (permits, access): (&Arc<Gate>, &Arc<Access>),
+    via: u64,
+) -> Vec<Box<dyn Layer>> {
     let permit_wait = settings.timeouts.permit_wait;
     let permits = layers::Permits::new(permits.clone(), permit_wait);
     let trusted_proxies = settings.trusted_proxies.clone();
-    layers::http_layers(
-        layers::Via::new(via),
-        trusted_proxies,
-        &settings.layers,
-        permits,
-    )
+    let configured = LayerList {
+        layers: &settings.layers,
+        place: "server",
+        access,
+    };
+    let (via, configured) = (layers::Via::new(via), configured.layers());
+    layers::http_layers(via, trusted_proxies, configured, permits)
 }
 
 fn http_config(limits: &Limits, timeouts: &Timeouts) -> HttpConfig {
