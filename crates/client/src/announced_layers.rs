@@ -46,6 +46,7 @@ fn access(config: &AccessConfig) -> Layer {
                 total_requests: limit.total_requests.as_ref().map(rate),
                 connections: limit.connections.as_ref().map(rate),
             }),
+            AccessRule::ForwardAuth(name) => Kind::ForwardAuth(name.clone()),
             AccessRule::Ban(ban) => Kind::Ban(Ban {
                 after: ban.after(),
                 within_seconds: seconds(ban.within()),

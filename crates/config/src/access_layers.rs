@@ -17,7 +17,7 @@ use crate::{
 pub(crate) type ReadRule = fn(&Item<'_>) -> Result<AccessRule, ConfigError>;
 
 /// The kinds, in the order in which an error lists them.
-pub(crate) const KINDS: [(&str, ReadRule); 5] = [
+pub(crate) const KINDS: [(&str, ReadRule); 6] = [
     ("ip", |item| ip(item).map(AccessRule::Ip)),
     ("basic_auth", |item| {
         basic_auth(item).map(AccessRule::BasicAuth)
@@ -29,6 +29,9 @@ pub(crate) const KINDS: [(&str, ReadRule); 5] = [
         rate_limit(item).map(AccessRule::RateLimit)
     }),
     ("ban", |item| ban(item).map(AccessRule::Ban)),
+    ("forward_auth", |item| {
+        provider(item).map(AccessRule::ForwardAuth)
+    }),
 ];
 
 /// The keys beside the kind: whether the layer denies, and whether it suffices.
@@ -223,6 +226,16 @@ fn ban(item: &Item<'_>) -> Result<BanRule, ConfigError> {
     section.set_wait("duration", SHORTEST, &mut duration)?;
     section.finish(&key_names::BAN)?;
     BanRule::new(after, within, duration).map_err(|error| item.error(error.to_string()))
+}
+
+/// Reads the name of a provider of the server.
+fn provider(item: &Item<'_>) -> Result<String, ConfigError> {
+    const LONGEST: usize = 128;
+    let name = item.text("the name of a provider of `server.forward_auth`")?;
+    if name.is_empty() || name.len() > LONGEST {
+        return Err(item.error("expected a name of 1 to 128 bytes"));
+    }
+    Ok(name.to_owned())
 }
 
 /// A key that is true or false, and false without a value.

@@ -83,6 +83,11 @@ fn read(section: &mut Section<'_>, file: Option<&Path>) -> Result<EntrySettings,
             "the name of one of the server's upstreams, such as `erp`",
         ));
     };
+    if layers.iter().any(|layer| layer.provider().is_some()) {
+        return Err(section
+            .conflict(&["layers"], "a layer `forward_auth` is not for an entry")
+            .with_help("its provider is a part of the server's configuration"));
+    }
     if kind == EntryKind::Tcp {
         request_layers::check_for_sessions(&section, "tcp", &layers)?;
     }

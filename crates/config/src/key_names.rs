@@ -295,13 +295,15 @@ pub(crate) const TUNNEL: KeyNames = KeyNames {
 
 /// The keys of an item of `layers`.
 pub(crate) const LAYER: KeyNames = KeyNames {
-    unsupported: &["error_pages", "forward_auth"],
+    unsupported: &[],
     foreign_keys: &[
         ("custom_request_headers", "`request_headers`"),
         ("custom_response_headers", "`response_headers`"),
         ("basicauth", "`basic_auth`"),
         ("bearer_token", "`header_token`"),
         ("direct_response", "`respond`"),
+        ("error_pages", "`server.error_pages`"),
+        ("handle_errors", "`server.error_pages`"),
         ("header_down", "`response_headers`"),
         ("header_up", "`request_headers`"),
         ("headers", "`request_headers` and `response_headers`"),
@@ -389,6 +391,27 @@ pub(crate) const BAN: KeyNames = KeyNames {
         ("bantime", "`duration`"),
         ("findtime", "`within`"),
         ("maxretry", "`after`"),
+    ],
+};
+
+/// Providers of forward auth.
+pub(crate) const FORWARD_AUTH: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
+        ("address", "`url`"),
+        ("auth_request_headers", "`send_headers`"),
+        ("auth_response_headers", "`copy_headers`"),
+        ("uri", "`url`"),
+    ],
+};
+
+/// Pages for error responses.
+pub(crate) const ERROR_PAGE: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
+        ("body_file", "`html_file` or `json_file`"),
+        ("code", "`status`"),
+        ("file", "`html_file` or `json_file`"),
     ],
 };
 

@@ -110,11 +110,14 @@ server:
     - header_token: { tokens: [a token of the sample] }
     - rate_limit: { requests: 10/s }
     - ban: { after: 3 }
+    - forward_auth: sso
     - request_headers: { remove: [x-a] }
     - response_headers: { set: { x-a: b } }
     - require_header: { name: x-a }
     - redirect: { scheme: https }
     - respond: { status: 503 }
+  error_pages: [{ status: 404, reason: no_tunnel, html_file: tls.crt }]
+  forward_auth: [{ name: sso, url: "https://sso.example/verify", tls: { insecure: true } }]
   telemetry: { metrics: {}, access_log: { path: a.log }, error_log: { path: e.log }, tracing: { endpoint: "http://127.0.0.1:4317" } }
 "#;
 

@@ -1,6 +1,8 @@
 //! The settings of the server.
 
 mod auth;
+mod error_pages;
+mod forward_auth;
 mod limits;
 mod rules;
 
@@ -99,6 +101,18 @@ fn read(
     };
     settings.rules = rules::read(&mut server, &settings.upstreams, file)?;
     settings.layers = request_layers::read(&mut server, file)?;
+    if let Some(item) = server.item("error_pages") {
+        settings.error_pages = error_pages::read(&item, file)?;
+    }
+    settings.forward_auth = match server.item("forward_auth") {
+        Some(item) => forward_auth::read(&item, file)?,
+        None => Vec::new(),
+    };
+    let providers = &settings.forward_auth;
+    forward_auth::check_names(&server, "layers", &settings.layers, providers)?;
+    for rule in &settings.rules {
+        forward_auth::check_names(&server, "rules", &rule.layers, providers)?;
+    }
     let state_dir = match server.item("state_dir") {
         Some(item) => Some(path(&item, file)?),
         None => None,

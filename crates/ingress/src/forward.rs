@@ -10,6 +10,7 @@ pub(crate) mod demand;
 pub(crate) mod denial;
 pub(crate) mod director;
 pub(crate) mod dispatch;
+pub(crate) mod error_pages;
 pub(crate) mod error_response;
 mod expectation;
 mod failure_log;

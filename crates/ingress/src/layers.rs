@@ -19,12 +19,13 @@ mod trusted_proxies;
 mod via;
 
 pub use access::{
-    Access, AccessBounds, AccessConfig, AccessCounts, AccessRule, Ban, BanRule, BasicAuth,
-    HeaderToken, IpRules, PasswordBounds, PasswordHash, RateLimit, RateOf, TokenHash,
+    Access, AccessBounds, AccessConfig, AccessCounts, AccessRule, AuthProvider, Ban, BanRule,
+    BasicAuth, HeaderToken, IpRules, PasswordBounds, PasswordHash, RateLimit, RateOf, TokenHash,
 };
 pub use chain::http_layers;
 pub use forwarded::Forwarded;
 pub use header_edit::{HeaderEdit, RequestHeaders, ResponseHeaders};
+pub use header_line::header_to_copy;
 pub use hop_by_hop::HopByHop;
 pub use layer_config::{LayerConfig, LayerList};
 pub use layer_error::LayerError;

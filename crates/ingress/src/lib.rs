@@ -50,6 +50,7 @@ pub use forward::{
     admission::Admission,
     denial::Denial,
     director::{Destination, Direction, Director},
+    error_pages::{ErrorPage, ErrorPageError, ErrorPages},
     layer::{Held, Layer, Layers, NoResponse, Verdict},
     local_response::LocalResponse,
     request_meta::{RequestMeta, Scheme, Visitor},

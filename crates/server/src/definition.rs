@@ -11,7 +11,7 @@ use adit_ingress::{SESSION_TIMEOUT, layers::LayerConfig};
 use adit_proto::Tunnel as Announced;
 use adit_router::{HostPattern, PathPrefix};
 
-use self::error::DefinitionError;
+pub(crate) use self::error::DefinitionError;
 use crate::{port::Transport, settings::Limits};
 
 /// The definition of a tunnel: the same for all of its clients, except for the weight.

@@ -1,16 +1,13 @@
 //! Providers of forward auth: services that decide about requests of visitors.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use adit_ingress::layers::AuthProvider;
 use adit_link::{BoxFuture, LogLimit};
 use adit_net::{HostPort, Stream, connect};
 use adit_tls::client_config;
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response,
-    header::HOST,
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::HOST};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
@@ -55,6 +52,20 @@ pub struct ForwardAuthError {
     pub name: String,
     /// Why it cannot be used.
     pub problem: String,
+}
+
+/// The providers of the settings, by name.
+///
+/// # Errors
+/// [`ForwardAuthError`] for the first one that cannot be used.
+pub(crate) fn providers(
+    settings: &[ForwardAuthSettings],
+) -> Result<HashMap<String, Arc<dyn AuthProvider>>, ForwardAuthError> {
+    let made = settings.iter().map(|settings| {
+        let provider: Arc<dyn AuthProvider> = Arc::new(Provider::new(settings)?);
+        Ok((settings.name.clone(), provider))
+    });
+    made.collect()
 }
 
 struct Failed {
@@ -113,7 +124,11 @@ impl Provider {
     }
 
     async fn exchange(&self, lines: HeaderMap) -> Result<Response<Bytes>, String> {
-        let _running = self.running.acquire().await.map_err(|error| error.to_string())?;
+        let _running = self
+            .running
+            .acquire()
+            .await
+            .map_err(|error| error.to_string())?;
         let idle = self.idle.lock().pop();
         if let Some(mut connection) = idle
             && connection.ready().await.is_ok()
@@ -145,7 +160,8 @@ impl Provider {
         let mut stream = stream.map_err(|error| format!("connect {address}: {error}"))?;
         if let Some((connector, name)) = &self.tls {
             let connected = connector.connect(name.clone(), stream).await;
-            stream = Stream::from(connected.map_err(|error| format!("connect {address}: {error}"))?);
+            stream =
+                Stream::from(connected.map_err(|error| format!("connect {address}: {error}"))?);
         }
         let (connection, driver) = handshake(TokioIo::new(stream))
             .await

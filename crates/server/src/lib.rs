@@ -17,6 +17,7 @@ mod director;
 mod directory;
 mod entries;
 mod floods;
+mod forward_auth;
 mod lane_config;
 mod lanes;
 pub mod metrics;
@@ -44,11 +45,13 @@ pub use adit_net::{HostPort, HostPortError, raise_descriptor_limit};
 pub use clients_tls::{OwnCaStatus, TlsSetupError};
 pub use configuration::{ConfigSource, Configuration, FixedSource, Rejections};
 pub use directory::RuleError;
+pub use forward_auth::ForwardAuthError;
 pub use server::{Server, ServerHandle, StartError};
 pub use settings::{
-    Compression, EdgeTimeouts, HostRules, Limits, NamedToken, Network, OwnCaSettings, PortRanges,
-    PublicUrl, RuleSettings, RuleTarget, Scheme, ServerTls, Settings, SharedGroup, Timeouts, Tls,
-    TlsName, TrustedProxies, TunnelTls, UpstreamProtocol, UpstreamServer, UpstreamSettings, layers,
+    Compression, EdgeTimeouts, ErrorPage, ErrorPageError, ErrorPages, ForwardAuthSettings,
+    HostRules, Limits, NamedToken, Network, OwnCaSettings, PortRanges, PublicUrl, RuleSettings,
+    RuleTarget, Scheme, ServerTls, Settings, SharedGroup, Timeouts, Tls, TlsName, TrustedProxies,
+    TunnelTls, UpstreamProtocol, UpstreamServer, UpstreamSettings, layers,
 };
 pub use status::{
     ClientStatus, ConfigStatus, CoreCounters, ProcessStatus, RefusalStatus, RouteStatus, Status,

@@ -1,5 +1,6 @@
 //! The settings of a server: typed, validated, complete. `adit-config` makes them from files, environment and flags.
 
+mod forward_auth;
 mod host_rules;
 mod limits;
 mod port_ranges;
@@ -14,12 +15,15 @@ use std::{net::SocketAddr, path::PathBuf};
 use adit_auth::{GroupId, UserName};
 pub use adit_egress::Tls;
 use adit_ingress::layers::LayerConfig;
-pub use adit_ingress::{EdgeTimeouts, Network, Scheme, TrustedProxies, layers};
+pub use adit_ingress::{
+    EdgeTimeouts, ErrorPage, ErrorPageError, ErrorPages, Network, Scheme, TrustedProxies, layers,
+};
 pub use adit_link::Compression;
 pub use adit_tls::{ServerTls, TlsName};
 use secrecy::{ExposeSecret, SecretString};
 
 pub use self::{
+    forward_auth::ForwardAuthSettings,
     host_rules::HostRules,
     limits::Limits,
     port_ranges::PortRanges,
@@ -57,6 +61,10 @@ pub struct Settings {
     pub trusted_proxies: TrustedProxies,
     /// The layers that HTTP requests pass before they are routed, in this order.
     pub layers: Vec<LayerConfig>,
+    /// Providers of forward auth, which layers name.
+    pub forward_auth: Vec<ForwardAuthSettings>,
+    /// Pages in the place of the texts of error responses.
+    pub error_pages: ErrorPages,
     /// Scheme and port of public URLs, if a proxy in front of the server changes them.
     pub public_url: PublicUrl,
     /// Bounds.
@@ -85,6 +93,8 @@ impl Settings {
             state_dir: PathBuf::new(),
             trusted_proxies: TrustedProxies::default(),
             layers: Vec::new(),
+            forward_auth: Vec::new(),
+            error_pages: ErrorPages::default(),
             public_url: PublicUrl::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),

@@ -75,7 +75,10 @@ fn read_one(item: &Item<'_>, file: Option<&Path>) -> Result<ForwardAuthSettings,
         return Err(url.error("expected a URL without a user"));
     }
     let port = if tls.is_some() { 443 } else { 80 };
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let host = authority
+        .host()
+        .trim_start_matches('[')
+        .trim_end_matches(']');
     let target = uri.path_and_query().map_or("/", |target| target.as_str());
     Ok(ForwardAuthSettings {
         name,
@@ -109,7 +112,10 @@ pub(super) fn check_names(
     layers: &[LayerConfig],
     providers: &[ForwardAuthSettings],
 ) -> Result<(), ConfigError> {
-    let known: HashSet<_> = providers.iter().map(|provider| provider.name.as_str()).collect();
+    let known: HashSet<_> = providers
+        .iter()
+        .map(|provider| provider.name.as_str())
+        .collect();
     let mut named = layers.iter().filter_map(LayerConfig::provider);
     match named.find(|name| !known.contains(name)) {
         None => Ok(()),

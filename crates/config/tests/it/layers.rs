@@ -278,6 +278,85 @@ fn credentials_and_rates_of_visitors_are_read() {
 }
 
 #[test]
+fn providers_of_forward_auth_are_defined_by_the_server_alone() {
+    let text = r#"
+server:
+  forward_auth:
+    - { name: sso, url: "https://sso.example:8443/verify?a=b", copy_headers: [Remote-User], send_headers: x-tenant, timeout: 1s, max_body: 1KiB, tls: { insecure: true } }
+    - { name: plain, url: "http://[::1]" }
+  layers: [{ forward_auth: sso }]
+"#;
+    let settings = server(text).unwrap().settings;
+    let [sso, plain] = &settings.forward_auth[..] else {
+        panic!("{:?}", settings.forward_auth)
+    };
+    assert_eq!(
+        (sso.address.to_string(), &*sso.host),
+        ("sso.example:8443".to_owned(), "sso.example:8443")
+    );
+    assert_eq!(
+        (&*sso.target, sso.timeout, sso.max_body_bytes),
+        ("/verify?a=b", Duration::from_secs(1), 1024)
+    );
+    assert_eq!(
+        (sso.copied[0].as_str(), sso.sent[0].as_str()),
+        ("remote-user", "x-tenant")
+    );
+    assert!(sso.tls.is_some() && plain.tls.is_none());
+    assert_eq!(
+        (plain.address.to_string(), &*plain.target),
+        ("[::1]:80".to_owned(), "/")
+    );
+    assert_eq!(settings.layers[0].provider(), Some("sso"));
+    for (text, problem) in [
+        ("layers: [{ forward_auth: sso }]", "unknown provider"),
+        (
+            "rules: [{ host: a.example, to: { tunnel: a }, layers: [{ forward_auth: sso }] }]",
+            "unknown provider",
+        ),
+        (
+            "forward_auth: [{ name: a, url: /verify }]",
+            "expected a URL",
+        ),
+        (
+            "forward_auth: [{ name: a, url: \"ftp://a.example\" }]",
+            "expected a URL",
+        ),
+        (
+            "forward_auth: [{ name: a, url: \"http://u:p@a.example\" }]",
+            "without a user",
+        ),
+        (
+            "forward_auth: [{ name: a, url: \"http://a.example\", tls: true }]",
+            "begins with https",
+        ),
+        (
+            "forward_auth: [{ name: a, url: \"http://a.example\", copy_headers: [host] }]",
+            "cannot be changed",
+        ),
+        ("forward_auth: [{ name: a }]", "`url` is missing"),
+        (
+            "forward_auth: [{ name: a, url: \"http://a\" }, { name: a, url: \"http://b\" }]",
+            "another provider",
+        ),
+    ] {
+        let error = server(&format!("server:\n  {text}\n")).unwrap_err();
+        assert!(error.contains(problem), "{text}: {error}");
+    }
+    // A client names a provider, and only for its tunnels.
+    let layers = "layers: [{ forward_auth: sso }]";
+    client(&format!(
+        "  tunnels: [{{ name: a, local_port: 1, {layers} }}]\n"
+    ))
+    .unwrap();
+    let entry = format!("  entries: [{{ name: a, listen: 0, upstream: a, {layers} }}]\n");
+    let error = client(&entry).unwrap_err();
+    assert!(error.contains("not for an entry"), "{error}");
+    let url = "  tunnels: [{ name: a, local_port: 1, layers: [{ forward_auth: { url: \"http://10.0.0.1\" } }] }]\n";
+    client(url).unwrap_err();
+}
+
+#[test]
 fn layers_with_heads_do_not_fit_connections_and_flows() {
     let layers = "layers: [{ respond: { status: 503 } }]";
     for text in [

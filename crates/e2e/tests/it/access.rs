@@ -3,6 +3,8 @@
 mod addresses;
 mod bans;
 mod credentials;
+mod error_pages;
+mod forward_auth;
 mod rates;
 
 use std::{

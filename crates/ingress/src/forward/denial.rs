@@ -32,9 +32,15 @@ impl Denial {
 
     /// A visitor above a rate: status 429, and the time after which the next request is admitted.
     pub fn above_rate(detail: &'static str, retry_after: Duration) -> Self {
-        let mut denial = Self::new(Reason::Limit, detail);
-        denial.status = Some(StatusCode::TOO_MANY_REQUESTS);
+        let denial = Self::new(Reason::Limit, detail).with_status(StatusCode::TOO_MANY_REQUESTS);
         denial.retry_after(retry_after)
+    }
+
+    /// Another status than that of the reason.
+    #[must_use]
+    pub const fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = Some(status);
+        self
     }
 
     /// Sets `retry-after`, in whole seconds, at least one.
@@ -76,15 +82,17 @@ impl Denial {
         self.counts_for_bans
     }
 
-    /// The response without that of [`Denial::with_response`]: the failure's, with the changes.
+    /// The error response with the header lines of the denial.
     pub(super) fn change(&self, mut response: LocalResponse) -> LocalResponse {
-        if let Some(status) = self.status {
-            response = response.with_status(status);
-        }
         for (name, value) in &self.headers {
             response = response.with_only_header(name.clone(), value.clone());
         }
         response
+    }
+
+    /// The status, if it is not that of the reason.
+    pub(super) const fn status(&self) -> Option<StatusCode> {
+        self.status
     }
 
     /// The response of [`Denial::with_response`].

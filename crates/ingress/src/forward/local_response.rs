@@ -79,13 +79,6 @@ impl LocalResponse {
         self
     }
 
-    /// Sets the status for HTTP. That for a call of gRPC stays.
-    #[must_use]
-    pub(crate) const fn with_status(mut self, status: StatusCode) -> Self {
-        self.status = status;
-        self
-    }
-
     /// Sets the body and its content type.
     #[must_use]
     pub fn with_body(mut self, content_type: HeaderValue, body: impl Into<Bytes>) -> Self {

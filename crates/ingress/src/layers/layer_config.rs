@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue};
 use crate::{
     forward::layer::{Layer, Layers},
     layers::{
-        access::{Access, AccessConfig, Position, access_layers},
+        access::{Access, AccessConfig, AccessRule, Position, RemoveCopied, access_layers},
         header_edit::{HeaderEdit, RequestHeaders, ResponseHeaders},
         redirect::Redirect,
         required_header::RequiredHeader,
@@ -50,6 +50,13 @@ impl LayerList<'_> {
     pub fn layers(&self) -> Vec<Box<dyn Layer>> {
         let place: Arc<str> = self.place.into();
         let mut made = Vec::with_capacity(self.layers.len());
+        // In front of the others, so that no layer takes the line of a visitor for that of a provider.
+        for provider in self.enforced_providers() {
+            made.push(Box::new(RemoveCopied {
+                provider: provider.into(),
+                access: self.access.clone(),
+            }) as Box<dyn Layer>);
+        }
         for (index, layer) in self.layers.iter().enumerate() {
             let later = self.layers.iter().skip(index + 1);
             match layer.clone() {
@@ -74,6 +81,15 @@ impl LayerList<'_> {
         made
     }
 
+    /// The providers of forward auth whose headers reach the service.
+    fn enforced_providers(&self) -> impl Iterator<Item = &str> {
+        let enforced = { self.layers.iter() }.filter(|layer| match layer {
+            LayerConfig::Access(config) => config.enforces(),
+            _ => false,
+        });
+        enforced.filter_map(LayerConfig::provider)
+    }
+
     /// Creates the list.
     pub fn list(&self) -> Layers {
         Layers::new(self.layers())
@@ -85,6 +101,14 @@ impl LayerConfig {
     const fn access(&self) -> Option<&AccessConfig> {
         match self {
             Self::Access(config) => Some(config),
+            _ => None,
+        }
+    }
+
+    /// The name of a provider of forward auth, if the layer has one.
+    pub fn provider(&self) -> Option<&str> {
+        match self.access()?.rule() {
+            AccessRule::ForwardAuth(name) => Some(name),
             _ => None,
         }
     }

@@ -165,6 +165,8 @@ fn reject(
         method: &parts.method,
         headers: &parts.headers,
         close: true,
+        status: None,
+        pages: context.admission.error_pages(),
     };
     let response = error_response(failure, &error_context);
     let mut response = response.render(protocol, &parts.method, parts.version);

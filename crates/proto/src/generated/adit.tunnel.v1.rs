@@ -409,7 +409,7 @@ pub struct Layer {
     /// Visitors that meet the layer need not meet those behind it (P-14.3).
     #[prost(bool, tag = "13")]
     pub sufficient: bool,
-    #[prost(oneof = "layer::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "layer::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub kind: ::core::option::Option<layer::Kind>,
 }
 /// Nested message and enum types in `Layer`.
@@ -436,6 +436,9 @@ pub mod layer {
         RateLimit(super::RateLimit),
         #[prost(message, tag = "10")]
         Ban(super::Ban),
+        /// The name of a provider of the server's configuration (P-14.10).
+        #[prost(string, tag = "11")]
+        ForwardAuth(::prost::alloc::string::String),
     }
 }
 /// Networks in the notation of CIDR. Visitors of `deny` are not admitted; if there is `allow`, only its visitors are.

@@ -70,6 +70,10 @@ pub(crate) enum DefinitionError {
     LayerKind { number: usize },
     #[error("layer {number}: {source}")]
     Layer { number: usize, source: LayerError },
+    #[error(
+        "a layer names the provider {name:?}, which `server.forward_auth` of the server does not have"
+    )]
+    Provider { name: String },
     #[error("{start:?}... has {bytes} bytes; no more than {limit} are allowed")]
     TextBytes {
         start: String,

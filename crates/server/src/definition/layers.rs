@@ -56,6 +56,7 @@ fn size(layer: &Layer) -> usize {
             basic.realm.len() + users.sum::<usize>()
         }
         Some(Kind::HeaderToken(token)) => texts(&token.hashes),
+        Some(Kind::ForwardAuth(name)) => name.len(),
         Some(Kind::RateLimit(_) | Kind::Ban(_)) | None => 0,
     }
 }
@@ -102,6 +103,7 @@ fn read(kind: &Kind, layer: &Layer) -> Result<LayerConfig, LayerError> {
             };
             access(AccessRule::RateLimit(limit.checked()?))?
         }
+        Kind::ForwardAuth(name) => access(AccessRule::ForwardAuth(name.clone()))?,
         Kind::Ban(ban) => {
             let seconds = |seconds: u32| Duration::from_secs(seconds.into());
             let (within, duration) = (seconds(ban.within_seconds), seconds(ban.duration_seconds));

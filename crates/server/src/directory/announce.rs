@@ -7,6 +7,7 @@ use std::{
 
 use adit_auth::TunnelName;
 use adit_codec::ProtocolType;
+use adit_ingress::layers::LayerConfig;
 use adit_proto::{Tunnel as Announced, TunnelResult};
 use adit_registry::Link;
 
@@ -17,7 +18,7 @@ use super::{
     state::State,
 };
 use crate::{
-    definition::Definition,
+    definition::{Definition, DefinitionError},
     port::PortKey,
     tunnel::{Tunnel, TunnelKey},
 };
@@ -129,8 +130,22 @@ impl Directory {
         let domain = config.domain.as_deref();
         let definition = Definition::parse(announced, domain, &config.limits)
             .map_err(|error| refusal("bad_request", error.to_string()))?;
+        self.check_providers(&definition)?;
         let weight = announced.weight.max(1);
         self.create(state, &Owner::of_link(link), name, definition, weight, now)
+    }
+
+    /// Rejects a tunnel with a provider of forward auth that the configuration does not have (P-14.10).
+    fn check_providers(&self, definition: &Definition) -> Result<(), Refusal> {
+        let mut named = definition.layers.iter().filter_map(LayerConfig::provider);
+        match named.find(|name| !self.access.has_provider(name)) {
+            None => Ok(()),
+            Some(name) => {
+                let name = name.to_owned();
+                let error = DefinitionError::Provider { name };
+                Err(refusal("bad_request", error.to_string()))
+            }
+        }
     }
 
     /// Creates a tunnel, or adds the owner's link to the existing tunnel with the same definition. Returns the public

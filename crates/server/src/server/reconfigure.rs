@@ -11,6 +11,7 @@ use std::{
 
 use adit_auth::Authenticator;
 use adit_flow::{Budget, Gate};
+use adit_ingress::layers::Access;
 use adit_registry::Registry;
 
 use super::{
@@ -22,6 +23,7 @@ use crate::{
     clients_tls::ClientsTls,
     configuration::{Configuration, InForce},
     directory::Directory,
+    forward_auth::providers,
     newcomers::Newcomers,
     ports::Ports,
     service::revoked,
@@ -46,6 +48,7 @@ pub(super) struct Reconfigure {
     pub(super) tokens: Arc<Tokens>,
     pub(super) newcomers: Arc<Newcomers>,
     pub(super) permits: Arc<Gate>,
+    pub(super) access: Arc<Access>,
     /// The budget of all windows.
     pub(super) budget: Budget,
     /// Descriptors that connections of visitors may have; connections to upstreams may have as many.
@@ -87,6 +90,7 @@ impl Reconfigure {
     fn try_apply(&self, settings: &Settings) -> Result<usize, StartError> {
         let tokens = authenticator(&settings.tokens).map_err(StartError::Tokens)?;
         let tls = self.tls.prepare(&settings.tls)?;
+        let providers = providers(&settings.forward_auth)?;
         let upstreams = self.upstreams.prepare(&settings.upstreams)?;
         let previous = self.upstreams.replace(upstreams.clone());
         let targets = (&self.shortcuts, &*upstreams);
@@ -98,6 +102,7 @@ impl Reconfigure {
             return Err(error.into());
         }
         // After this point nothing is rejected.
+        self.access.set_providers(providers);
         let (limits, timeouts) = (&settings.limits, &settings.timeouts);
         self.permits
             .reconfigure(limits.max_requests, limits.max_waiting, shares(limits));

@@ -36,6 +36,7 @@ use crate::{
     director::ServerDirector,
     directory::{Directory, DirectoryConfig},
     floods::Floods,
+    forward_auth::providers,
     lanes::Lanes,
     names::NamesFile,
     newcomers::Newcomers,
@@ -121,6 +122,7 @@ impl Server {
         let shortcuts = Shortcuts::new(upstreams.clone(), &upstream_limits, timeouts, &budget)?;
 
         let access = Access::new(access_bounds(settings));
+        access.set_providers(providers(&settings.forward_auth)?);
         let ports = Ports::new(tunnel_addr.ip(), limits.allow_ports.clone());
         let directory = Arc::new(Directory::new(
             directory_config(settings, tunnel_addr, http_addr),
@@ -201,6 +203,7 @@ impl Server {
             tokens,
             newcomers: newcomers.clone(),
             permits: permits.clone(),
+            access: access.clone(),
             budget,
             visitors_share,
             ports: ports.clone(),

@@ -41,6 +41,7 @@ impl Visitors {
         let via = rand::random();
         let layers = chain(settings, (&permits, &access), via);
         let admission = Admission::observed(layers, director.clone(), observer);
+        admission.set_error_pages(settings.error_pages.clone());
         let (limits, timeouts) = (&settings.limits, &settings.timeouts);
         let http = Http::new(http_config(limits, timeouts), admission.clone());
         let tcp = Tcp::new(tcp_config(limits, timeouts), admission.clone());
@@ -60,6 +61,7 @@ impl Visitors {
     /// Applies settings: new requests pass these layers, and new connections and flows have these bounds and times.
     pub(super) fn follow(&self, settings: &Settings) {
         let admission = &self.admission;
+        admission.set_error_pages(settings.error_pages.clone());
         admission.set_layers(chain(settings, (&self.permits, &self.access), self.via));
         let (limits, timeouts) = (&settings.limits, &settings.timeouts);
         let http = http_config(limits, timeouts);

@@ -30,6 +30,8 @@ pub enum AccessRule {
     HeaderToken(HeaderToken),
     /// A rate that is not exceeded.
     RateLimit(RateLimit),
+    /// The consent of a provider, which the server's configuration defines under this name.
+    ForwardAuth(String),
     /// An address whose visitors were not denied too often.
     Ban(BanRule),
 }
@@ -90,6 +92,7 @@ impl AccessConfig {
                     .iter()
                     .for_each(|hash| part(hash.as_bytes()));
             }
+            AccessRule::ForwardAuth(name) => part(name.as_bytes()),
             // These have no secrets, which `Debug` would hide.
             AccessRule::Ip(_) | AccessRule::RateLimit(_) | AccessRule::Ban(_) => {
                 part(format!("{:?}", self.rule).as_bytes());
@@ -107,6 +110,7 @@ impl AccessRule {
             Self::BasicAuth(_) => "basic_auth",
             Self::HeaderToken(_) => "header_token",
             Self::RateLimit(_) => "rate_limit",
+            Self::ForwardAuth(_) => "forward_auth",
             Self::Ban(_) => "ban",
         }
     }
@@ -115,7 +119,7 @@ impl AccessRule {
     pub const fn fits_sessions(&self) -> bool {
         match self {
             Self::Ip(_) | Self::RateLimit(_) | Self::Ban(_) => true,
-            Self::BasicAuth(_) | Self::HeaderToken(_) => false,
+            Self::BasicAuth(_) | Self::HeaderToken(_) | Self::ForwardAuth(_) => false,
         }
     }
 
@@ -123,7 +127,7 @@ impl AccessRule {
     pub(super) fn grants(&self) -> bool {
         match self {
             Self::Ip(ip) => !ip.allowed().is_empty(),
-            Self::BasicAuth(_) | Self::HeaderToken(_) => true,
+            Self::BasicAuth(_) | Self::HeaderToken(_) | Self::ForwardAuth(_) => true,
             Self::RateLimit(_) | Self::Ban(_) => false,
         }
     }
@@ -141,6 +145,7 @@ impl AccessRule {
                 basic.realm().len() + users.sum::<usize>()
             }
             Self::HeaderToken(tokens) => tokens.tokens().len() * size_of::<TokenHash>(),
+            Self::ForwardAuth(name) => name.len(),
             Self::RateLimit(_) | Self::Ban(_) => 0,
         }
     }

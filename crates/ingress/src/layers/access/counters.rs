@@ -6,7 +6,14 @@ use std::{
 };
 
 /// The kinds of access layers, in the order of the counters.
-pub(super) const KINDS: [&str; 5] = ["ip", "basic_auth", "header_token", "rate_limit", "ban"];
+pub(super) const KINDS: [&str; 6] = [
+    "ip",
+    "basic_auth",
+    "header_token",
+    "rate_limit",
+    "ban",
+    "forward_auth",
+];
 
 /// How many requests and sessions were denied, by kind of layer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -138,7 +138,10 @@ pub(super) fn opinion(
             response = response.with_header(name.clone(), value.clone());
         }
     }
-    let denial = Denial::new(reason, "the authentication service does not admit the request");
+    let denial = Denial::new(
+        reason,
+        "the authentication service does not admit the request",
+    );
     let denial = denial.with_response(response);
     // A visitor that is sent to a log-in has done nothing wrong.
     let has_tried = parts.status == StatusCode::FORBIDDEN
@@ -174,9 +177,9 @@ pub(super) fn copy(lines: HeaderMap, headers: &mut HeaderMap) {
 
 /// Removes the headers that a provider sets from requests of visitors. It is in front of the list, so that it holds for
 /// requests that do not reach the layer of the provider as well.
-pub(super) struct RemoveCopied {
-    pub(super) provider: Arc<str>,
-    pub(super) access: Arc<Access>,
+pub(crate) struct RemoveCopied {
+    pub(crate) provider: Arc<str>,
+    pub(crate) access: Arc<Access>,
 }
 
 impl Layer for RemoveCopied {

@@ -23,6 +23,7 @@ use crate::{
             bans::Banning,
             basic_auth::{BasicAuth, Credentials},
             config::{AccessConfig, AccessRule},
+            forward_auth,
             header_token::HeaderToken,
             ip,
             opinion::Opinion,
@@ -82,6 +83,9 @@ pub(crate) fn access_layers(
             let layer = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
             vec![make(Check::Rates(Limits::new(limit, layer)))]
         }
+        AccessRule::ForwardAuth(provider) => {
+            vec![make(Check::Provider(provider.as_str().into()))]
+        }
         AccessRule::Ban(rule) => vec![make(Check::Ban(Banning {
             rule: *rule,
             place: if config.enforces() {
@@ -103,6 +107,8 @@ enum Check {
     Token(HeaderToken),
     Rates(Limits),
     Ban(Banning),
+    /// The provider with this name.
+    Provider(Arc<str>),
 }
 
 struct AccessLayer {
@@ -208,6 +214,23 @@ impl AccessLayer {
         self.of_request(opinion, request)
     }
 
+    /// Asks the provider about a request.
+    fn ask<'r>(&'r self, provider: &str, request: &'r mut RequestMeta) -> Verdict<'r> {
+        let Some(provider) = self.access.providers.find(provider) else {
+            let unknown = Denial::new(Reason::Internal, "the provider of forward auth is unknown");
+            return self.of_request(Opinion::denied(unknown.without_ban()), request);
+        };
+        Verdict::Wait(Box::pin(async move {
+            let lines = forward_auth::lines_for(request, &*provider);
+            let answer = provider.ask(lines).await;
+            let (opinion, lines) = forward_auth::opinion(request, answer, provider.copied());
+            if self.enforce {
+                forward_auth::copy(lines, &mut request.headers);
+            }
+            self.of_request(opinion, request)
+        }))
+    }
+
     /// The opinion of a ban about an address.
     fn opinion_of_ban(&self, ban: &Banning, visitor: IpAddr) -> Opinion {
         match self.access.bans.left(ban, HostNetwork::of(visitor)) {
@@ -227,6 +250,7 @@ impl Layer for AccessLayer {
                 return self.check_password(basic, identity, request);
             }
             Check::Token(token) => return self.check_token(token, request),
+            Check::Provider(provider) => return self.ask(provider, request),
             Check::Rates(limits) => {
                 let is_first = request.is_first;
                 let begins = Begins::Request { is_first };
@@ -249,7 +273,7 @@ impl Layer for AccessLayer {
             ),
             Check::Ban(ban) => self.opinion_of_ban(ban, visitor),
             // A session has no head (P-14.1).
-            Check::Password(..) | Check::Token(_) => Opinion::Pass,
+            Check::Password(..) | Check::Token(_) | Check::Provider(_) => Opinion::Pass,
         };
         let whose = (&session.visitor, &session.uuid);
         self.verdict(opinion, self.is_last_of_session, whose)
@@ -257,7 +281,7 @@ impl Layer for AccessLayer {
 
     fn needs_grant(&self) -> bool {
         match &self.check {
-            Check::Allow(_) | Check::Password(..) | Check::Token(_) => true,
+            Check::Allow(_) | Check::Password(..) | Check::Token(_) | Check::Provider(_) => true,
             Check::Deny(_) | Check::Rates(_) | Check::Ban(_) => false,
         }
     }
@@ -269,7 +293,11 @@ impl Layer for AccessLayer {
         match &self.check {
             Check::Password(basic, _) => basic.remove_credentials(&mut request.headers),
             Check::Token(token) => token.remove_tokens(&mut request.headers),
-            Check::Deny(_) | Check::Allow(_) | Check::Rates(_) | Check::Ban(_) => {}
+            Check::Deny(_)
+            | Check::Allow(_)
+            | Check::Rates(_)
+            | Check::Ban(_)
+            | Check::Provider(_) => {}
         }
     }
 

@@ -1,12 +1,13 @@
 //! The state of all access layers of a process.
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use adit_net::HostNetwork;
 
 use crate::layers::access::{
     bans::{Ban, Bans},
     counters::{AccessCounts, Counters},
+    forward_auth::{AuthProvider, Providers},
     passwords::{PasswordBounds, Passwords},
     rate_limit::Rates,
 };
@@ -38,6 +39,7 @@ pub struct Access {
     pub(super) passwords: Passwords,
     pub(super) rates: Rates,
     pub(super) bans: Bans,
+    pub(super) providers: Providers,
 }
 
 impl Access {
@@ -48,7 +50,18 @@ impl Access {
             passwords: Passwords::new(bounds.passwords),
             rates: Rates::new(bounds.addresses),
             bans: Bans::new(bounds.bans),
+            providers: Providers::new(),
         })
+    }
+
+    /// Replaces the providers of forward auth, by name.
+    pub fn set_providers(&self, providers: HashMap<String, Arc<dyn AuthProvider>>) {
+        self.providers.set(providers);
+    }
+
+    /// Whether there is a provider of forward auth with this name.
+    pub fn has_provider(&self, name: &str) -> bool {
+        self.providers.find(name).is_some()
     }
 
     /// How many visitors were not admitted.
