@@ -12,7 +12,7 @@ const LONGEST_LINE: u64 = 4 * 1024;
 /// Reads a password from the first line of standard input, and prints its hash.
 ///
 /// # Errors
-/// There is no line, or the password is too short or too long.
+/// Standard input cannot be read, or the password is too short or too long.
 pub fn run() -> Result<(), Failed> {
     let input = stdin();
     if input.is_terminal() {

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header::RETRY_AFTER};
 
 use crate::forward::local_response::LocalResponse;
 
-/// Why a layer does not admit a visitor. The visitor receives the error response of the failure, with the changes here.
+/// Why a layer does not admit a visitor (P-14.2). The visitor receives the error response of the failure, with the changes here.
 /// A session of TCP or UDP receives nothing.
 #[derive(Debug, Clone)]
 pub struct Denial {

@@ -30,7 +30,7 @@ pub enum ErrorPageError {
     /// The reason is unknown.
     #[error("unknown reason {0:?}: section 7 of the protocol lists them")]
     Reason(String),
-    /// There is no text.
+    /// The page has neither of the two texts.
     #[error("expected a page of HTML or of JSON")]
     Empty,
 }

@@ -2,7 +2,7 @@
 
 use http::HeaderName;
 
-/// The name of the user that a layer has verified.
+/// The name of the user that a layer has verified (P-14.5).
 pub(super) const USER: HeaderName = HeaderName::from_static("adit-user");
 
 /// Whether a header of a visitor could be taken for [`USER`]: programs that pass headers as variables do not tell a

@@ -16,7 +16,7 @@ use adit_registry::Registry;
 
 use super::{
     error::StartError,
-    part_configs::{access_bounds, directory_limits, registry_config, shares, upstream_limits},
+    part_configs::{directory_limits, registry_config, shares, upstream_limits},
     visitors::Visitors,
 };
 use crate::{
@@ -145,6 +145,7 @@ impl Reconfigure {
 
 /// The keys of the settings that differ and take effect only at the next start.
 fn needs_restart(started: &Settings, next: &Settings) -> Vec<&'static str> {
+    let (was, is) = (&started.limits, &next.limits);
     let ip = started.tunnel_addr.ip() != next.tunnel_addr.ip();
     let differs = [
         ("server.bind_addr", ip),
@@ -165,9 +166,18 @@ fn needs_restart(started: &Settings, next: &Settings) -> Vec<&'static str> {
             started.state_dir != next.state_dir && started.state_dir != Path::new(""),
         ),
         (
-            "server.limits of access layers",
-            access_bounds(started) != access_bounds(next),
+            "server.limits.max_password_checks",
+            was.max_password_checks != is.max_password_checks,
         ),
+        (
+            "server.limits.max_waiting_password_checks",
+            was.max_waiting_password_checks != is.max_waiting_password_checks,
+        ),
+        (
+            "server.limits.max_rate_addresses",
+            was.max_rate_addresses != is.max_rate_addresses,
+        ),
+        ("server.limits.max_bans", was.max_bans != is.max_bans),
         ("server.public_url", started.public_url != next.public_url),
     ];
     let differs = differs.into_iter().filter(|(_, differs)| *differs);

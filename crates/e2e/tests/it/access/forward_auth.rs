@@ -20,7 +20,7 @@ const GOOD: (&str, &str) = ("cookie", "session=good");
 type Asked = mpsc::UnboundedReceiver<(String, HeaderMap)>;
 
 /// A provider: a session admits, a wrong `authorization` gets 401, everybody else is sent to a log-in. `/forbidden` is
-/// for nobody, `/large` gets a response without an end, and `/slow` none.
+/// never admitted, `/large` gets a response without an end, and `/slow` none.
 async fn provider() -> (Service, Asked) {
     let (seen, asked) = mpsc::unbounded_channel();
     let service = Service::start(move |request: Request<Incoming>| {

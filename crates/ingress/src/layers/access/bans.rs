@@ -20,7 +20,7 @@ const MAX_COUNTED: usize = 64 * 1024;
 /// The longest time of a ban, and of the count that leads to it.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// When an address is banned: after a number of denials by the layers behind this one within a time.
+/// When an address is banned (P-14.9): after a number of denials by the layers behind this one within a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BanRule {
     after: u32,

@@ -25,7 +25,7 @@ const LONGEST_NAME: usize = 128;
 /// The longest credentials in base64.
 const LONGEST_CREDENTIALS: usize = 2 * 1024;
 
-/// Users with passwords, one of whom a visitor has to be.
+/// Users with passwords: a visitor has to be one of them (P-14.6).
 #[derive(Clone, PartialEq, Eq)]
 pub struct BasicAuth {
     users: Vec<(String, PasswordHash)>,
@@ -159,7 +159,7 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    /// Reads the one line of `authorization`; `None` if there is none, or it is malformed.
+    /// Reads the one line of `authorization`; `None` if it is missing or malformed.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let mut lines = headers.get_all(AUTHORIZATION).iter();
         let (Some(line), None) = (lines.next(), lines.next()) else {
@@ -204,6 +204,8 @@ impl fmt::Debug for BasicAuth {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn parsed(line: &str) -> Option<(String, String)> {
@@ -233,6 +235,22 @@ mod tests {
         twice.append(AUTHORIZATION, line("a:b").parse().unwrap());
         twice.append(AUTHORIZATION, line("a:b").parse().unwrap());
         assert!(Credentials::of(&twice).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_has_credentials_or_none(
+            scheme in "[Bb]asic ?|Basic|Bearer ", rest in prop::collection::vec(32_u8.., 0..80),
+        ) {
+            let line = [scheme.as_bytes(), &rest].concat();
+            if let Ok(line) = HeaderValue::from_bytes(&line) {
+                let headers = HeaderMap::from_iter([(AUTHORIZATION, line)]);
+                if let Some(read) = Credentials::of(&headers) {
+                    prop_assert!(!read.user().contains(&b':'));
+                    prop_assert_eq!(read.user().len() + 1 + read.password().len(), read.decoded.len());
+                }
+            }
+        }
     }
 
     #[test]

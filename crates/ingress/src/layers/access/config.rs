@@ -68,7 +68,7 @@ impl AccessConfig {
         self.sufficient
     }
 
-    /// Tells the state of this layer from that of every other: of another list, of another place in the list, or with
+    /// Distinguishes the state of this layer from that of every other: of another list, of another place in the list, or with
     /// another rule.
     pub(super) fn identity(&self, place: &str, index: usize) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();

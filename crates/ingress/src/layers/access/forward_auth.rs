@@ -19,16 +19,10 @@ use http::{
 
 use crate::{
     forward::{
-        denial::Denial,
-        headers::{is_hop_by_hop, retain},
-        layer::{Layer, Verdict},
-        local_response::LocalResponse,
+        denial::Denial, headers::is_hop_by_hop, local_response::LocalResponse,
         request_meta::RequestMeta,
     },
-    layers::{
-        access::{opinion::Opinion, state::Access},
-        identity::could_be,
-    },
+    layers::access::opinion::Opinion,
 };
 
 /// The lines of a request that a provider receives, beside those that its configuration names.
@@ -172,24 +166,5 @@ pub(super) fn copy(lines: HeaderMap, headers: &mut HeaderMap) {
         if let Some(name) = &name {
             headers.append(name.clone(), value);
         }
-    }
-}
-
-/// Removes the headers that a provider sets from requests of visitors. It is in front of the list, so that it holds for
-/// requests that do not reach the layer of the provider as well.
-pub(crate) struct RemoveCopied {
-    pub(crate) provider: Arc<str>,
-    pub(crate) access: Arc<Access>,
-}
-
-impl Layer for RemoveCopied {
-    fn on_request<'r>(&'r self, request: &'r mut RequestMeta) -> Verdict<'r> {
-        if let Some(provider) = self.access.providers.find(&self.provider) {
-            let copied = provider.copied();
-            retain(&mut request.headers, |name| {
-                !copied.iter().any(|copied| could_be(name, copied))
-            });
-        }
-        Verdict::Continue
     }
 }

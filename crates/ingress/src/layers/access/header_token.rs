@@ -67,7 +67,7 @@ impl fmt::Debug for TokenHash {
     }
 }
 
-/// Tokens, one of which a visitor has to send: as `authorization: Bearer TOKEN` or as `adit-access-token: TOKEN`.
+/// Tokens, one of which a visitor has to send (P-14.7): as `authorization: Bearer TOKEN` or as `adit-access-token: TOKEN`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeaderToken {
     tokens: Vec<TokenHash>,

@@ -9,7 +9,7 @@ use crate::{
     layers::{access::opinion::Opinion, layer_error::LayerError, network::Network},
 };
 
-/// Networks whose visitors are admitted, and networks whose visitors are not.
+/// Networks whose visitors are admitted, and networks whose visitors are not (P-14.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IpRules {
     allow: Vec<Network>,

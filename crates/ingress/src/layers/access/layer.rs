@@ -125,7 +125,8 @@ struct AccessLayer {
 }
 
 impl AccessLayer {
-    /// The verdict for an opinion. `is_last`: no rule behind this one can be met instead.
+    /// The verdict for an opinion (P-14.3). `is_last`: no rule behind this one can be met instead. A layer that does not
+    /// enforce its rule continues (P-14.4).
     fn verdict<'v, R>(
         &self,
         opinion: Opinion,

@@ -2,7 +2,7 @@
 
 use crate::forward::denial::Denial;
 
-/// The opinion of a rule about a visitor. There is no default: each rule states one.
+/// The opinion of a rule about a visitor. Each rule states one: an opinion by default would admit visitors by mistake.
 #[derive(Debug)]
 pub(super) enum Opinion {
     /// The rule has nothing against the visitor, and proves nothing: a rate that is not exceeded.

@@ -124,6 +124,8 @@ impl fmt::Debug for PasswordHash {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// A hash that is cheap to check.
@@ -149,6 +151,20 @@ mod tests {
         for bad in ["short", &"x".repeat(513)] {
             let error = PasswordHash::random(bad).unwrap_err();
             assert!(matches!(error, LayerError::Password { .. }));
+        }
+    }
+
+    proptest! {
+        /// A hash comes from a client: any text is read or rejected, and what is read is bounded.
+        #[test]
+        fn any_text_is_a_bounded_hash_or_an_error(
+            text in r"\$?(argon2(id|i|d)?)?(\$v=[0-9]{1,3})?(\$[mtp]=[0-9]{1,11}(,[mtp]=[0-9]{1,11}){0,4})?(\$[A-Za-z0-9+/]{0,60}){0,3}",
+        ) {
+            if let Ok(hash) = PasswordHash::parse(&text) {
+                let most = u64::from(MOST_MEMORY_KIB) * u64::from(MOST_PASSES);
+                prop_assert!(hash.cost() <= most);
+                prop_assert_eq!(PasswordHash::parse(&hash.to_string()), Ok(hash));
+            }
         }
     }
 

@@ -105,7 +105,7 @@ impl fmt::Display for RateOf {
     }
 }
 
-/// Rates that visitors may not exceed.
+/// Rates that visitors may not exceed (P-14.8).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RateLimit {
     /// Requests of one address.
@@ -120,7 +120,7 @@ impl RateLimit {
     /// Checks that there is a rate.
     ///
     /// # Errors
-    /// There is none.
+    /// [`LayerError::NoRate`].
     pub const fn checked(self) -> Result<Self, LayerError> {
         match self {
             Self {
@@ -135,7 +135,7 @@ impl RateLimit {
 
 /// The rates of a layer, ready for use.
 pub(super) struct Limits {
-    /// Tells the counts of this layer from those of others.
+    /// Distinguishes the counts of this layer from those of others.
     layer: u64,
     requests: Option<Rate>,
     total_requests: Option<Rate>,
