@@ -12,7 +12,7 @@ use crate::{cli, control_request, load::load, outln, report::Failed};
 pub fn run(command: &cli::Server, ban: &cli::Ban) -> Result<(), Failed> {
     let state = StateDir::new(load(command)?.settings.state_dir);
     let (path, body) = match ban {
-        cli::Ban::List { .. } => ("/api/bans", Value::Null),
+        cli::Ban::List => ("/api/bans", Value::Null),
         cli::Ban::Clear { address } => ("/api/bans/clear", json!({ "address": address })),
     };
     let response = control_request::send(&state, path, &body)?;
@@ -21,8 +21,7 @@ pub fn run(command: &cli::Server, ban: &cli::Ban) -> Result<(), Failed> {
         return Err(Failed::other(text));
     };
     match ban {
-        cli::Ban::List { json: true } => outln!("{}", response["bans"]),
-        cli::Ban::List { json: false } => list(&response)?,
+        cli::Ban::List => list(&response)?,
         cli::Ban::Clear { .. } => {
             let cleared = response["cleared"].as_u64();
             let cleared = cleared.ok_or_else(|| control_request::unknown(&response))?;

@@ -25,7 +25,7 @@ use crate::{
     loaded::Loaded,
     overrides::ServerOverrides,
     problems::read_all,
-    proxies::{public_url, trusted_proxies},
+    proxies::{proxy_protocol, public_url, trusted_proxies},
     ranges::{COUNT, PORT, SHORTEST, THREADS},
     read::Section,
     request_layers,
@@ -77,6 +77,7 @@ fn read(
     let http_addr = SocketAddr::new(bind_addr, http_port);
     (settings.tunnel_addr, settings.http_addr) = (tunnel_addr, http_addr);
     settings.trusted_proxies = trusted_proxies(&mut server)?;
+    settings.proxy_protocol = proxy_protocol(&mut server, &settings.trusted_proxies)?;
     settings.public_url = public_url(server.section("public_url")?)?;
     let admin = admin(&mut server, SocketAddr::from((Ipv4Addr::LOCALHOST, 7500)))?;
     settings.admin_addr = admin.addr;

@@ -26,6 +26,7 @@ mod newcomers;
 mod port;
 mod ports;
 mod private_file;
+mod proxy_header;
 mod server;
 mod service;
 mod settings;

@@ -59,6 +59,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// Proxies in front of the visitors' port whose `X-Forwarded-*` and `Forwarded` are trusted (P-3.4).
     pub trusted_proxies: TrustedProxies,
+    /// Whether connections of `trusted_proxies` begin with a PROXY protocol header (P-14.11).
+    pub proxy_protocol: bool,
     /// The layers that HTTP requests pass before they are routed, in this order.
     pub layers: Vec<LayerConfig>,
     /// Providers of forward auth, which layers name.
@@ -92,6 +94,7 @@ impl Settings {
             shared_groups: Vec::new(),
             state_dir: PathBuf::new(),
             trusted_proxies: TrustedProxies::default(),
+            proxy_protocol: false,
             layers: Vec::new(),
             forward_auth: Vec::new(),
             error_pages: ErrorPages::default(),

@@ -97,12 +97,8 @@ pub enum ServerCommand {
 /// `adit-server ban`.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Ban {
-    /// Show the banned addresses
-    List {
-        /// Print JSON, for scripts
-        #[arg(long)]
-        json: bool,
-    },
+    /// Show the banned addresses; the status has them as JSON
+    List,
     /// End the bans of an address, or all
     Clear {
         /// The address, or the /64 of an IPv6 address; all bans if it is missing

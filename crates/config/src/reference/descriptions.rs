@@ -51,6 +51,7 @@ pub(super) const SERVER: &[Description] = &[
     valued("server.tls.key_file", "path of a PEM file", "none", "Key of `cert_file`."),
     valued("server.tls.client_ca_file", "path of a PEM file", "none", "CA of the clients' certificates. With it, every client needs a certificate (mutual TLS)."),
     valued("server.trusted_proxies", "list of networks (CIDR)", "none", "Proxies whose `X-Forwarded-*` and `Forwarded` headers are kept and extended; those of other visitors are replaced."),
+    valued("server.proxy_protocol", "`required`, `off`", "`off`", "Whether each connection of `trusted_proxies` to a port of visitors begins with a PROXY protocol header, version 1 or 2, which reports the visitor."),
     valued("server.error_pages[].status", "400 to 599, or a list", "every one", "Statuses of the error responses that have the page."),
     valued("server.error_pages[].reason", "reason, or a list", "every one", "Reasons of the error responses that have the page (section 7 of protocol.md)."),
     valued("server.error_pages[].html_file", "path", "none", "Page for visitors that accept HTML, up to 256 KiB, with `{{status}}`, `{{reason}}` and `{{request_id}}`."),

@@ -357,6 +357,23 @@ server:
 }
 
 #[test]
+fn proxy_protocol_needs_trusted_proxies() {
+    let read = |text: &str| server(&format!("server:\n  {text}\n"));
+    let settings = read("trusted_proxies: 10.0.0.1\n  proxy_protocol: required")
+        .unwrap()
+        .settings;
+    assert!(settings.proxy_protocol);
+    assert!(!read("proxy_protocol: off").unwrap().settings.proxy_protocol);
+    for (text, problem) in [
+        ("proxy_protocol: required", "there are none"),
+        ("proxy_protocol: v2", "expected `required` or `off`"),
+    ] {
+        let error = read(text).unwrap_err();
+        assert!(error.contains(problem), "{error}");
+    }
+}
+
+#[test]
 fn layers_with_heads_do_not_fit_connections_and_flows() {
     let layers = "layers: [{ respond: { status: 503 } }]";
     for text in [

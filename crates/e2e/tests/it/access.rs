@@ -5,16 +5,21 @@ mod bans;
 mod credentials;
 mod error_pages;
 mod forward_auth;
+mod load_balancers;
 mod rates;
 
 use std::{
+    io::ErrorKind,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
-use adit_e2e::{Client, ClientOptions, FullResponse, Server, Service, Visitor, count, eventually};
+use adit_e2e::{
+    Client, ClientOptions, End, FullResponse, Raw, Server, Service, Visitor, count, eventually,
+};
 use http::{HeaderName, HeaderValue, Method};
 use serde_json::Value;
+use tokio::net::TcpSocket;
 
 /// The time limit of operations that must not hang.
 const SOON: Duration = Duration::from_secs(30);
@@ -118,6 +123,32 @@ async fn port_of(server: &Server, name: &str) -> SocketAddr {
     })
     .await;
     SocketAddr::new(server.tunnel.ip(), u16::try_from(port).unwrap())
+}
+
+/// Whether a connection is reset before a byte arrives; otherwise `hello` arrives. The reset may come so early that it is
+/// reported as that of the connect.
+async fn is_reset(last: u8, addr: SocketAddr) -> bool {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((source(last), 0).into()).unwrap();
+    let stream = match socket.connect(addr).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+            return true;
+        }
+    };
+    let mut raw = Raw { stream };
+    let read = raw.read_until(|bytes| bytes.len() >= "hello".len()).await;
+    match read.end {
+        End::Reset => {
+            assert_eq!(read.text(), "");
+            true
+        }
+        _ => {
+            assert_eq!(read.text(), "hello");
+            false
+        }
+    }
 }
 
 /// Waits until a counter of the server has this value.

@@ -1,6 +1,9 @@
 //! Accepts connections, and serves each by the port that accepted it.
 
-use std::{net::TcpListener as StdListener, sync::Arc};
+use std::{
+    net::{SocketAddr, TcpListener as StdListener},
+    sync::Arc,
+};
 
 use adit_link::signalled;
 use adit_net::{Listener, Stream};
@@ -12,6 +15,7 @@ use crate::{
     client_port::ClientPort,
     directory::Directory,
     port::Port,
+    proxy_header::ProxyHeaders,
     threads::{Acceptor, Serve},
 };
 
@@ -40,8 +44,13 @@ impl Serving {
         } = self;
         Arc::new(move |stream: Stream, peer, port| match port {
             Port::Tunnel(number) if !directory.is_http_port(number) => {
-                let tcp = entries.tcp();
+                let (tcp, headers) = (entries.tcp(), entries.proxy_headers());
+                let entries = entries.clone();
+                let mut stream = stream;
                 let served = async move {
+                    let Some(peer) = visitor_of(&entries, &headers, &mut stream, peer).await else {
+                        return;
+                    };
                     match stream.local_addr() {
                         Ok(local) => tcp.serve(stream, peer, local).await,
                         Err(error) => tracing::debug!(%peer, %error, "the visitor has left"),
@@ -50,9 +59,15 @@ impl Serving {
                 Box::pin(visitors.track_future(served)) as _
             }
             Port::Visitors | Port::Tunnel(_) => {
-                let http = entries.http();
+                let (http, headers) = (entries.http(), entries.proxy_headers());
+                let entries = entries.clone();
                 let drained = signalled(drain.clone());
-                let served = async move { http.serve(stream, peer, drained).await };
+                let mut stream = stream;
+                let served = async move {
+                    if let Some(peer) = visitor_of(&entries, &headers, &mut stream, peer).await {
+                        http.serve(stream, peer, drained).await;
+                    }
+                };
                 Box::pin(visitors.track_future(served)) as _
             }
             Port::Clients => {
@@ -61,6 +76,23 @@ impl Serving {
                 Box::pin(clients.track_future(served)) as _
             }
         })
+    }
+}
+
+/// The address of the visitor whose connection this is; `None` if a proxy has sent no valid header.
+async fn visitor_of(
+    entries: &Visitors,
+    headers: &ProxyHeaders,
+    stream: &mut Stream,
+    peer: SocketAddr,
+) -> Option<SocketAddr> {
+    match headers.visitor_of(stream, peer).await {
+        Ok(visitor) => Some(visitor),
+        Err(error) => {
+            entries.count_refused_header();
+            tracing::debug!(%peer, "connection of a proxy closed: {error}");
+            None
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 
 use crate::{
     director::ServerDirector,
+    proxy_header::ProxyHeaders,
     settings::{Limits, Settings, Timeouts},
 };
 
@@ -20,6 +21,8 @@ pub(super) struct Visitors {
     http: ArcSwap<Http>,
     tcp: ArcSwap<Tcp>,
     udp: Arc<Udp>,
+    /// Whose connections begin with a PROXY protocol header.
+    proxy_headers: ArcSwap<ProxyHeaders>,
     permits: Arc<Gate>,
     /// The state of the access layers of all lists.
     access: Arc<Access>,
@@ -50,6 +53,7 @@ impl Visitors {
             http: ArcSwap::new(http),
             tcp: ArcSwap::new(tcp),
             udp,
+            proxy_headers: ArcSwap::from_pointee(proxy_headers(settings)),
             permits,
             access,
             admission,
@@ -72,6 +76,17 @@ impl Visitors {
             .store(self.tcp.load().reconfigured(tcp, admission.clone()));
         self.udp.set_config(udp_config(limits, timeouts));
         self.director.set_timeouts(timeouts);
+        self.proxy_headers.store(Arc::new(proxy_headers(settings)));
+    }
+
+    /// Whose connections begin with a PROXY protocol header.
+    pub(super) fn proxy_headers(&self) -> Arc<ProxyHeaders> {
+        self.proxy_headers.load_full()
+    }
+
+    /// Counts a connection of a proxy that is closed for its header.
+    pub(super) fn count_refused_header(&self) {
+        self.access.count_refused_header();
     }
 
     pub(super) fn http(&self) -> Arc<Http> {
@@ -103,6 +118,14 @@ fn chain(
     };
     let (via, configured) = (layers::Via::new(via), configured.layers());
     layers::http_layers(via, trusted_proxies, configured, permits)
+}
+
+fn proxy_headers(settings: &Settings) -> ProxyHeaders {
+    let proxies = settings.trusted_proxies.clone();
+    ProxyHeaders {
+        proxies: settings.proxy_protocol.then_some(proxies),
+        within: settings.timeouts.edge.head,
+    }
 }
 
 fn http_config(limits: &Limits, timeouts: &Timeouts) -> HttpConfig {

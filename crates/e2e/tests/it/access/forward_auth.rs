@@ -1,8 +1,6 @@
 //! The layer `forward_auth`, with a small provider.
 
-use adit_e2e::{
-    Client, ClientOptions, Server, Service, Visitor, connect_from, empty, eventually, full,
-};
+use adit_e2e::{Client, ClientOptions, Server, Service, Visitor, connect_from, empty, full};
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response,
     header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE},
@@ -227,12 +225,10 @@ async fn p_14_10_a_tunnel_with_an_unknown_provider_is_refused() {
         "name: web, local_port: {}, layers: {LAYERS}",
         service.port()
     );
-    let client = Client::start(ClientOptions::file(&server, ID, &file(&[tunnel]))).await;
-    let error = eventually("a refusal", SOON, async || {
-        let status = client.status().await;
-        status["tunnels"][0]["error"].as_str().map(str::to_owned)
-    })
-    .await;
+    let mut client = Client::spawn(ClientOptions::file(&server, ID, &file(&[tunnel])));
+    // It is the only tunnel of the client, which ends therefore.
+    assert_eq!(client.exit(SOON).await.code(), Some(1));
+    let error = client.process().stderr();
     assert!(error.contains("server.forward_auth"), "{error}");
     let mut visitor = Visitor::http1(server.http, HOST).await;
     assert_eq!(get_with(&mut visitor, "/who", &[]).await.status, 404);

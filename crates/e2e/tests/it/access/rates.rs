@@ -1,9 +1,9 @@
 //! The layer `rate_limit`.
 
-use adit_e2e::{Client, ClientOptions, End, Raw, Scripted, Server, connect_from};
+use adit_e2e::{Client, ClientOptions, Raw, Scripted, Server, connect_from};
 use tokio::io::AsyncReadExt;
 
-use super::{ID, Web, file, get_with, port_of, reaches, verdict};
+use super::{ID, Web, file, get_with, is_reset, port_of, reaches, verdict};
 
 #[tokio::test]
 async fn p_14_8_an_address_above_its_rate_gets_429() {
@@ -67,10 +67,7 @@ async fn p_14_8_new_connections_are_limited_for_http_and_tcp() {
         let mut admitted = connect_from(super::source(1), addr).await;
         admitted.read_exact(&mut text).await.unwrap();
     }
-    let mut above = Raw {
-        stream: connect_from(super::source(1), addr).await,
-    };
-    assert_eq!(above.read_to_end().await.end, End::Reset);
+    assert!(is_reset(1, addr).await);
     reaches(&server, "/access/denied/rate_limit", 1).await;
 }
 

@@ -5,14 +5,18 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+/// Counts connections of proxies without a valid header of the PROXY protocol, which are denied before any layer.
+pub(super) const PROXY_PROTOCOL: &str = "proxy_protocol";
+
 /// The kinds of access layers, in the order of the counters.
-pub(super) const KINDS: [&str; 6] = [
+pub(super) const KINDS: [&str; 7] = [
     "ip",
     "basic_auth",
     "header_token",
     "rate_limit",
     "ban",
     "forward_auth",
+    PROXY_PROTOCOL,
 ];
 
 /// How many requests and sessions were denied, by kind of layer.

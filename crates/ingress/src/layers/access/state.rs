@@ -6,7 +6,7 @@ use adit_net::HostNetwork;
 
 use crate::layers::access::{
     bans::{Ban, Bans},
-    counters::{AccessCounts, Counters},
+    counters::{AccessCounts, Counters, PROXY_PROTOCOL},
     forward_auth::{AuthProvider, Providers},
     passwords::{PasswordBounds, Passwords},
     rate_limit::Rates,
@@ -62,6 +62,11 @@ impl Access {
     /// Whether there is a provider of forward auth with this name.
     pub fn has_provider(&self, name: &str) -> bool {
         self.providers.find(name).is_some()
+    }
+
+    /// Counts a connection of a proxy that is closed for its PROXY protocol header.
+    pub fn count_refused_header(&self) {
+        self.counters.count(PROXY_PROTOCOL, true);
     }
 
     /// How many visitors were not admitted.
