@@ -25,7 +25,7 @@ pub use grpc::Grpc;
 pub use http::Http;
 pub use join::{Ca, CaIssue, Invite, Join};
 pub use route::{Route, RouteTest};
-pub use server::{Release, Server, ServerCommand};
+pub use server::{Ban, Release, Server, ServerCommand};
 pub use tcp::Tcp;
 pub use tunnel::{HostArgs, Link, TunnelArgs};
 pub use udp::Udp;

@@ -4,13 +4,16 @@
 //! one machine find each other ([`state`]), and one module for each command.
 
 mod admin_request;
+pub mod ban;
 pub mod ca;
 pub mod cli;
+mod control_request;
 pub mod credentials;
 pub mod demo;
 pub mod ending;
 pub mod file_source;
 pub mod file_watch;
+pub mod hash_password;
 pub mod invite;
 pub mod join;
 pub mod load;

@@ -1,26 +1,16 @@
 //! `adit-server release`: takes a name from the user that owns it.
 
-use std::{path::Path, time::Duration};
-
 use adit_config::StateDir;
-use adit_net::{Stream, connect_unix};
 use adit_server::names::{Name, NamesFile};
-use bytes::Bytes;
-use http_body_util::Full;
-use serde_json::json;
-use tokio::time::timeout;
+use serde_json::{Value, json};
 
 use crate::{
-    admin_request, cli,
+    cli, control_request,
     load::load,
     outln,
     report::Failed,
-    runtime::background,
     state::{self, StateDirLock},
 };
-
-/// Longest time for the response of a running server.
-const RESPONSE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Sends the command to the server that runs on the state directory; without one, edits the file of names.
 ///
@@ -29,12 +19,10 @@ const RESPONSE_WITHIN: Duration = Duration::from_secs(10);
 pub fn run(command: &cli::Server, release: &cli::Release) -> Result<(), Failed> {
     let name = Name::parse(&release.kind, &release.name).map_err(Failed::config)?;
     let state = StateDir::new(load(command)?.settings.state_dir);
-    let socket = state.admin_socket();
-    let running =
-        background()?.block_on(async { timeout(RESPONSE_WITHIN, send(&socket, &name)).await });
-    let released = match running {
-        Ok(Some(released)) => released?,
-        Ok(None) => {
+    let body = json!({ "kind": name.kind(), "name": name.text() });
+    let released = match control_request::send(&state, "/api/names/release", &body)? {
+        Some(body) => released(&body)?,
+        None => {
             // The lock is held until the file is written: no server may start in between.
             let hold = state::hold(&state);
             if let StateDirLock::HeldByOther = hold {
@@ -49,10 +37,6 @@ pub fn run(command: &cli::Server, release: &cli::Release) -> Result<(), Failed> 
                 Failed::other(format!("cannot change {}: {error}", file.path().display()))
             })?
         }
-        Err(_) => {
-            let text = format!("the server at {} does not respond", socket.display());
-            return Err(Failed::other(text));
-        }
     };
     if released == 0 {
         return Err(Failed::other(format!("{name} has no owner")));
@@ -65,41 +49,9 @@ pub fn run(command: &cli::Server, release: &cli::Release) -> Result<(), Failed> 
     Ok(())
 }
 
-/// The number of names that the running server released; `None` when no server runs.
-async fn send(socket: &Path, name: &Name) -> Option<Result<usize, Failed>> {
-    let stream = match connect_unix(socket).await {
-        Ok(stream) => stream,
-        Err(error)
-            if matches!(
-                error.kind(),
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
-            ) =>
-        {
-            return None;
-        }
-        Err(error) => {
-            let text = format!("cannot open {}: {error}", socket.display());
-            return Some(Err(Failed::other(text)));
-        }
-    };
-    Some(send_over(stream, name).await)
-}
-
-async fn send_over(stream: Stream, name: &Name) -> Result<usize, Failed> {
-    let fail = |error: &dyn std::fmt::Display| {
-        Failed::other(format!("cannot reach the running server: {error}"))
-    };
-    let body = json!({ "kind": name.kind(), "name": name.text() }).to_string();
-    let request = http::Request::post("/api/names/release")
-        .header(http::header::HOST, "localhost")
-        .header(http::header::CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|error| fail(&error))?;
-    let sent = admin_request::send(stream, request).await;
-    let body = sent.map_err(|error| fail(&error))?;
-    match (body["released"].as_u64(), body["error"].as_str()) {
-        (Some(released), _) => Ok(usize::try_from(released).unwrap_or(usize::MAX)),
-        (None, Some(error)) => Err(Failed::other(error)),
-        (None, None) => Err(fail(&body)),
-    }
+/// The number of names that the server released.
+fn released(body: &Value) -> Result<usize, Failed> {
+    let released = body["released"].as_u64();
+    let released = released.ok_or_else(|| control_request::unknown(body))?;
+    Ok(usize::try_from(released).unwrap_or(usize::MAX))
 }

@@ -6,13 +6,14 @@ use adit_admin::{Admin, Control, ControlError, MetricsPage, Operator, StatusSour
 use adit_auth::{RecordStore, Scopes};
 use adit_config::{Loaded, RunningServer, StateDir};
 use adit_identity::RecordFile;
+use adit_net::HostNetwork;
 use adit_server::{Server, ServerHandle, Settings, StaticToken, names::Name};
 use adit_telemetry::Telemetry;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::{
-    ca, cli, credentials,
+    ban, ca, cli, credentials,
     ending::finish,
     errln,
     file_source::FileSource,
@@ -51,6 +52,7 @@ pub fn run(command: &cli::Server) -> Result<(), Failed> {
             let state = StateDir::new(&settings.state_dir);
             return ca::run(&settings, &state, ca, command.json);
         }
+        Some(cli::ServerCommand::Ban(ban)) => return ban::run(command, ban),
         None => {}
     }
     let loaded = load(command)?;
@@ -276,7 +278,7 @@ fn serve_control(state: &StateDir, server: &ServerHandle) -> Option<JoinHandle<(
             }))
         }
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "no control socket: `adit-server release` cannot reach this server");
+            tracing::warn!(path = %path.display(), %error, "no control socket: `adit-server release` and `adit-server ban` cannot reach this server");
             None
         }
     }
@@ -298,6 +300,20 @@ impl Operator for ServerOperator {
             tracing::info!(name = %name, released, "names released by an administrator");
             Ok(released)
         })
+    }
+
+    fn bans(&self) -> Value {
+        // Texts and numbers can always be serialized.
+        serde_json::to_value(self.0.bans()).unwrap_or_default()
+    }
+
+    fn clear_bans(&self, address: Option<String>) -> Result<usize, ControlError> {
+        let network = address.map(|address| address.parse::<HostNetwork>());
+        let network = network.transpose();
+        let network = network.map_err(|error| ControlError::Invalid(error.to_string()))?;
+        let cleared = self.0.clear_bans(network);
+        tracing::info!(cleared, "bans ended by an administrator");
+        Ok(cleared)
     }
 }
 

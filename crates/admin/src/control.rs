@@ -17,7 +17,7 @@ use axum::{
     extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::post,
+    routing::{get, post},
     serve::Listener,
 };
 use serde::Deserialize;
@@ -37,6 +37,15 @@ pub trait Operator: Send + Sync + 'static {
         kind: String,
         name: String,
     ) -> Pin<Box<dyn Future<Output = Result<usize, ControlError>> + Send + '_>>;
+
+    /// The banned addresses, as JSON.
+    fn bans(&self) -> serde_json::Value;
+
+    /// Ends the bans of an address, or all bans. Returns how many.
+    ///
+    /// # Errors
+    /// [`ControlError::Invalid`] for a text that is not an address.
+    fn clear_bans(&self, address: Option<String>) -> Result<usize, ControlError>;
 }
 
 /// Why an operation was rejected.
@@ -108,6 +117,8 @@ impl Control {
     pub async fn serve(self, operator: Arc<dyn Operator>) -> io::Result<()> {
         let routes = Router::new()
             .route("/api/names/release", post(release))
+            .route("/api/bans", get(bans))
+            .route("/api/bans/clear", post(clear_bans))
             .with_state(operator);
         axum::serve(self, routes).await
     }
@@ -151,12 +162,40 @@ async fn release(
     State(operator): State<Arc<dyn Operator>>,
     Json(request): Json<Release>,
 ) -> Response {
-    let (code, error) = match operator.release(request.kind, request.name).await {
-        Ok(released) => return Json(json!({ "released": released })).into_response(),
-        Err(ControlError::Invalid(error)) => (StatusCode::BAD_REQUEST, error),
-        Err(ControlError::Conflict(error)) => (StatusCode::CONFLICT, error),
-    };
-    (code, Json(json!({ "error": error }))).into_response()
+    match operator.release(request.kind, request.name).await {
+        Ok(released) => Json(json!({ "released": released })).into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn bans(State(operator): State<Arc<dyn Operator>>) -> Response {
+    Json(json!({ "bans": operator.bans() })).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClearBans {
+    address: Option<String>,
+}
+
+async fn clear_bans(
+    State(operator): State<Arc<dyn Operator>>,
+    Json(request): Json<ClearBans>,
+) -> Response {
+    match operator.clear_bans(request.address) {
+        Ok(cleared) => Json(json!({ "cleared": cleared })).into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+impl IntoResponse for ControlError {
+    fn into_response(self) -> Response {
+        let (code, error) = match self {
+            Self::Invalid(error) => (StatusCode::BAD_REQUEST, error),
+            Self::Conflict(error) => (StatusCode::CONFLICT, error),
+        };
+        (code, Json(json!({ "error": error }))).into_response()
+    }
 }
 
 #[cfg(test)]
@@ -184,12 +223,24 @@ mod tests {
                 }
             })
         }
+
+        fn bans(&self) -> serde_json::Value {
+            json!([{ "network": "192.0.2.1" }])
+        }
+
+        fn clear_bans(&self, address: Option<String>) -> Result<usize, ControlError> {
+            match address.as_deref() {
+                None => Ok(2),
+                Some("192.0.2.1") => Ok(1),
+                Some(_) => Err(ControlError::Invalid("not an address".into())),
+            }
+        }
     }
 
-    async fn send(path: &Path, body: &str) -> String {
+    async fn send(path: &Path, target: &str, body: &str) -> String {
         let mut stream = UnixStream::connect(path).await.unwrap();
         let request = format!(
-            "POST /api/names/release HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+            "POST {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
              content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
@@ -210,24 +261,41 @@ mod tests {
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let serving = tokio::spawn(control.serve(Arc::new(Fixed)));
-        for (body, status, content) in [
+        let (release, clear) = ("/api/names/release", "/api/bans/clear");
+        for (target, body, status, content) in [
+            (clear, "{}", "200", r#"{"cleared":2}"#),
             (
+                clear,
+                r#"{"address":"192.0.2.1"}"#,
+                "200",
+                r#"{"cleared":1}"#,
+            ),
+            (
+                clear,
+                r#"{"address":"x"}"#,
+                "400",
+                r#"{"error":"not an address"}"#,
+            ),
+            (
+                release,
                 r#"{"kind":"host","name":"a.test"}"#,
                 "200",
                 r#"{"released":1}"#,
             ),
             (
+                release,
                 r#"{"kind":"host","name":"b"}"#,
                 "409",
                 r#"{"error":"in use"}"#,
             ),
             (
+                release,
                 r#"{"kind":"x","name":"b"}"#,
                 "400",
                 r#"{"error":"no such kind"}"#,
             ),
         ] {
-            let response = send(&path, body).await;
+            let response = send(&path, target, body).await;
             assert!(
                 response.starts_with(&format!("HTTP/1.1 {status}")),
                 "{response}"

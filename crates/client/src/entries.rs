@@ -109,6 +109,7 @@ impl Entries {
             shares: Shares {
                 permits: Gate::shared(limits.max_requests, limits.max_waiting, shares),
                 via: layers::Via::new(rand::random()),
+                access: layers::Access::new(layers::AccessBounds::default()),
                 observer: observer.clone(),
             },
             max_requests: limits.max_requests,

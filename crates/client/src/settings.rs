@@ -247,7 +247,7 @@ pub struct EntrySettings {
     pub compression: Option<Compression>,
     /// Proxies in front of the entry whose `X-Forwarded-*` and `Forwarded` are trusted (P-3.4).
     pub trusted_proxies: TrustedProxies,
-    /// The layers that requests pass before they are sent to the server, in this order. Only HTTP has layers.
+    /// The layers that requests pass before they are sent to the server, in this order. TCP has only those that fit sessions.
     pub layers: Vec<LayerConfig>,
 }
 

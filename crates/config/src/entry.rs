@@ -83,10 +83,13 @@ fn read(section: &mut Section<'_>, file: Option<&Path>) -> Result<EntrySettings,
             "the name of one of the server's upstreams, such as `erp`",
         ));
     };
-    if kind == EntryKind::Tcp && !layers.is_empty() {
+    if layers.iter().any(|layer| layer.provider().is_some()) {
         return Err(section
-            .conflict(&["layers"], "`layers` is not a key of `type: tcp`")
-            .with_help("layers are for requests of HTTP, gRPC and WebSocket"));
+            .conflict(&["layers"], "a layer `forward_auth` is not for an entry")
+            .with_help("its provider is a part of the server's configuration"));
+    }
+    if kind == EntryKind::Tcp {
+        request_layers::check_for_sessions(&section, "tcp", &layers)?;
     }
     Ok(EntrySettings {
         name: name.as_str().to_owned(),

@@ -321,22 +321,24 @@ pub(crate) const TUNNEL: KeyNames = KeyNames {
 
 /// The keys of an item of `layers`.
 pub(crate) const LAYER: KeyNames = KeyNames {
-    unsupported: &[
-        "basic_auth",
-        "enforce",
-        "error_pages",
-        "forward_auth",
-        "ip_rules",
-        "rate_limit",
-    ],
+    unsupported: &[],
     foreign_keys: &[
         ("custom_request_headers", "`request_headers`"),
         ("custom_response_headers", "`response_headers`"),
+        ("basicauth", "`basic_auth`"),
+        ("bearer_token", "`header_token`"),
         ("direct_response", "`respond`"),
+        ("error_pages", "`server.error_pages`"),
+        ("handle_errors", "`server.error_pages`"),
         ("header_down", "`response_headers`"),
         ("header_up", "`request_headers`"),
         ("headers", "`request_headers` and `response_headers`"),
+        ("ip_allow_list", "`ip: { allow: [NETWORK] }`"),
+        ("ip_restriction", "`ip: { allow: [NETWORK] }`"),
+        ("ip_rules", "`ip: { allow: [NETWORK], deny: [NETWORK] }`"),
+        ("fail2ban", "`ban`"),
         ("maintenance", "`respond`"),
+        ("ratelimit", "`rate_limit`"),
         ("redir", "`redirect`"),
         ("redirect_scheme", "`redirect: { scheme: https }`"),
         (
@@ -356,6 +358,86 @@ pub(crate) const LAYER: KeyNames = KeyNames {
             "`response_headers: { set: { NAME: value } }`",
         ),
         ("static_response", "`respond`"),
+    ],
+};
+
+/// Networks of visitors.
+pub(crate) const IP_RULES: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
+        ("allow_cidrs", "`allow`"),
+        ("block", "`deny`"),
+        ("deny_cidrs", "`deny`"),
+        ("source_range", "`allow`"),
+    ],
+};
+
+/// Users of a layer.
+pub(crate) const BASIC_AUTH: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
+        (
+            "credentials",
+            "`users: [{ name: NAME, password: PASSWORD }]`",
+        ),
+        ("remove_header", "`keep: false`, which is the default"),
+    ],
+};
+
+/// A user of a layer.
+pub(crate) const BASIC_USER: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
+        ("password_hash", "`hash`"),
+        ("user", "`name`"),
+        ("username", "`name`"),
+    ],
+};
+
+/// Tokens of a layer.
+pub(crate) const HEADER_TOKEN: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[("token", "`tokens`"), ("values", "`tokens`")],
+};
+
+/// Rates of a layer.
+pub(crate) const RATE_LIMIT: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
+        ("average", "`requests`, such as `10/s`"),
+        ("capacity", "`burst`"),
+        ("rate", "`requests`, such as `10/s`"),
+    ],
+};
+
+/// Bans.
+pub(crate) const BAN: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
+        ("bantime", "`duration`"),
+        ("findtime", "`within`"),
+        ("maxretry", "`after`"),
+    ],
+};
+
+/// Providers of forward auth.
+pub(crate) const FORWARD_AUTH: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
+        ("address", "`url`"),
+        ("auth_request_headers", "`send_headers`"),
+        ("auth_response_headers", "`copy_headers`"),
+        ("uri", "`url`"),
+    ],
+};
+
+/// Pages for error responses.
+pub(crate) const ERROR_PAGE: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
+        ("body_file", "`html_file` or `json_file`"),
+        ("code", "`status`"),
+        ("file", "`html_file` or `json_file`"),
     ],
 };
 

@@ -22,6 +22,7 @@
 //! and the order of layers,
 //! `tests/it/properties.rs` feeds random files.
 
+mod access_layers;
 mod admin;
 mod bounded_file;
 mod certificates;

@@ -26,6 +26,30 @@ pub(crate) fn trusted_proxies(section: &mut Section<'_>) -> Result<TrustedProxie
     Ok(networks.into_iter().collect())
 }
 
+/// Reads `proxy_protocol: required` or `off`.
+pub(crate) fn proxy_protocol(
+    section: &mut Section<'_>,
+    trusted: &TrustedProxies,
+) -> Result<bool, ConfigError> {
+    let Some(item) = section.item("proxy_protocol") else {
+        return Ok(false);
+    };
+    if item.is_off() {
+        return Ok(false);
+    }
+    if !item.is_word("required") {
+        return Err(item.error("expected `required` or `off`"));
+    }
+    if *trusted == TrustedProxies::default() {
+        return Err(item
+            .conflict(
+                "a PROXY protocol header is read from `trusted_proxies` alone, and there are none",
+            )
+            .with_help("list the networks of the load balancers in `trusted_proxies`"));
+    }
+    Ok(true)
+}
+
 /// Reads `public_url: { scheme: https, port: 443 }`.
 pub(crate) fn public_url(mut section: Section<'_>) -> Result<PublicUrl, ConfigError> {
     let mut public = PublicUrl::default();

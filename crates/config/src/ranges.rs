@@ -30,3 +30,5 @@ pub(crate) const PORT: RangeInclusive<u64> = 0..=65_535;
 pub(crate) const SHORTEST: Duration = Duration::from_millis(1);
 /// The shortest timeout of progress: a shorter one would poll without a pause.
 pub(crate) const PROGRESS: Duration = Duration::from_millis(100);
+/// Checks of passwords at a time: each takes up to 64 MiB and a thread.
+pub(crate) const CHECKS: RangeInclusive<u64> = 1..=64;

@@ -106,11 +106,19 @@ server:
   upstreams: [{ name: erp, protocol: h2, tls: { server_name: erp.internal }, servers: [{ address: "127.0.0.1:1" }] }]
   rules: [{ host: a.example, header: { x-env: test }, to: { upstream: erp } }]
   layers:
+    - { ip: { allow: [10.0.0.0/8], deny: [10.1.0.0/16] }, enforce: false, sufficient: true }
+    - basic_auth: { users: [{ name: alice, password: correct horse }] }
+    - header_token: { tokens: [a token of the sample] }
+    - rate_limit: { requests: 10/s }
+    - ban: { after: 3 }
+    - forward_auth: sso
     - request_headers: { remove: [x-a] }
     - response_headers: { set: { x-a: b } }
     - require_header: { name: x-a }
     - redirect: { scheme: https }
     - respond: { status: 503 }
+  error_pages: [{ status: 404, reason: no_tunnel, html_file: tls.crt }]
+  forward_auth: [{ name: sso, url: "https://sso.example/verify", tls: { insecure: true } }]
   telemetry: { metrics: {}, access_log: { path: a.log }, error_log: { path: e.log }, tracing: { endpoint: "http://127.0.0.1:4317" } }
 "#;
 
@@ -237,7 +245,7 @@ fn every_key_stands_in_the_reference_of_settings() {
     render(&mut page, &server);
     page.push_str("\n## Client\n");
     render(&mut page, &client);
-    page.push_str("\n## Layers\n\nOne key in each item of a list `layers`; how they are used is in [configuration.md](configuration.md#layers).\n");
+    page.push_str("\n## Layers\n\nOne kind in each item of a list `layers`, with `enforce` and `sufficient` beside it; how they are used is in [configuration.md](configuration.md#layers).\n");
     render(&mut page, &layers);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/settings.md");
     if std::env::var_os("UPDATE").is_some() {

@@ -6,6 +6,7 @@ use std::path::Path;
 use adit_server::layers::{HeaderEdit, LayerConfig, LayerError, Redirect, RequiredHeader, Respond};
 
 use crate::{
+    access_layers::{self, Flags},
     bounded_file,
     error::{ConfigError, Kind},
     fields::path,
@@ -26,6 +27,22 @@ pub(crate) fn read(
     };
     let layers = item.list("layers")?.into_iter();
     layers.map(|item| read_one(&item, file)).collect()
+}
+
+/// Rejects layers that do not fit TCP connections and UDP flows, which have no heads.
+pub(crate) fn check_for_sessions(
+    section: &Section<'_>,
+    protocol: &str,
+    layers: &[LayerConfig],
+) -> Result<(), ConfigError> {
+    let Some(layer) = layers.iter().find(|layer| !layer.fits_sessions()) else {
+        return Ok(());
+    };
+    let kind = layer.kind();
+    let what = format!("a layer `{kind}` is not for `type: {protocol}`");
+    Err(section
+        .conflict(&["layers"], what)
+        .with_help("it is for requests of HTTP, gRPC and WebSocket"))
 }
 
 /// Reads the value of one kind of layer in a file.
@@ -50,18 +67,36 @@ const KINDS: [(&str, ReadKind); 5] = [
     }),
 ];
 
-/// Reads an item of the list. It has one key, which is the kind of the layer.
+/// The reader of one kind.
+enum Read {
+    Edit(ReadKind),
+    Access(access_layers::ReadRule),
+}
+
+/// Reads an item of the list. It has one key that is the kind of the layer, and may have those of [`Flags`].
 fn read_one(item: &Item<'_>, file: Option<&Path>) -> Result<LayerConfig, ConfigError> {
     let mut section = item.section()?;
+    let edits = KINDS.map(|(kind, read)| (kind, Read::Edit(read)));
+    let access = access_layers::KINDS.map(|(kind, read)| (kind, Read::Access(read)));
     let mut layers = Vec::new();
-    for (kind, read) in KINDS {
+    for (kind, read) in edits.into_iter().chain(access) {
         layers.extend(section.item(kind).map(|item| (kind, read, item)));
     }
+    let flags = Flags::read(&mut section);
     section.finish(&key_names::LAYER)?;
     match layers.as_slice() {
-        [(_, read, item)] => read(item, file),
+        [(kind, Read::Edit(read), item)] => {
+            flags.reject(kind)?;
+            read(item, file)
+        }
+        [(_, Read::Access(read), item)] => {
+            let rule = read(item)?;
+            flags.layer(item, rule).map(LayerConfig::Access)
+        }
         [] => {
-            let kinds = KINDS.map(|(kind, _)| kind).join(", ");
+            let kinds = KINDS.map(|(kind, _)| kind).into_iter();
+            let kinds = kinds.chain(access_layers::KINDS.map(|(kind, _)| kind));
+            let kinds = kinds.collect::<Vec<_>>().join(", ");
             let what = format!("expected a layer, which is one of {kinds}");
             Err(item.error(what).of_kind(Kind::Missing))
         }

@@ -1,6 +1,8 @@
 //! The settings of the server.
 
 mod auth;
+mod error_pages;
+mod forward_auth;
 mod https;
 mod limits;
 mod rules;
@@ -24,7 +26,7 @@ use crate::{
     loaded::Loaded,
     overrides::ServerOverrides,
     problems::read_all,
-    proxies::{public_url, trusted_proxies},
+    proxies::{proxy_protocol, public_url, trusted_proxies},
     ranges::{COUNT, PORT, SHORTEST, THREADS},
     read::Section,
     request_layers,
@@ -76,6 +78,7 @@ fn read(
     let http_addr = SocketAddr::new(bind_addr, http_port);
     (settings.tunnel_addr, settings.http_addr) = (tunnel_addr, http_addr);
     settings.trusted_proxies = trusted_proxies(&mut server)?;
+    settings.proxy_protocol = proxy_protocol(&mut server, &settings.trusted_proxies)?;
     settings.public_url = public_url(server.section("public_url")?)?;
     let admin = admin(&mut server, SocketAddr::from((Ipv4Addr::LOCALHOST, 7500)))?;
     settings.admin_addr = admin.addr;
@@ -103,6 +106,18 @@ fn read(
     };
     settings.rules = rules::read(&mut server, &settings.upstreams, file)?;
     settings.layers = request_layers::read(&mut server, file)?;
+    if let Some(item) = server.item("error_pages") {
+        settings.error_pages = error_pages::read(&item, file)?;
+    }
+    settings.forward_auth = match server.item("forward_auth") {
+        Some(item) => forward_auth::read(&item, file)?,
+        None => Vec::new(),
+    };
+    let providers = &settings.forward_auth;
+    forward_auth::check_names(&server, "layers", &settings.layers, providers)?;
+    for rule in &settings.rules {
+        forward_auth::check_names(&server, "rules", &rule.layers, providers)?;
+    }
     let state_dir = match server.item("state_dir") {
         Some(item) => Some(path(&item, file)?),
         None => None,

@@ -39,7 +39,6 @@ const FITS: &[(&str, &[TunnelKind])] = &[
     ("hsts", &[Http, Grpc, WebSocket]),
     ("host_header_rewrite", &[Http, Grpc, WebSocket]),
     ("host_rewrite", &[Http, Grpc, WebSocket]),
-    ("layers", &[Http, Grpc, WebSocket]),
     ("local_protocol", &[Http]),
     ("local_tls", &[Http, Grpc, WebSocket]),
     ("locations", &[Http, Grpc, WebSocket]),
@@ -214,9 +213,6 @@ fn check_keys(section: &Section<'_>, kind: TunnelKind) -> Result<(), ConfigError
                 ("hash_on", _) => {
                     error.with_help("connections and flows are hashed by the visitor's address")
                 }
-                ("layers", _) => {
-                    error.with_help("layers are for requests of HTTP, gRPC and WebSocket")
-                }
                 ("remote_port", _) => {
                     error.with_help("its visitors use the server's port for HTTPS")
                 }
@@ -258,6 +254,10 @@ fn read_keys(
                 .error("datagrams are not compressed")
                 .with_help("remove it, or write `none`"));
         }
+    }
+    tunnel.layers = request_layers::read(section, file)?;
+    if let Tcp | Udp = kind {
+        request_layers::check_for_sessions(section, kind.as_str(), &tunnel.layers)?;
     }
     match kind {
         Http | Grpc | WebSocket => read_http(section, &mut tunnel, file)?,
@@ -348,7 +348,6 @@ fn read_http(
             tunnel.locations.push(prefix.to_string());
         }
     }
-    tunnel.layers = request_layers::read(section, file)?;
     if let Some(item) = section.item("redirect_https") {
         tunnel.redirect_https = item.boolean()?;
     }

@@ -50,5 +50,5 @@ pub use scripted::Scripted;
 pub use server::{Server, ServerOptions, own_address};
 pub use service::{Handled, Service, ServiceStats};
 pub use status::{count, query};
-pub use visitor::{FullResponse, Visitor, full_response, get, post};
+pub use visitor::{FullResponse, Visitor, connect_from, full_response, get, post};
 pub use world::{HOST, World};

@@ -101,10 +101,7 @@ impl Visitor {
     /// # Panics
     /// Panics when the connection is refused, or the address does not belong to this machine.
     pub async fn http1_from(source: IpAddr, addr: SocketAddr, host: &str) -> Self {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket.bind((source, 0).into()).expect("an address of ours");
-        let stream = socket.connect(addr).await.expect("a connection");
-        Self::http1_on(stream, host).await
+        Self::http1_on(connect_from(source, addr).await, host).await
     }
 
     async fn http1_on(stream: TcpStream, host: &str) -> Self {
@@ -139,7 +136,18 @@ impl Visitor {
     /// # Panics
     /// Panics when the connection is refused.
     pub async fn http2(addr: SocketAddr, host: &str) -> Self {
-        let stream = TcpStream::connect(addr).await.expect("a connection");
+        Self::http2_on(TcpStream::connect(addr).await.expect("a connection"), host).await
+    }
+
+    /// Connects over HTTP/2, from an address of this machine.
+    ///
+    /// # Panics
+    /// Panics when the connection is refused, or the address does not belong to this machine.
+    pub async fn http2_from(source: IpAddr, addr: SocketAddr, host: &str) -> Self {
+        Self::http2_on(connect_from(source, addr).await, host).await
+    }
+
+    async fn http2_on(stream: TcpStream, host: &str) -> Self {
         stream.set_nodelay(true).expect("a socket option");
         Self::http2_over(stream, host).await
     }
@@ -242,6 +250,16 @@ impl Visitor {
         let response = within(path, PATIENCE, self.whole(request)).await;
         response.expect("a response")
     }
+}
+
+/// Connects from an address of this machine, of IPv4.
+///
+/// # Panics
+/// Panics when the connection is refused, or the address does not belong to this machine.
+pub async fn connect_from(source: IpAddr, addr: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind((source, 0).into()).expect("an address of ours");
+    socket.connect(addr).await.expect("a connection")
 }
 
 /// Reads a response to its end.

@@ -5,6 +5,7 @@
 //! - [`Budget`], bytes that many requests share, a link's below the process's;
 //! - [`Gate`], a counted set of permits that tasks wait for in order;
 //! - [`FairSender`], the requests' queues, served in turn by cost, newcomers early (P-5.1).
+//! - [`Rate`], a rate of events with a burst, for any number of senders.
 //!
 //! Promises:
 //! - A sender that stays within its credit never exceeds the receiver's limit, however late windows arrive.
@@ -15,6 +16,7 @@
 //!   latest when its [`RecvCredit`] is dropped.
 //! - No permit is lost or doubled, in any order of drops; waiters are served in the order of their first poll and their number is bounded.
 //! - When permits are short, a holder takes at most an eighth of the permits that its share leaves to others.
+//! - A [`Rate`] admits at most its burst and what the rate gives, in any window of time.
 //! - For two requests that always have something queued, the costs served differ by at most a quantum and one item; the
 //!   items of a request keep their order; no item is lost.
 //! - A request that had nothing queued is served before those in turn as far as its next turn covers the cost; those in
@@ -33,6 +35,7 @@ mod budget;
 mod cost;
 mod fair;
 mod gate;
+mod rate;
 mod recv_credit;
 mod ring;
 mod send_credit;
@@ -42,5 +45,6 @@ pub use budget::{Budget, Loan};
 pub use cost::MESSAGE_COST;
 pub use fair::{FairSender, QUANTUM};
 pub use gate::{Acquire, Claim, Gate, GateError, Permit, Shares};
+pub use rate::{Arrivals, Rate};
 pub use recv_credit::{Grant, MAX_WINDOW, MIN_WINDOW, Overrun, RecvCredit};
 pub use send_credit::{InsufficientCredit, SendCredit, WindowError};

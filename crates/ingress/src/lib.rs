@@ -48,7 +48,9 @@ pub use config::{HttpConfig, TcpConfig, UdpConfig};
 pub use failure_counters::FailureCounts;
 pub use forward::{
     admission::Admission,
+    denial::Denial,
     director::{Destination, Direction, Director},
+    error_pages::{ErrorPage, ErrorPageError, ErrorPages},
     layer::{Held, Layer, Layers, NoResponse, Verdict},
     local_response::LocalResponse,
     request_meta::{RequestMeta, Scheme, Visitor},

@@ -13,7 +13,7 @@ pub enum Reason {
     NoTunnel,
     /// The tunnel is known, no client connected in time.
     NoClient,
-    /// No permit was free in time.
+    /// No permit was free in time, or the visitor exceeds a rate.
     Limit,
     /// The visitor's request cannot be carried.
     BadRequest,
@@ -23,6 +23,12 @@ pub enum Reason {
     Misdirected,
     /// The request has passed this server before.
     Loop,
+    /// A layer does not admit the visitor.
+    AccessDenied,
+    /// The visitor has not proved who it is.
+    UnauthenticatedVisitor,
+    /// The visitor's address is banned.
+    Banned,
     /// The client cannot reach its service.
     DialFailed,
     /// The service did not respond in time.
@@ -49,7 +55,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::NoTunnel,
         Self::NoClient,
         Self::Limit,
@@ -57,6 +63,9 @@ impl Reason {
         Self::HeaderTooLarge,
         Self::Misdirected,
         Self::Loop,
+        Self::AccessDenied,
+        Self::UnauthenticatedVisitor,
+        Self::Banned,
         Self::DialFailed,
         Self::ServiceTimeout,
         Self::ServiceAborted,
@@ -80,6 +89,9 @@ impl Reason {
             Self::HeaderTooLarge => "header_too_large",
             Self::Misdirected => "misdirected",
             Self::Loop => "loop",
+            Self::AccessDenied => "access_denied",
+            Self::UnauthenticatedVisitor => "unauthenticated_visitor",
+            Self::Banned => "banned",
             Self::DialFailed => "dial_failed",
             Self::ServiceTimeout => "service_timeout",
             Self::ServiceAborted => "service_aborted",
@@ -103,6 +115,8 @@ impl Reason {
             Self::HeaderTooLarge => 431,
             Self::Misdirected => 421,
             Self::Loop => 508,
+            Self::UnauthenticatedVisitor => 401,
+            Self::AccessDenied | Self::Banned => 403,
             Self::ServiceTimeout => 504,
             Self::Stalled => 408,
             Self::Cancelled => 499,
@@ -123,6 +137,7 @@ impl Reason {
             Self::Cancelled | Self::Stalled => 1,
             Self::BadRequest | Self::Misdirected => 3,
             Self::ServiceTimeout => 4,
+            Self::AccessDenied | Self::Banned => 7,
             Self::Limit | Self::HeaderTooLarge => 8,
             Self::Loop => 9,
             Self::NoTunnel => 12,
@@ -133,6 +148,7 @@ impl Reason {
             | Self::Refused
             | Self::Draining
             | Self::LinkLost => 14,
+            Self::UnauthenticatedVisitor => 16,
         }
     }
 

@@ -13,6 +13,7 @@
 //! - [`Listener`] and [`AcceptLoop`]: one listener for all kinds and the one accept loop of both programs, with a bound on
 //!   file descriptors ([`Descriptors`]) and a pause when `accept` fails. [`TlsAcceptor`] stands above it: a handshake has
 //!   a time limit, and few handshakes run at a time.
+//! - [`HostNetwork`]: what counts as one address in bounds per address.
 //! - [`HostPort`] and [`connect`]: the address of a service or server as users write it, and a connection to it.
 //!
 //! Promises:
@@ -38,6 +39,7 @@ mod delivery;
 mod departure;
 mod descriptors;
 mod detect;
+mod host_network;
 mod host_port;
 mod listener;
 mod memory;
@@ -56,6 +58,7 @@ pub use delivery::Delivery;
 pub use departure::Departure;
 pub use descriptors::{Descriptor, Descriptors, descriptors_for_visitors, raise_descriptor_limit};
 pub use detect::HttpVersion;
+pub use host_network::{HostNetwork, ParseHostNetworkError};
 pub use host_port::{HostPort, HostPortError};
 pub use listener::{Listener, MemoryConnector};
 pub use memory::MemoryStream;

@@ -11,7 +11,7 @@ use adit_ingress::{SESSION_TIMEOUT, layers::LayerConfig};
 use adit_proto::Tunnel as Announced;
 use adit_router::{HostPattern, PathPrefix};
 
-use self::error::DefinitionError;
+pub(crate) use self::error::DefinitionError;
 use crate::{port::Transport, settings::Limits};
 
 /// The definition of a tunnel: the same for all of its clients, except for the weight.
@@ -100,9 +100,6 @@ impl Definition {
         if by_host && !has_hosts {
             return Err(DefinitionError::HostsOfPort { protocol });
         }
-        if !announced.layers.is_empty() && !is_http {
-            return Err(DefinitionError::LayersOfPort { protocol });
-        }
         if announced.https.is_some() && !is_http {
             return Err(DefinitionError::HttpsOfPort { protocol });
         }
@@ -140,6 +137,11 @@ impl Definition {
                     .ok_or_else(|| DefinitionError::Compression(name.to_owned()))?,
             ),
         };
+        let layers = layers::parse(&announced.layers)?;
+        if !is_http && let Some(layer) = layers.iter().find(|layer| !layer.fits_sessions()) {
+            let kind = layer.kind();
+            return Err(DefinitionError::LayerOfPort { protocol, kind });
+        }
         Ok(Self {
             protocol,
             remote_port,
@@ -152,7 +154,7 @@ impl Definition {
                 millis => Duration::from_millis(millis.into()),
             },
             compression,
-            layers: layers::parse(&announced.layers)?,
+            layers,
             visitor_tls,
             https: announced
                 .https
@@ -435,20 +437,30 @@ mod tests {
     }
 
     #[test]
-    fn p_1_16_only_tunnels_of_http_have_layers() {
+    fn p_1_16_tunnels_of_ports_have_layers_without_heads() {
         let mut tunnel = announced(adit_proto::ProtocolType::Grpc, 0);
         tunnel.layers = vec![adit_proto::Layer {
             kind: Some(adit_proto::layer::Kind::ResponseHeaders(
                 adit_proto::HeaderEdit::default(),
             )),
+            ..adit_proto::Layer::default()
         }];
         assert_eq!(parse(&tunnel).unwrap().layers.len(), 1);
         tunnel.protocol_type = adit_proto::ProtocolType::Tcp.into();
-        let protocol = ProtocolType::Tcp;
+        let (protocol, kind) = (ProtocolType::Tcp, "response_headers");
         assert_eq!(
             parse(&tunnel),
-            Err(DefinitionError::LayersOfPort { protocol })
+            Err(DefinitionError::LayerOfPort { protocol, kind })
         );
+        let rules = adit_proto::IpRules {
+            deny: vec!["192.0.2.0/24".to_owned()],
+            ..adit_proto::IpRules::default()
+        };
+        tunnel.layers = vec![adit_proto::Layer {
+            kind: Some(adit_proto::layer::Kind::Ip(rules)),
+            ..adit_proto::Layer::default()
+        }];
+        assert_eq!(parse(&tunnel).unwrap().layers.len(), 1);
     }
 
     #[test]

@@ -28,6 +28,7 @@ use std::{
 
 use adit_auth::Grant;
 use adit_codec::ProtocolType;
+use adit_ingress::layers::Access;
 use adit_registry::{Link, MembershipObserver};
 use adit_router::{HostPattern, Match, Query, ShardedMap, Table};
 use adit_tls::Certificates;
@@ -100,6 +101,8 @@ pub(crate) struct Directory {
     https_port: Option<u16>,
     clients_port: u16,
     ports: Arc<Ports>,
+    /// The state of the access layers of tunnels and rules.
+    access: Arc<Access>,
     clock: Clock,
     state: Mutex<State>,
     index: Mutex<Index>,
@@ -116,8 +119,9 @@ impl Directory {
         rules: &[RuleSettings],
         (shortcuts, upstreams): (&Arc<Shortcuts>, &UpstreamSet),
         ports: Arc<Ports>,
+        access: Arc<Access>,
     ) -> Result<Self, RuleError> {
-        let state = State::new(rules::read(rules, shortcuts, upstreams)?)?;
+        let state = State::new(rules::read(rules, shortcuts, upstreams, &access)?)?;
         let names = Ledger::new(
             config.retention,
             config.limits.max_kept_names_per_user,
@@ -129,6 +133,7 @@ impl Directory {
             clients_port: config.clients_port,
             config: ArcSwap::from_pointee(config),
             ports,
+            access,
             clock: Clock::start(),
             state: Mutex::new(state),
             index: Mutex::default(),
@@ -156,7 +161,7 @@ impl Directory {
         (shortcuts, upstreams): (&Arc<Shortcuts>, &UpstreamSet),
         now: Instant,
     ) -> Result<(), RuleError> {
-        let rules = rules::read(rules, shortcuts, upstreams)?;
+        let rules = rules::read(rules, shortcuts, upstreams, &self.access)?;
         let mut state = self.state.lock();
         let ruled_before = state.ruled_names();
         state.set_rules(rules)?;

@@ -6,9 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use adit_net::HostNetwork;
 use parking_lot::Mutex;
-
-use crate::newcomers::Network;
 
 /// Addresses that are remembered. Beyond them those are forgotten that may guess again soonest.
 const MOST_NETWORKS: usize = 16_384;
@@ -25,7 +24,7 @@ struct State {
     burst: u32,
     interval: Duration,
     /// When all guesses of an address are regained.
-    full_at: HashMap<Network, Instant>,
+    full_at: HashMap<HostNetwork, Instant>,
 }
 
 impl Guesses {
@@ -52,7 +51,7 @@ impl Guesses {
     /// The time after which it may.
     pub(crate) fn check(&self, peer: IpAddr, now: Instant) -> Result<(), Duration> {
         let state = self.state.lock();
-        let Some(full_at) = state.full_at.get(&Network::of(peer)) else {
+        let Some(full_at) = state.full_at.get(&HostNetwork::of(peer)) else {
             return Ok(());
         };
         // One guess is left as long as at most all but one are being regained.
@@ -72,7 +71,7 @@ impl Guesses {
             state.forget(now);
         }
         let interval = state.interval;
-        let full_at = state.full_at.entry(Network::of(peer)).or_insert(now);
+        let full_at = state.full_at.entry(HostNetwork::of(peer)).or_insert(now);
         *full_at = (*full_at).max(now) + interval;
     }
 }

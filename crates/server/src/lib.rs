@@ -19,6 +19,7 @@ mod directory;
 mod enrolment;
 mod entries;
 mod floods;
+mod forward_auth;
 mod guesses;
 mod identities;
 mod lane_config;
@@ -28,6 +29,7 @@ pub mod names;
 mod newcomers;
 mod port;
 mod ports;
+mod proxy_header;
 mod server;
 mod service;
 mod settings;
@@ -47,12 +49,14 @@ pub use adit_tls::Certificates;
 pub use clients_tls::{OwnCaStatus, TlsSetupError};
 pub use configuration::{ConfigSource, Configuration, FixedSource, Rejections};
 pub use directory::RuleError;
+pub use forward_auth::ForwardAuthError;
 pub use server::{Server, ServerHandle, StartError};
 pub use settings::{
-    Compression, EdgeTimeouts, HostCertificate, HostRules, HttpsSettings, Limits, Network,
-    OwnCaSettings, PortRanges, PublicUrl, RuleSettings, RuleTarget, Scheme, ServerTls, Settings,
-    SharedGroup, StaticToken, Timeouts, Tls, TlsName, TrustedProxies, TunnelTls, UpstreamProtocol,
-    UpstreamServer, UpstreamSettings, layers,
+    Compression, EdgeTimeouts, ErrorPage, ErrorPageError, ErrorPages, ForwardAuthSettings,
+    HostCertificate, HostRules, HttpsSettings, Limits, Network, OwnCaSettings, PortRanges,
+    PublicUrl, RuleSettings, RuleTarget, Scheme, ServerTls, Settings, SharedGroup, StaticToken,
+    Timeouts, Tls, TlsName, TrustedProxies, TunnelTls, UpstreamProtocol, UpstreamServer,
+    UpstreamSettings, layers,
 };
 pub use status::{
     CertificateStatus, ClientStatus, ConfigStatus, CoreCounters, HttpsStatus, ProcessStatus,

@@ -46,6 +46,9 @@ families! {
     FLOWS_ENDED = counter("adit_ingress_flows_ended_total", &["cause"], "Flows that ended: replaced by new flows (evicted), or without datagrams for too long (silent).");
     DATAGRAMS = counter("adit_ingress_datagrams_total", &["direction"], "Datagrams from visitors (in) and to visitors (out).");
     DATAGRAMS_DROPPED = counter("adit_ingress_datagrams_dropped_total", &["direction"], "Datagrams that were dropped at the public port.");
+    DENIED = counter("adit_ingress_access_denied_total", &["layer", "enforced"], "Requests, connections and flows that access layers did not admit (enforced true), or would not have admitted (false).");
+    BANS = gauge("adit_ingress_bans", &[], "Addresses of visitors that are banned.");
+    PASSWORD_CHECKS = counter("adit_ingress_password_checks_total", &[], "Passwords of visitors that were checked.");
     PUBLIC_PORTS = gauge("adit_ingress_public_ports", &[], "Public ports of tunnels that are bound.");
     UPSTREAM_REQUESTS = counter("adit_egress_upstream_requests_total", &["upstream"], "Requests sent to an upstream.");
     UPSTREAM_OPEN = gauge("adit_egress_upstream_requests", &["upstream", "server"], "Requests that a server of an upstream works on.");
@@ -78,6 +81,8 @@ pub fn samples(status: &Status) -> Vec<Sample> {
         (&REVISION, status.cores.router_revision as f64),
         (&TCP_RECEIVED, status.tcp.received_bytes as f64),
         (&TCP_SENT, status.tcp.sent_bytes as f64),
+        (&BANS, status.access.bans.len() as f64),
+        (&PASSWORD_CHECKS, status.access.password_checks as f64),
         (&PUBLIC_PORTS, process.public_ports as f64),
         (&EGRESS_CONNECTIONS, process.upstream_connections as f64),
         (&PENDING, process.pending as f64),
@@ -137,6 +142,16 @@ pub fn samples(status: &Status) -> Vec<Sample> {
             let labels = [&*upstream.name, &server.address];
             all.push(UPSTREAM_OPEN.sample(&labels, server.requests_open as f64));
         }
+    }
+    for (counts, enforced) in [
+        (&status.access.denied, "true"),
+        (&status.access.would_deny, "false"),
+    ] {
+        all.extend(
+            counts
+                .iter()
+                .map(|(layer, count)| DENIED.sample(&[layer, enforced], *count as f64)),
+        );
     }
     all.extend(visitors(status));
     all

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use adit_net::HostNetwork;
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::Notify;
@@ -24,20 +25,13 @@ struct State {
     max_per_address: usize,
     next: u64,
     by_age: BTreeMap<u64, Waiting>,
-    by_network: HashMap<Network, usize>,
+    by_network: HashMap<HostNetwork, usize>,
 }
 
 struct Waiting {
-    network: Network,
+    network: HostNetwork,
     since: Instant,
     displaced: Arc<Notify>,
-}
-
-/// An IPv4 address, or an IPv6 /64, which usually belongs to one host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Network {
-    V4([u8; 4]),
-    V6([u8; 8]),
 }
 
 /// A connection without a session, counted until this is dropped.
@@ -84,7 +78,7 @@ impl Newcomers {
     /// # Errors
     /// [`Crowded`] when the oldest one is younger than [`GRACE`].
     pub(crate) fn enter(self: &Arc<Self>, peer: IpAddr, now: Instant) -> Result<Newcomer, Crowded> {
-        let network = Network::of(peer);
+        let network = HostNetwork::of(peer);
         let mut state = self.state.lock();
         let of_network = state.by_network.get(&network).copied().unwrap_or_default();
         let (oldest, crowded) = if of_network >= state.max_per_address {
@@ -161,18 +155,6 @@ impl State {
             }
         }
         Some(waiting)
-    }
-}
-
-impl Network {
-    pub(crate) fn of(ip: IpAddr) -> Self {
-        match ip.to_canonical() {
-            IpAddr::V4(ip) => Self::V4(ip.octets()),
-            IpAddr::V6(ip) => {
-                let [a, b, c, d, e, f, g, h, ..] = ip.octets();
-                Self::V6([a, b, c, d, e, f, g, h])
-            }
-        }
     }
 }
 

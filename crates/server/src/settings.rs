@@ -1,5 +1,6 @@
 //! The settings of a server: typed, validated, complete. `adit-config` makes them from files, environment and flags.
 
+mod forward_auth;
 mod host_rules;
 mod https;
 mod limits;
@@ -16,11 +17,14 @@ pub use adit_auth::StaticToken;
 use adit_auth::{GroupId, UserName};
 pub use adit_egress::Tls;
 use adit_ingress::layers::LayerConfig;
-pub use adit_ingress::{EdgeTimeouts, Network, Scheme, TrustedProxies, layers};
+pub use adit_ingress::{
+    EdgeTimeouts, ErrorPage, ErrorPageError, ErrorPages, Network, Scheme, TrustedProxies, layers,
+};
 pub use adit_link::Compression;
 pub use adit_tls::{HostCertificate, ServerTls, TlsName};
 
 pub use self::{
+    forward_auth::ForwardAuthSettings,
     host_rules::HostRules,
     https::HttpsSettings,
     limits::Limits,
@@ -61,8 +65,14 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// Proxies in front of the visitors' port whose `X-Forwarded-*` and `Forwarded` are trusted (P-3.4).
     pub trusted_proxies: TrustedProxies,
+    /// Whether connections of `trusted_proxies` begin with a PROXY protocol header (P-15.11).
+    pub proxy_protocol: bool,
     /// The layers that HTTP requests pass before they are routed, in this order.
     pub layers: Vec<LayerConfig>,
+    /// Providers of forward auth, which layers name.
+    pub forward_auth: Vec<ForwardAuthSettings>,
+    /// Pages in the place of the texts of error responses.
+    pub error_pages: ErrorPages,
     /// Scheme and port of public URLs, if a proxy in front of the server changes them.
     pub public_url: PublicUrl,
     /// Bounds.
@@ -92,7 +102,10 @@ impl Settings {
             shared_groups: Vec::new(),
             state_dir: PathBuf::new(),
             trusted_proxies: TrustedProxies::default(),
+            proxy_protocol: false,
             layers: Vec::new(),
+            forward_auth: Vec::new(),
+            error_pages: ErrorPages::default(),
             public_url: PublicUrl::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),

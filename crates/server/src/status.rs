@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use adit_ingress::{SessionStats, UdpStats};
+use adit_ingress::{SessionStats, UdpStats, layers::Ban};
 use adit_link::compress::CompressionStats;
 use serde::Serialize;
 
@@ -37,6 +37,8 @@ pub struct Status {
     pub tcp: TcpStatus,
     /// UDP flows of visitors, over all public ports.
     pub udp: UdpStatus,
+    /// Visitors that layers did not admit.
+    pub access: AccessStatus,
     /// Refused clients.
     pub refusals: RefusalStatus,
     /// Resources that the process holds.
@@ -259,6 +261,40 @@ impl From<SessionStats> for TcpStatus {
             received_bytes: stats.received_bytes,
             sent_bytes: stats.sent_bytes,
             failures: stats.failures.by_name(),
+        }
+    }
+}
+
+/// Visitors that access layers did not admit: requests, connections and flows, by kind of layer.
+#[derive(Debug, Clone, Serialize)]
+pub struct AccessStatus {
+    /// Those that were denied.
+    pub denied: BTreeMap<&'static str, u64>,
+    /// Those that a layer with `enforce: false` would have denied.
+    pub would_deny: BTreeMap<&'static str, u64>,
+    /// Passwords that were checked, without those whose answer was kept.
+    pub password_checks: u64,
+    /// The bans in force.
+    pub bans: Vec<BanStatus>,
+}
+
+/// A banned address.
+#[derive(Debug, Clone, Serialize)]
+pub struct BanStatus {
+    /// The address or the /64.
+    pub network: String,
+    /// The list with the layer that has banned it: `server`, `tunnel GROUP/NAME`, `rule N`.
+    pub place: String,
+    /// Seconds until the ban ends.
+    pub seconds_left: u64,
+}
+
+impl From<Ban> for BanStatus {
+    fn from(ban: Ban) -> Self {
+        Self {
+            network: ban.network.to_string(),
+            place: ban.place,
+            seconds_left: ban.left.as_secs(),
         }
     }
 }

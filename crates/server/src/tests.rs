@@ -98,7 +98,14 @@ fn world_of(
     let ports = Ports::new(ip, allowed);
     let shortcuts = Shortcuts::none();
     let upstreams = Upstreams::none().current();
-    let directory = Directory::new(config, rules, (&shortcuts, &upstreams), ports.clone()).unwrap();
+    let directory = Directory::new(
+        config,
+        rules,
+        (&shortcuts, &upstreams),
+        ports.clone(),
+        adit_ingress::layers::Access::new(adit_ingress::layers::AccessBounds::default()),
+    )
+    .unwrap();
     let directory = Arc::new(directory);
     let config = adit_registry::Config {
         max_clients: 100,

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use adit::{
     cli::{self, Command, Route},
-    credentials, demo, join, output, report, route, status, tunnel,
+    credentials, demo, hash_password, join, output, report, route, status, tunnel,
 };
 use adit_config::StateDir;
 
@@ -36,6 +36,7 @@ fn main() -> ExitCode {
             let state = StateDir::find(adit.state_dir.as_deref(), adit_config::environment());
             credentials::run(&state, command, adit.json)
         }
+        Some(Command::HashPassword) => hash_password::run(),
         Some(Command::Completion { shell }) => {
             output::write_whole(&cli::completion(*shell));
             output::check_written()

@@ -139,6 +139,8 @@ pub enum Command {
     /// Users and credentials of a server on this machine.
     #[command(flatten)]
     Credentials(Credentials),
+    /// Print the hash of a password that is read from standard input, for a layer `basic_auth`
+    HashPassword,
     /// Print the completion of a shell
     #[command(after_help = COMPLETION_EXAMPLES)]
     Completion {

@@ -25,6 +25,7 @@ Examples:
   adit-server user add alice --group office    a user, and what it may use
   adit-server key add alice                    a key for one of its clients
   adit-server release host shop.example.com    the first user to register it next owns it
+  adit-server ban list                         the addresses of visitors that are banned
 
 Every key of the file is a variable too: server.limits.max_requests is ADIT__SERVER__LIMITS__MAX_REQUESTS.
 ADIT__TOKEN is the token of the clients, ADIT__LOG the filter of the log (info, or info,adit_link=debug).
@@ -115,9 +116,24 @@ pub enum ServerCommand {
     /// Certificates of clients by the server's own CA
     #[command(subcommand, after_help = CA_EXAMPLES)]
     Ca(Ca),
+    /// Show or end the bans of visitors' addresses, in the running server
+    #[command(subcommand)]
+    Ban(Ban),
     /// Users and credentials.
     #[command(flatten)]
     Credentials(Credentials),
+}
+
+/// `adit-server ban`.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Ban {
+    /// Show the banned addresses; the status has them as JSON
+    List,
+    /// End the bans of an address, or all
+    Clear {
+        /// The address, or the /64 of an IPv6 address; all bans if it is missing
+        address: Option<String>,
+    },
 }
 
 /// `adit-server release KIND NAME`.

@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use adit_flow::Gate;
-use adit_ingress::{Admission, Http, HttpConfig, Layer, Tcp, TcpConfig, layers};
+use adit_ingress::{
+    Admission, Http, HttpConfig, Layer, Tcp, TcpConfig,
+    layers::{self, Access, LayerList},
+};
 use adit_net::Stream;
 use adit_trace::Observer;
 use tokio::sync::watch;
@@ -27,6 +30,8 @@ pub(super) struct Shares {
     /// The permits for concurrent requests of all entries (F12).
     pub(super) permits: Arc<Gate>,
     pub(super) via: layers::Via,
+    /// The state of the access layers of all entries.
+    pub(super) access: Arc<Access>,
     pub(super) observer: Arc<dyn Observer>,
 }
 
@@ -40,14 +45,21 @@ impl Visitors {
     ) -> Self {
         let permit_wait = settings.timeouts.permit_wait;
         let permits = layers::Permits::of_entry(shares.permits.clone(), permit_wait, number);
+        let configured = LayerList {
+            layers: &entry.layers,
+            place: &format!("entry {}", entry.name),
+            access: &shares.access,
+        };
+        let mut configured = configured.layers();
         let chain: Vec<Box<dyn Layer>> = match entry.kind {
-            EntryKind::Http => layers::http_layers(
-                shares.via.clone(),
-                entry.trusted_proxies.clone(),
-                &entry.layers,
-                permits,
-            ),
-            EntryKind::Tcp => vec![Box::new(permits)],
+            EntryKind::Http => {
+                let (via, trusted) = (shares.via.clone(), entry.trusted_proxies.clone());
+                layers::http_layers(via, trusted, configured, permits)
+            }
+            EntryKind::Tcp => {
+                configured.push(Box::new(permits));
+                configured
+            }
         };
         let director = Arc::new(EntryDirector(Arc::new(route)));
         let admission = Admission::observed(chain, director, shares.observer.clone());

@@ -6,7 +6,7 @@ use adit_server::{HostRules, Limits, PortRanges};
 use crate::{
     error::ConfigError,
     key_names,
-    ranges::{BUDGET, COUNT, LANES, LAYERS, LOCATION, RATE, SHARE, TURN, WINDOW},
+    ranges::{BUDGET, CHECKS, COUNT, LANES, LAYERS, LOCATION, RATE, SHARE, TURN, WINDOW},
     read::{Item, Section},
 };
 
@@ -56,6 +56,21 @@ pub(super) fn read(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
         COUNT,
         &mut limits.max_denials_per_minute,
     )?;
+    section.set_number(
+        "max_password_checks",
+        CHECKS,
+        &mut limits.max_password_checks,
+    )?;
+    for (key, slot) in [
+        (
+            "max_waiting_password_checks",
+            &mut limits.max_waiting_password_checks,
+        ),
+        ("max_rate_addresses", &mut limits.max_rate_addresses),
+        ("max_bans", &mut limits.max_bans),
+    ] {
+        section.set_number(key, COUNT, slot)?;
+    }
     section.set_number(
         "max_tunnels_per_client",
         COUNT,

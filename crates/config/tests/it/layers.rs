@@ -1,10 +1,15 @@
 //! `layers` in each section that allows them.
 
+use std::time::Duration;
+
 use adit_client::{EntryKind, Settings as ClientSettings};
 use adit_config::{ClientOverrides, Loaded, ServerOverrides, load_client, load_server};
 use adit_server::{
-    Settings as ServerSettings,
-    layers::{HeaderEdit, LayerConfig, Redirect, RequiredHeader, Respond},
+    Network, Settings as ServerSettings,
+    layers::{
+        AccessConfig, AccessRule, BanRule, BasicAuth, HeaderEdit, HeaderToken, IpRules,
+        LayerConfig, PasswordHash, RateLimit, RateOf, Redirect, RequiredHeader, Respond, TokenHash,
+    },
 };
 
 fn in_file<T>(name: &str, text: &str, load: impl FnOnce(&std::path::Path) -> T) -> T {
@@ -152,6 +157,29 @@ fn invalid_layers_are_refused_with_their_place() {
         "- { respond: { status: 503, body: a, body_file: b } }",
         "- { respond: { status: 503, body_file: /nonexistent } }",
         "- { respond: { status: 503, content_type: text/html } }",
+        "- { ip: {} }",
+        "- { ip: { allow: [] } }",
+        "- { ip: { allow: [10.0.0.0/33] } }",
+        "- { ip: { block: [10.0.0.0/8] } }",
+        "- { ip: { deny: [10.0.0.0/8] }, sufficient: true }",
+        "- { ip: { deny: [10.0.0.0/8] }, enforce: maybe }",
+        "- { ip_rules: { deny: [10.0.0.0/8] } }",
+        "- { basic_auth: { users: [] } }",
+        "- { basic_auth: { users: [{ name: a }] } }",
+        "- { basic_auth: { users: [{ password: not-shown }] } }",
+        "- { basic_auth: { users: [{ name: a, password: hidden }] } }",
+        "- { basic_auth: { users: [{ name: a, hash: not-shown }] } }",
+        "- { basic_auth: { users: [{ name: a, password: not-shown, hash: b }] } }",
+        "- { basic_auth: { users: [{ name: \"a:b\", password: not-shown }] } }",
+        "- { basic_auth: { users: [{ name: a, password: not-shown }], realm: \"\\\"\" } }",
+        "- { header_token: { tokens: [hidden] } }",
+        "- { header_token: { token: not-shown } }",
+        "- { rate_limit: {} }",
+        "- { rate_limit: { requests: 10 } }",
+        "- { rate_limit: { requests: 10/y } }",
+        "- { rate_limit: { burst: 10 } }",
+        "- { ban: { after: 0 } }",
+        "- { ban: { duration: 1h }, sufficient: true }",
     ];
     let mut out = String::new();
     for list in lists {
@@ -161,7 +189,192 @@ fn invalid_layers_are_refused_with_their_place() {
 }
 
 #[test]
-fn layers_do_not_fit_connections_and_flows() {
+fn access_layers_are_read_with_their_flags() {
+    let layers = r#"[
+        { ip: { allow: [10.0.0.0/8, "::1"], deny: 10.0.0.1 }, sufficient: true },
+        { enforce: false, ip: { deny: [192.0.2.0/24] } }
+      ]"#;
+    let networks = |texts: &[&str]| -> Vec<Network> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    };
+    let both = IpRules::new(networks(&["10.0.0.0/8", "::1"]), networks(&["10.0.0.1"])).unwrap();
+    let denied = IpRules::new(Vec::new(), networks(&["192.0.2.0/24"])).unwrap();
+    let access = |rule, enforce, sufficient| {
+        LayerConfig::Access(AccessConfig::new(rule, enforce, sufficient).unwrap())
+    };
+    let expected = [
+        access(AccessRule::Ip(both), true, true),
+        access(AccessRule::Ip(denied), false, false),
+    ];
+    let loaded = server(&format!("server:\n  layers: {layers}\n")).unwrap();
+    assert_eq!(loaded.settings.layers, expected);
+    let text = format!(
+        "  tunnels: [{{ name: a, type: udp, local_port: 1, layers: {layers} }}]\n  \
+         entries: [{{ name: a, type: tcp, listen: 0, upstream: a, layers: {layers} }}]\n"
+    );
+    let settings = client(&text).unwrap().settings;
+    assert_eq!(settings.tunnels[0].layers, expected);
+    assert_eq!(settings.entries[0].layers, expected);
+}
+
+#[test]
+fn credentials_and_rates_of_visitors_are_read() {
+    let hash = PasswordHash::random("correct horse").unwrap();
+    let layers = format!(
+        r#"[
+        {{ ban: {{ after: 3, within: 1m, duration: 2h }} }},
+        {{ rate_limit: {{ requests: 10/s, burst: 20, total_requests: 500/m, connections: 5/s }}, enforce: false }},
+        {{ basic_auth: {{ users: [{{ name: alice, password: correct horse }}, {{ name: bob, hash: "{hash}" }}], realm: office }}, sufficient: true }},
+        {{ header_token: {{ tokens: a token of the test, keep: true }} }},
+        {{ ban: {{}} }}
+      ]"#
+    );
+    let access = |rule, enforce, sufficient| {
+        LayerConfig::Access(AccessConfig::new(rule, enforce, sufficient).unwrap())
+    };
+    let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3_600));
+    let rate = |text: &str| text.parse::<RateOf>().unwrap();
+    let limit = RateLimit {
+        requests: Some(rate("10/s").with_burst(20.try_into().unwrap())),
+        total_requests: Some(RateOf::new(500, minute, 0).unwrap()),
+        connections: Some(rate("5/s")),
+    };
+    let of_alice = PasswordHash::of_user("alice", "correct horse").unwrap();
+    let users = vec![("alice".to_owned(), of_alice), ("bob".to_owned(), hash)];
+    let basic = BasicAuth::new(users, "office", false).unwrap();
+    let token = HeaderToken::new(vec![TokenHash::of("a token of the test").unwrap()], true);
+    let expected = [
+        access(
+            AccessRule::Ban(BanRule::new(3, minute, 2 * hour).unwrap()),
+            true,
+            false,
+        ),
+        access(AccessRule::RateLimit(limit), false, false),
+        access(AccessRule::BasicAuth(basic), true, true),
+        access(AccessRule::HeaderToken(token.unwrap()), true, false),
+        access(
+            AccessRule::Ban(BanRule::new(10, 10 * minute, hour).unwrap()),
+            true,
+            false,
+        ),
+    ];
+    let loaded = server(&format!("server:\n  layers: {layers}\n")).unwrap();
+    assert_eq!(loaded.settings.layers, expected);
+    let shown = format!("{:?}", loaded.settings.layers);
+    assert!(
+        !shown.contains("argon2") && !shown.contains("horse"),
+        "{shown}"
+    );
+    for layer in [
+        "basic_auth: { users: { name: a, password: password } }",
+        "header_token: { tokens: a token of the test }",
+    ] {
+        let text = format!(
+            "  tunnels: [{{ name: a, type: udp, local_port: 1, layers: [{{ {layer} }}] }}]\n"
+        );
+        let error = client(&text).unwrap_err();
+        assert!(error.contains("is not for `type: udp`"), "{error}");
+    }
+}
+
+#[test]
+fn providers_of_forward_auth_are_defined_by_the_server_alone() {
+    let text = r#"
+server:
+  forward_auth:
+    - { name: sso, url: "https://sso.example:8443/verify?a=b", copy_headers: [Remote-User], send_headers: x-tenant, timeout: 1s, max_body: 1KiB, tls: { insecure: true } }
+    - { name: plain, url: "http://[::1]" }
+  layers: [{ forward_auth: sso }]
+"#;
+    let settings = server(text).unwrap().settings;
+    let [sso, plain] = &settings.forward_auth[..] else {
+        panic!("{:?}", settings.forward_auth)
+    };
+    assert_eq!(
+        (sso.address.to_string(), &*sso.host),
+        ("sso.example:8443".to_owned(), "sso.example:8443")
+    );
+    assert_eq!(
+        (&*sso.target, sso.timeout, sso.max_body_bytes),
+        ("/verify?a=b", Duration::from_secs(1), 1024)
+    );
+    assert_eq!(
+        (sso.copied[0].as_str(), sso.sent[0].as_str()),
+        ("remote-user", "x-tenant")
+    );
+    assert!(sso.tls.is_some() && plain.tls.is_none());
+    assert_eq!(
+        (plain.address.to_string(), &*plain.target),
+        ("[::1]:80".to_owned(), "/")
+    );
+    assert_eq!(settings.layers[0].provider(), Some("sso"));
+    for (text, problem) in [
+        ("layers: [{ forward_auth: sso }]", "unknown provider"),
+        (
+            "rules: [{ host: a.example, to: { tunnel: a }, layers: [{ forward_auth: sso }] }]",
+            "unknown provider",
+        ),
+        (
+            "forward_auth: [{ name: a, url: /verify }]",
+            "expected a URL",
+        ),
+        (
+            "forward_auth: [{ name: a, url: \"ftp://a.example\" }]",
+            "expected a URL",
+        ),
+        (
+            "forward_auth: [{ name: a, url: \"http://u:p@a.example\" }]",
+            "without a user",
+        ),
+        (
+            "forward_auth: [{ name: a, url: \"http://a.example\", tls: true }]",
+            "begins with https",
+        ),
+        (
+            "forward_auth: [{ name: a, url: \"http://a.example\", copy_headers: [host] }]",
+            "cannot be changed",
+        ),
+        ("forward_auth: [{ name: a }]", "`url` is missing"),
+        (
+            "forward_auth: [{ name: a, url: \"http://a\" }, { name: a, url: \"http://b\" }]",
+            "another provider",
+        ),
+    ] {
+        let error = server(&format!("server:\n  {text}\n")).unwrap_err();
+        assert!(error.contains(problem), "{text}: {error}");
+    }
+    // A client names a provider, and only for its tunnels.
+    let layers = "layers: [{ forward_auth: sso }]";
+    client(&format!(
+        "  tunnels: [{{ name: a, local_port: 1, {layers} }}]\n"
+    ))
+    .unwrap();
+    let entry = format!("  entries: [{{ name: a, listen: 0, upstream: a, {layers} }}]\n");
+    let error = client(&entry).unwrap_err();
+    assert!(error.contains("not for an entry"), "{error}");
+    let url = "  tunnels: [{ name: a, local_port: 1, layers: [{ forward_auth: { url: \"http://10.0.0.1\" } }] }]\n";
+    client(url).unwrap_err();
+}
+
+#[test]
+fn proxy_protocol_needs_trusted_proxies() {
+    let read = |text: &str| server(&format!("server:\n  {text}\n"));
+    let settings = read("trusted_proxies: 10.0.0.1\n  proxy_protocol: required")
+        .unwrap()
+        .settings;
+    assert!(settings.proxy_protocol);
+    assert!(!read("proxy_protocol: off").unwrap().settings.proxy_protocol);
+    for (text, problem) in [
+        ("proxy_protocol: required", "there are none"),
+        ("proxy_protocol: v2", "expected `required` or `off`"),
+    ] {
+        let error = read(text).unwrap_err();
+        assert!(error.contains(problem), "{error}");
+    }
+}
+
+#[test]
+fn layers_with_heads_do_not_fit_connections_and_flows() {
     let layers = "layers: [{ respond: { status: 503 } }]";
     for text in [
         format!("  tunnels: [{{ name: a, type: tcp, local_port: 1, {layers} }}]\n"),
@@ -169,7 +382,10 @@ fn layers_do_not_fit_connections_and_flows() {
         format!("  entries: [{{ name: a, type: tcp, listen: 0, upstream: a, {layers} }}]\n"),
     ] {
         let error = client(&text).unwrap_err();
-        assert!(error.contains("`layers` is not a key of"), "{error}");
+        assert!(
+            error.contains("a layer `respond` is not for `type: "),
+            "{error}"
+        );
     }
 }
 

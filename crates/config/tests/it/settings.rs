@@ -217,6 +217,10 @@ fn every_bound_and_time_of_a_server_can_be_set() {
     max_denials_per_minute: 15
     max_handshakes: 14
     max_handshakes_per_address: 15
+    max_password_checks: 4
+    max_waiting_password_checks: 33
+    max_rate_addresses: 1000
+    max_bans: 99
     max_tunnels_per_client: 5
     max_domains_per_tunnel: 9
     max_locations_per_tunnel: 10
@@ -291,6 +295,10 @@ fn every_bound_and_time_of_a_server_can_be_set() {
             max_denials_per_minute: 15,
             max_handshakes: 14,
             max_handshakes_per_address: 15,
+            max_password_checks: 4,
+            max_waiting_password_checks: 33,
+            max_rate_addresses: 1_000,
+            max_bans: 99,
             max_tunnels_per_client: 5,
             max_domains_per_tunnel: 9,
             max_locations_per_tunnel: 10,

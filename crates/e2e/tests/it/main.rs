@@ -1,6 +1,7 @@
 //! Tests of the shipped binaries.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod access;
 mod balance;
 mod compression;
 mod cores;

@@ -69,6 +69,8 @@ pub(super) fn reject(
         method: &Method::GET,
         headers: &HeaderMap::new(),
         close: true,
+        status: Some(status),
+        pages: context.admission.error_pages(),
     };
     let response = error_response(&failure, &error_context);
     let mut response = response.render(ProtocolType::Http, &Method::GET, Version::HTTP_11);

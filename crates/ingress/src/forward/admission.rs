@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 
 use crate::forward::{
     director::Director,
+    error_pages::ErrorPages,
     layer::{Layer, Layers},
 };
 
@@ -16,6 +17,7 @@ pub struct Admission {
     layers: ArcSwap<Layers>,
     director: Arc<dyn Director>,
     observer: Arc<dyn Observer>,
+    error_pages: ArcSwap<ErrorPages>,
 }
 
 impl Admission {
@@ -34,12 +36,22 @@ impl Admission {
             layers: ArcSwap::from_pointee(Layers::new(layers)),
             director,
             observer,
+            error_pages: ArcSwap::default(),
         })
     }
 
     /// Lets new requests pass these layers instead of the current ones.
     pub fn set_layers(&self, layers: Vec<Box<dyn Layer>>) {
         self.layers.store(Arc::new(Layers::new(layers)));
+    }
+
+    /// Uses these pages in error responses from now on.
+    pub fn set_error_pages(&self, pages: ErrorPages) {
+        self.error_pages.store(Arc::new(pages));
+    }
+
+    pub(crate) fn error_pages(&self) -> ErrorPages {
+        ErrorPages::clone(&self.error_pages.load())
     }
 
     /// The layers before routing.

@@ -12,6 +12,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::forward::{
+    denial::Denial,
+    error_pages::{ErrorPages, PageRequest},
     headers::{REASON, REQUEST_ID, request_id},
     layer::Rejected,
     local_response::{LocalResponse, PLAIN_TEXT},
@@ -27,6 +29,9 @@ pub(crate) struct ErrorContext<'a> {
     pub(crate) headers: &'a HeaderMap,
     /// The connection, if it is HTTP/1, cannot serve another request.
     pub(crate) close: bool,
+    /// Another status than that of the reason.
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) pages: ErrorPages,
 }
 
 /// Responds to a request that was not forwarded: with the response of a layer, or with an error response.
@@ -44,7 +49,31 @@ pub(crate) fn respond_to_rejected(
             let response = response.with_close(close);
             Ok(respond(response, record, Outcome::Completed))
         }
+        Rejected::Denied(denial) => Ok(respond_to_denied(&denial, record, close)),
     }
+}
+
+/// Responds to a visitor that a layer does not admit.
+fn respond_to_denied(
+    denial: &Denial,
+    record: Box<RequestRecord>,
+    close: bool,
+) -> Response<ResponseBody> {
+    let request = &record.request;
+    record.passed.on_denied(request, denial);
+    let response = match denial.response() {
+        Some(response) if request.protocol != ProtocolType::Grpc => {
+            response.clone().with_close(close)
+        }
+        _ => {
+            let context = ErrorContext {
+                status: denial.status(),
+                ..context_of(&record, close)
+            };
+            denial.change(error_response(denial.failure(), &context))
+        }
+    };
+    respond(response, record, Outcome::Failed(denial.failure()))
 }
 
 /// Responds with a failure. `close`: the connection must be closed, after a body that may not have been read to its
@@ -61,15 +90,21 @@ pub(crate) fn respond_with_error(
         record.finish(Outcome::Failed(failure));
         return Err(failure.clone());
     }
-    let context = ErrorContext {
+    let response = error_response(failure, &context_of(&record, close));
+    Ok(respond(response, record, Outcome::Failed(failure)))
+}
+
+/// The context of a request that has been read.
+fn context_of(record: &RequestRecord, close: bool) -> ErrorContext<'_> {
+    ErrorContext {
         uuid: record.request.uuid,
         protocol: record.request.protocol,
         method: &record.request.method,
         headers: &record.request.headers,
         close,
-    };
-    let response = error_response(failure, &context);
-    Ok(respond(response, record, Outcome::Failed(failure)))
+        status: None,
+        pages: record.error_pages(),
+    }
 }
 
 /// The response behind the layers that the request has passed (P-3.13), recorded with this outcome. The body keeps the request open until it has been sent.
@@ -91,13 +126,16 @@ fn respond(
 /// The response to a failure.
 pub(crate) fn error_response(failure: &Failure, context: &ErrorContext<'_>) -> LocalResponse {
     let reason = failure.reason;
-    let status =
-        StatusCode::from_u16(reason.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status = context.status.unwrap_or_else(|| {
+        StatusCode::from_u16(reason.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    });
     if context.protocol == ProtocolType::Grpc {
         return LocalResponse::for_call(failure, &context.uuid);
     }
     let is_json = wants_json(context.headers);
-    let (content_type, text) = if *context.method == Method::HEAD {
+    let (content_type, text) = if let Some(page) = page(failure, status, context, is_json) {
+        page
+    } else if *context.method == Method::HEAD {
         (content_type(is_json), Bytes::new())
     } else if is_json {
         (
@@ -128,6 +166,31 @@ pub(crate) fn error_response(failure: &Failure, context: &ErrorContext<'_>) -> L
     response.with_close(context.close || in_doubt)
 }
 
+/// The page of the configuration for a failure, in the form that the visitor accepts.
+fn page(
+    failure: &Failure,
+    status: StatusCode,
+    context: &ErrorContext<'_>,
+    is_json: bool,
+) -> Option<(HeaderValue, Bytes)> {
+    let request = PageRequest {
+        status,
+        reason: failure.reason,
+        uuid: context.uuid,
+    };
+    if is_json {
+        let json = context.pages.json(&request)?;
+        return Some((content_type(true), json));
+    }
+    let accepts_html = wanted(context.headers).is_some_and(|wanted| wanted.contains("text/html"));
+    let html = accepts_html.then(|| context.pages.html(&request))?;
+    Some((HeaderValue::from_static("text/html; charset=utf-8"), html?))
+}
+
+fn wanted(headers: &HeaderMap) -> Option<&str> {
+    headers.get(ACCEPT).and_then(|value| value.to_str().ok())
+}
+
 const fn content_type(is_json: bool) -> HeaderValue {
     HeaderValue::from_static(if is_json {
         "application/json"
@@ -137,8 +200,7 @@ const fn content_type(is_json: bool) -> HeaderValue {
 }
 
 fn wants_json(headers: &HeaderMap) -> bool {
-    let wanted = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
-    wanted.is_some_and(|wanted| {
+    wanted(headers).is_some_and(|wanted| {
         let json = wanted.find("json");
         let html = wanted.find("text/html");
         json.is_some_and(|json| html.is_none_or(|html| json < html))
@@ -192,6 +254,11 @@ const fn advice(reason: Reason) -> &'static str {
         Reason::Misdirected => "Send the request on a new connection to its host.",
         Reason::Loop => {
             "The tunnel leads back to the server that it comes from. Name another service as its target."
+        }
+        Reason::AccessDenied => "Access from this address is not allowed.",
+        Reason::UnauthenticatedVisitor => "Log in, or send a valid token.",
+        Reason::Banned => {
+            "Requests from this address were denied too often. Try again later, or ask the administrator of the server."
         }
         Reason::DialFailed => {
             "The link is up, but the service cannot be reached. Start the service, or check its address."

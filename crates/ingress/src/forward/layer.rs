@@ -6,12 +6,14 @@
 //! that its request has passed, in the reverse order; this holds for responses of services and of layers, and for error
 //! responses.
 
-use std::{any::Any, fmt, sync::Arc};
+use std::{any::Any, fmt, net::IpAddr, sync::Arc};
 
 use adit_link::{BoxFuture, Failure};
 use http::response::Parts;
 
-use crate::forward::{local_response::LocalResponse, request_meta::RequestMeta, session::Session};
+use crate::forward::{
+    denial::Denial, local_response::LocalResponse, request_meta::RequestMeta, session::Session,
+};
 
 /// A value that a request holds until it ends, such as a permit.
 pub type Held = Box<dyn Any + Send>;
@@ -30,6 +32,17 @@ pub enum Verdict<'r, R = Box<LocalResponse>> {
     Respond(R),
     /// Fail the request: the visitor receives the error response of this failure.
     Reject(Failure),
+    /// The visitor has access: continue with the next layer that does not need a grant ([`Layer::needs_grant`]).
+    Grant,
+    /// Do not admit the visitor. The layers that it has passed are notified ([`Layer::on_denied`]).
+    Deny(Box<Denial>),
+}
+
+impl<R> Verdict<'_, R> {
+    /// [`Verdict::Deny`] with this denial.
+    pub fn deny(denial: Denial) -> Self {
+        Self::Deny(Box::new(denial))
+    }
 }
 
 impl Verdict<'_> {
@@ -59,6 +72,23 @@ pub trait Layer: Send + Sync + 'static {
     fn on_session<'s>(&'s self, session: &'s Session) -> Verdict<'s, NoResponse> {
         let _ = session;
         Verdict::Continue
+    }
+
+    /// Whether the layer admits visitors that prove something, so that it is skipped when a layer before it in the list
+    /// has granted access ([`Verdict::Grant`]).
+    fn needs_grant(&self) -> bool {
+        false
+    }
+
+    /// The layer is skipped, because a layer before it has granted access. It removes the credentials that it would
+    /// have read, which are not for the service.
+    fn on_skipped(&self, request: &mut RequestMeta) {
+        let _ = request;
+    }
+
+    /// A layer behind this one does not admit a visitor of this address.
+    fn on_denied(&self, visitor: IpAddr, denial: &Denial) {
+        let _ = (visitor, denial);
     }
 
     /// Inspects the head of a service's response, and may change it.
@@ -96,6 +126,16 @@ pub(crate) struct PassedLayers {
 pub(crate) enum Rejected {
     Failure(Failure),
     Response(Box<LocalResponse>),
+    Denied(Box<Denial>),
+}
+
+/// The decision of a layer, after its waits.
+enum Settled<R> {
+    Passed,
+    Granted,
+    Response(R),
+    Denied(Box<Denial>),
+    Failed(Failure),
 }
 
 impl Layers {
@@ -137,16 +177,32 @@ impl Layers {
         }
     }
 
-    /// Passes a session through the layers. `holds` receives the values that layers hold for the session.
+    /// Passes a session through the layers. `holds` receives the values that layers hold for the session; `before` is
+    /// the list that it has passed before this one.
     pub(crate) async fn pass_session(
         &self,
+        before: &Self,
         session: &Session,
         holds: &mut Vec<Held>,
     ) -> Result<(), Failure> {
-        for layer in self.as_slice() {
-            match settle(layer.on_session(session), holds).await? {
-                None => {}
-                Some(never) => match never {},
+        let layers = self.as_slice();
+        let mut is_granted = false;
+        for (passed, layer) in layers.iter().enumerate() {
+            if is_granted && layer.needs_grant() {
+                continue;
+            }
+            match settle(layer.on_session(session), holds).await {
+                Settled::Passed => {}
+                Settled::Granted => is_granted = true,
+                Settled::Response(never) => match never {},
+                Settled::Failed(failure) => return Err(failure),
+                Settled::Denied(denial) => {
+                    let visitor = session.visitor.addr().ip();
+                    for layer in before.as_slice().iter().chain(layers.iter().take(passed)) {
+                        layer.on_denied(visitor, &denial);
+                    }
+                    return Err(denial.into_failure());
+                }
             }
         }
         Ok(())
@@ -169,11 +225,21 @@ impl Passage {
         request: &mut RequestMeta,
         holds: &mut Vec<Held>,
     ) -> Result<(), Rejected> {
+        let mut is_granted = false;
         for layer in self.layers.as_slice() {
-            match settle(layer.on_request(request), holds).await? {
-                None => self.passed += 1,
-                Some(response) => return Err(Rejected::Response(response)),
+            if is_granted && layer.needs_grant() {
+                layer.on_skipped(request);
+                self.passed += 1;
+                continue;
             }
+            match settle(layer.on_request(request), holds).await {
+                Settled::Passed => {}
+                Settled::Granted => is_granted = true,
+                Settled::Response(response) => return Err(Rejected::Response(response)),
+                Settled::Denied(denial) => return Err(Rejected::Denied(denial)),
+                Settled::Failed(failure) => return Err(Rejected::Failure(failure)),
+            }
+            self.passed += 1;
         }
         Ok(())
     }
@@ -201,26 +267,33 @@ impl PassedLayers {
         }
     }
 
+    /// Notifies the layers that the request has passed that a layer behind them does not admit the visitor.
+    pub(super) fn on_denied(&self, request: &RequestMeta, denial: &Denial) {
+        let visitor = request.visitor.addr().ip();
+        for layer in self.back() {
+            layer.on_denied(visitor, denial);
+        }
+    }
+
     fn back(&self) -> impl Iterator<Item = &dyn Layer> {
         self.after_routing.back().chain(self.before_routing.back())
     }
 }
 
-/// Waits for the decision of one layer. Returns its response, if it responds.
-async fn settle<R>(
-    mut verdict: Verdict<'_, R>,
-    holds: &mut Vec<Held>,
-) -> Result<Option<R>, Failure> {
+/// Waits for the decision of one layer.
+async fn settle<R>(mut verdict: Verdict<'_, R>, holds: &mut Vec<Held>) -> Settled<R> {
     loop {
         match verdict {
-            Verdict::Continue => return Ok(None),
+            Verdict::Continue => return Settled::Passed,
             Verdict::Hold(held) => {
                 holds.push(held);
-                return Ok(None);
+                return Settled::Passed;
             }
             Verdict::Wait(deciding) => verdict = deciding.await,
-            Verdict::Respond(response) => return Ok(Some(response)),
-            Verdict::Reject(failure) => return Err(failure),
+            Verdict::Respond(response) => return Settled::Response(response),
+            Verdict::Reject(failure) => return Settled::Failed(failure),
+            Verdict::Grant => return Settled::Granted,
+            Verdict::Deny(denial) => return Settled::Denied(denial),
         }
     }
 }

@@ -72,6 +72,13 @@ impl LocalResponse {
         self
     }
 
+    /// Sets a header line, which replaces those with its name.
+    #[must_use]
+    pub(crate) fn with_only_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
     /// Sets the body and its content type.
     #[must_use]
     pub fn with_body(mut self, content_type: HeaderValue, body: impl Into<Bytes>) -> Self {

@@ -16,6 +16,7 @@ use crate::forward::{
     buffered::{BufferedResponse, FailOnDrop},
     connection::Connection,
     context::HttpContext,
+    error_pages::ErrorPages,
     failure_log::log_failure,
     layer::PassedLayers,
     phases::Phases,
@@ -97,6 +98,11 @@ impl RequestRecord {
 
     pub(crate) fn connection(&self) -> &Arc<Connection> {
         &self.connection
+    }
+
+    /// The pages for error responses.
+    pub(crate) fn error_pages(&self) -> ErrorPages {
+        self.context.admission.error_pages()
     }
 
     /// Sets the destination of an attempt, and which side opened it (P-12.3).

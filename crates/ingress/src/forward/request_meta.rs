@@ -92,6 +92,8 @@ pub struct RequestMeta {
     pub version: Version,
     /// Header lines as the visitor sent them, with the changes of the layers.
     pub headers: HeaderMap,
+    /// The request is the first one of its connection.
+    pub is_first: bool,
     /// When the first byte of the head arrived, or as soon after it as the connection can observe it.
     pub started: Instant,
     /// The protocols that the request offers to change to (P-3.7); mostly empty.

@@ -3,7 +3,7 @@
 use crate::{
     forward::layer::Layer,
     layers::{
-        forwarded::Forwarded, hop_by_hop::HopByHop, layer_config::LayerConfig, permits::Permits,
+        forwarded::Forwarded, hop_by_hop::HopByHop, permits::Permits,
         trusted_proxies::TrustedProxies, via::Via,
     },
 };
@@ -13,7 +13,7 @@ use crate::{
 pub fn http_layers(
     via: Via,
     trusted_proxies: TrustedProxies,
-    configured: &[LayerConfig],
+    configured: Vec<Box<dyn Layer>>,
     permits: Permits,
 ) -> Vec<Box<dyn Layer>> {
     let mut layers: Vec<Box<dyn Layer>> = vec![
@@ -21,7 +21,7 @@ pub fn http_layers(
         Box::new(via),
         Box::new(Forwarded::new(trusted_proxies)),
     ];
-    layers.extend(configured.iter().map(LayerConfig::layer));
+    layers.extend(configured);
     layers.push(Box::new(permits));
     layers
 }

@@ -10,7 +10,10 @@ use crate::{
         layer::{Layer, Verdict},
         request_meta::{RequestMeta, Scheme},
     },
-    layers::trusted_proxies::TrustedProxies,
+    layers::{
+        identity::{USER, could_be},
+        trusted_proxies::TrustedProxies,
+    },
 };
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -19,7 +22,7 @@ const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Sets `x-forwarded-for`, `x-forwarded-host`, `x-forwarded-proto` and `x-request-id`. The values of a trusted proxy are
-/// kept and extended; those of any other visitor are removed. Place it after [`crate::layers::HopByHop`]: otherwise a
+/// kept and extended; those of any other visitor are removed. `adit-user` is removed in any case (P-15.5). Place it after [`crate::layers::HopByHop`]: otherwise a
 /// visitor could have these fields removed by naming them in `connection`.
 #[derive(Debug, Clone, Default)]
 pub struct Forwarded {
@@ -74,6 +77,7 @@ impl Layer for Forwarded {
         let peer = request.visitor.addr().ip().to_canonical();
         if self.trusted.contains(peer) {
             self.extend(request, peer);
+            retain(&mut request.headers, |name| !could_be(name, &USER));
         } else {
             remove_reports(&mut request.headers);
             let address = request.visitor.ip_value().clone();
@@ -155,7 +159,8 @@ fn append(headers: &mut HeaderMap, name: HeaderName, element: &str) {
 /// Removes the values that a visitor has set itself.
 fn remove_reports(headers: &mut HeaderMap) {
     retain(headers, |name| {
-        let name = name.as_str();
-        !(name.starts_with("x-forwarded-") || name == "forwarded" || name == "x-real-ip")
+        let text = name.as_str();
+        !(text.starts_with("x-forwarded-") || text == "forwarded" || text == "x-real-ip")
+            && !could_be(name, &USER)
     });
 }

@@ -16,6 +16,14 @@ pub(super) fn header_name(name: &[u8]) -> Result<HeaderName, LayerError> {
     Ok(name)
 }
 
+/// A header that a provider of forward auth sets, or receives.
+///
+/// # Errors
+/// An invalid name, or one that may not be changed.
+pub fn header_to_copy(name: &[u8]) -> Result<HeaderName, LayerError> {
+    header_name(name)
+}
+
 /// A header that is only read.
 pub(super) fn any_header_name(name: &[u8]) -> Result<HeaderName, LayerError> {
     HeaderName::from_bytes(name).map_err(|_| LayerError::HeaderName {

@@ -95,6 +95,7 @@ pub(crate) async fn serve(
         visitor: connection.visitor.clone(),
         scheme: connection.scheme,
         started,
+        is_first: number == 0,
         needs_host: director.needs_host(connection.visitor.local_port()),
         admitted: &connection.admitted,
     };
@@ -165,6 +166,8 @@ fn reject(
         method: &parts.method,
         headers: &parts.headers,
         close: true,
+        status: None,
+        pages: context.admission.error_pages(),
     };
     let response = error_response(failure, &error_context);
     let mut response = response.render(protocol, &parts.method, parts.version);

@@ -216,7 +216,8 @@ impl Connection<'_> {
         let admission = &self.tcp.admission;
         self.record.phases.begin(Phase::Queue);
         let layers = admission.layers();
-        let passing = layers.pass_session(&self.record.session, &mut self.holds);
+        let before = Layers::default();
+        let passing = layers.pass_session(&before, &self.record.session, &mut self.holds);
         while_alive(self.socket, passing).await??;
         self.record.phases.end(Phase::Queue);
         forward_with_retries(admission.director(), self).await
@@ -391,7 +392,8 @@ impl Attempts for Connection<'_> {
     }
 
     async fn pass_layers(&mut self, layers: &Layers) -> Result<(), Failure> {
-        let passing = layers.pass_session(&self.record.session, &mut self.holds);
+        let before = self.tcp.admission.layers();
+        let passing = layers.pass_session(&before, &self.record.session, &mut self.holds);
         while_alive(self.socket, passing).await?
     }
 

@@ -6,7 +6,8 @@ use adit_codec::{HttpRequest, ResetCode};
 use adit_ingress::{
     Direction, Http, Layer, Layers,
     layers::{
-        Forwarded, HeaderEdit, HopByHop, LayerConfig, Redirect, RequiredHeader, Respond, Via,
+        Access, AccessBounds, Forwarded, HeaderEdit, HopByHop, LayerConfig, LayerList, Redirect,
+        RequiredHeader, Respond, Via,
     },
 };
 use adit_link::{Exchange, Reason};
@@ -49,7 +50,7 @@ fn page(status: u32, body: &'static str) -> LayerConfig {
 
 /// A route to `link` through `before` routing and `after` it.
 fn route(link: &Link, before: &[LayerConfig], after: &[LayerConfig]) -> Route {
-    let (there, after) = (link.clone(), after.iter().collect::<Layers>());
+    let (there, after) = (link.clone(), Layers::new(of_list(after)));
     let route = Route::director(std::slice::from_ref(link), move |_, _| {
         let mut destination = there.destination(1);
         destination.layers = after.clone();
@@ -65,8 +66,19 @@ fn chain(before: &[LayerConfig]) -> Vec<Box<dyn Layer>> {
         Box::new(Via::new(0x2a)),
         Box::new(Forwarded::default()),
     ];
-    chain.extend(before.iter().map(LayerConfig::layer));
+    chain.extend(of_list(before));
     chain
+}
+
+/// The layers of a list of a configuration.
+fn of_list(layers: &[LayerConfig]) -> Vec<Box<dyn Layer>> {
+    let (place, access) = ("test", &Access::new(AccessBounds::default()));
+    let list = LayerList {
+        layers,
+        place,
+        access,
+    };
+    list.layers()
 }
 
 /// The status, and the names of the layers that the response has passed.

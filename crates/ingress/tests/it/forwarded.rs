@@ -50,6 +50,19 @@ async fn reports_of_an_untrusted_visitor_are_removed() {
     assert_eq!(seen.scheme, "http");
 }
 
+/// An underscore is a hyphen to programs that receive headers as variables.
+#[tokio::test(start_paused = true)]
+async fn p_15_5_identities_of_visitors_and_of_proxies_are_removed() {
+    for trusted in [&["127.0.0.1"][..], &[]] {
+        let entry = entry(trusted);
+        let lines = "Adit-User: root\r\nadit_user: root\r\nadit-users: kept\r\n";
+        let seen = seen(&entry, lines).await;
+        assert_eq!(line(&seen, "adit-user"), None);
+        assert_eq!(line(&seen, "adit_user"), None);
+        assert_eq!(line(&seen, "adit-users"), Some("kept"));
+    }
+}
+
 /// P-3.4: the forwarded headers of a trusted proxy are kept, and the proxy's address is appended.
 #[tokio::test(start_paused = true)]
 async fn reports_of_a_trusted_proxy_are_kept_and_extended() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use adit_ingress::{
     Direction, Layer, Layers,
-    layers::{Forwarded, Hsts, HttpChallenges, LayerConfig, RedirectToHttps, Respond},
+    layers::{Forwarded, Hsts, HttpChallenges, RedirectToHttps, Respond},
 };
 use adit_testlink::{Link, Route, exchanges::hello, http_config, http1};
 
@@ -72,7 +72,7 @@ async fn p_14_6_requests_over_http_are_redirected_to_https() {
 #[tokio::test(start_paused = true)]
 async fn p_14_7_hsts_is_in_all_responses_over_https() {
     let year = Duration::from_secs(31_536_000);
-    let page = LayerConfig::Respond(Respond::new(503).unwrap());
+    let page = Respond::new(503).unwrap();
     for (scheme, below, is_local, expected) in [
         ("https", false, false, vec!["max-age=31536000"]),
         (
@@ -85,7 +85,7 @@ async fn p_14_7_hsts_is_in_all_responses_over_https() {
     ] {
         let mut layers: Vec<Box<dyn Layer>> = vec![Box::new(Hsts::new(year, below))];
         if is_local {
-            layers.push(page.layer());
+            layers.push(Box::new(page.clone()));
         }
         let entry = route(None, layers).http(http_config());
         let response = entry.raw(request(scheme, "a.example", "/")).await.unwrap();

@@ -507,7 +507,13 @@ pub struct Hsts {
 /// A step that requests of a tunnel pass once they have been routed.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Layer {
-    #[prost(oneof = "layer::Kind", tags = "1, 2, 3, 4, 5")]
+    /// Visitors that the layer would not admit are logged and counted, and go on.
+    #[prost(bool, tag = "12")]
+    pub dry_run: bool,
+    /// Visitors that meet the layer need not meet those behind it (P-15.3).
+    #[prost(bool, tag = "13")]
+    pub sufficient: bool,
+    #[prost(oneof = "layer::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub kind: ::core::option::Option<layer::Kind>,
 }
 /// Nested message and enum types in `Layer`.
@@ -524,7 +530,90 @@ pub mod layer {
         Redirect(super::Redirect),
         #[prost(message, tag = "5")]
         Respond(super::LocalResponse),
+        #[prost(message, tag = "6")]
+        Ip(super::IpRules),
+        #[prost(message, tag = "7")]
+        BasicAuth(super::BasicAuth),
+        #[prost(message, tag = "8")]
+        HeaderToken(super::HeaderToken),
+        #[prost(message, tag = "9")]
+        RateLimit(super::RateLimit),
+        #[prost(message, tag = "10")]
+        Ban(super::Ban),
+        /// The name of a provider of the server's configuration (P-15.10).
+        #[prost(string, tag = "11")]
+        ForwardAuth(::prost::alloc::string::String),
     }
+}
+/// Networks in the notation of CIDR. Visitors of `deny` are not admitted; if there is `allow`, only its visitors are.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IpRules {
+    #[prost(string, repeated, tag = "1")]
+    pub allow: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "2")]
+    pub deny: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Users with passwords, one of whom a visitor has to be (RFC 7617).
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BasicAuth {
+    #[prost(message, repeated, tag = "1")]
+    pub users: ::prost::alloc::vec::Vec<BasicUser>,
+    #[prost(string, tag = "2")]
+    pub realm: ::prost::alloc::string::String,
+    /// The service receives the credentials.
+    #[prost(bool, tag = "3")]
+    pub keep: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BasicUser {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Argon2 in the form of PHC.
+    #[prost(string, tag = "2")]
+    pub hash: ::prost::alloc::string::String,
+}
+/// Tokens, one of which a visitor has to send (P-15.7).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeaderToken {
+    /// BLAKE3, 32 bytes.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub hashes: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// The service receives the token.
+    #[prost(bool, tag = "2")]
+    pub keep: bool,
+}
+/// Rates that visitors may not exceed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RateLimit {
+    /// Requests of one address.
+    #[prost(message, optional, tag = "1")]
+    pub requests: ::core::option::Option<Rate>,
+    /// Requests of all visitors of the tunnel.
+    #[prost(message, optional, tag = "2")]
+    pub total_requests: ::core::option::Option<Rate>,
+    /// New connections of one address.
+    #[prost(message, optional, tag = "3")]
+    pub connections: ::core::option::Option<Rate>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Rate {
+    #[prost(uint32, tag = "1")]
+    pub count: u32,
+    #[prost(uint32, tag = "2")]
+    pub period_seconds: u32,
+    /// At once. 0: `count`.
+    #[prost(uint32, tag = "3")]
+    pub burst: u32,
+}
+/// An address is banned after a number of denials by the layers behind this one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Ban {
+    #[prost(uint32, tag = "1")]
+    pub after: u32,
+    #[prost(uint32, tag = "2")]
+    pub within_seconds: u32,
+    #[prost(uint32, tag = "3")]
+    pub duration_seconds: u32,
 }
 /// Lines are removed, set and added, in this order.
 #[derive(Clone, PartialEq, ::prost::Message)]

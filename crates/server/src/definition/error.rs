@@ -22,10 +22,13 @@ pub(crate) enum DefinitionError {
     )]
     HostsOfPort { protocol: ProtocolType },
     #[error(
-        "a tunnel of type {} has no layers: they are for requests of HTTP, gRPC and WebSocket",
+        "a tunnel of type {} has no layer `{kind}`: it is for requests of HTTP, gRPC and WebSocket",
         .protocol.as_str()
     )]
-    LayersOfPort { protocol: ProtocolType },
+    LayerOfPort {
+        protocol: ProtocolType,
+        kind: &'static str,
+    },
     #[error("{} tunnels redirect nothing to HTTPS: that is for HTTP, gRPC and WebSocket", protocol.as_str())]
     HttpsOfPort { protocol: ProtocolType },
     #[error("TLS of visitors is passed through or terminated for TCP tunnels, not for {} tunnels", protocol.as_str())]
@@ -81,6 +84,10 @@ pub(crate) enum DefinitionError {
     LayerKind { number: usize },
     #[error("layer {number}: {source}")]
     Layer { number: usize, source: LayerError },
+    #[error(
+        "a layer names the provider {name:?}, which `server.forward_auth` of the server does not have"
+    )]
+    Provider { name: String },
     #[error("{start:?}... has {bytes} bytes; no more than {limit} are allowed")]
     TextBytes {
         start: String,

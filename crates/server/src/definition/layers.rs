@@ -1,7 +1,11 @@
 //! The layers of a tunnel, as they are announced (P-1.16).
 
+use std::time::Duration;
+
 use adit_ingress::layers::{
-    HeaderEdit, LayerConfig, LayerError, Redirect, RequiredHeader, Respond,
+    AccessConfig, AccessRule, BanRule, BasicAuth, HeaderEdit, HeaderToken, IpRules, LayerConfig,
+    LayerError, Network, PasswordHash, RateLimit, RateOf, Redirect, RequiredHeader, Respond,
+    TokenHash,
 };
 use adit_proto::{Header, Layer, layer::Kind};
 
@@ -42,7 +46,18 @@ fn size(layer: &Layer) -> usize {
         Some(Kind::RequireHeader(header)) => header.name.len() + texts(&header.values),
         Some(Kind::Redirect(redirect)) => redirect.scheme.len() + redirect.host.len(),
         Some(Kind::Respond(respond)) => lines(&respond.headers) + respond.body.len(),
-        None => 0,
+        Some(Kind::Ip(ip)) => {
+            let networks = ip.allow.iter().chain(&ip.deny);
+            networks.map(|network| network.len() + EACH).sum()
+        }
+        Some(Kind::BasicAuth(basic)) => {
+            let users = basic.users.iter();
+            let users = users.map(|user| user.name.len() + user.hash.len() + EACH);
+            basic.realm.len() + users.sum::<usize>()
+        }
+        Some(Kind::HeaderToken(token)) => texts(&token.hashes),
+        Some(Kind::ForwardAuth(name)) => name.len(),
+        Some(Kind::RateLimit(_) | Kind::Ban(_)) | None => 0,
     }
 }
 
@@ -57,13 +72,43 @@ pub(super) fn parse(layers: &[Layer]) -> Result<Vec<LayerConfig>, DefinitionErro
         let Some(kind) = &layer.kind else {
             return Err(DefinitionError::LayerKind { number });
         };
-        read(kind).map_err(|source| DefinitionError::Layer { number, source })
+        read(kind, layer).map_err(|source| DefinitionError::Layer { number, source })
     });
     read.collect()
 }
 
-fn read(kind: &Kind) -> Result<LayerConfig, LayerError> {
+fn read(kind: &Kind, layer: &Layer) -> Result<LayerConfig, LayerError> {
+    let access =
+        |rule| AccessConfig::new(rule, !layer.dry_run, layer.sufficient).map(LayerConfig::Access);
     Ok(match kind {
+        Kind::Ip(ip) => access(AccessRule::Ip(ip_rules(ip)?))?,
+        Kind::BasicAuth(basic) => {
+            let user = |user: &adit_proto::BasicUser| -> Result<_, LayerError> {
+                Ok((user.name.clone(), PasswordHash::parse(&user.hash)?))
+            };
+            let users = basic.users.iter().map(user).collect::<Result<_, _>>()?;
+            let basic = BasicAuth::new(users, &basic.realm, basic.keep)?;
+            access(AccessRule::BasicAuth(basic))?
+        }
+        Kind::HeaderToken(token) => {
+            let hashes = token.hashes.iter().map(|hash| TokenHash::read(hash));
+            let token = HeaderToken::new(hashes.collect::<Result<_, _>>()?, token.keep)?;
+            access(AccessRule::HeaderToken(token))?
+        }
+        Kind::RateLimit(limit) => {
+            let limit = RateLimit {
+                requests: rate(limit.requests.as_ref())?,
+                total_requests: rate(limit.total_requests.as_ref())?,
+                connections: rate(limit.connections.as_ref())?,
+            };
+            access(AccessRule::RateLimit(limit.checked()?))?
+        }
+        Kind::ForwardAuth(name) => access(AccessRule::ForwardAuth(name.clone()))?,
+        Kind::Ban(ban) => {
+            let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+            let (within, duration) = (seconds(ban.within_seconds), seconds(ban.duration_seconds));
+            access(AccessRule::Ban(BanRule::new(ban.after, within, duration)?))?
+        }
         Kind::RequestHeaders(edit) => LayerConfig::RequestHeaders(header_edit(edit)?),
         Kind::ResponseHeaders(edit) => LayerConfig::ResponseHeaders(header_edit(edit)?),
         Kind::RequireHeader(header) => {
@@ -90,6 +135,22 @@ fn read(kind: &Kind) -> Result<LayerConfig, LayerError> {
     })
 }
 
+fn rate(announced: Option<&adit_proto::Rate>) -> Result<Option<RateOf>, LayerError> {
+    let Some(rate) = announced else {
+        return Ok(None);
+    };
+    let period = Duration::from_secs(rate.period_seconds.into());
+    RateOf::new(rate.count, period, rate.burst).map(Some)
+}
+
+fn ip_rules(announced: &adit_proto::IpRules) -> Result<IpRules, LayerError> {
+    let networks = |texts: &[String]| -> Result<Vec<Network>, LayerError> {
+        let parse = |text: &String| text.parse().map_err(LayerError::Network);
+        texts.iter().map(parse).collect()
+    };
+    IpRules::new(networks(&announced.allow)?, networks(&announced.deny)?)
+}
+
 fn header_edit(announced: &adit_proto::HeaderEdit) -> Result<HeaderEdit, LayerError> {
     let mut edit = HeaderEdit::default();
     for name in &announced.remove {
@@ -113,7 +174,10 @@ mod tests {
     use super::*;
 
     fn layer(kind: Kind) -> Layer {
-        Layer { kind: Some(kind) }
+        Layer {
+            kind: Some(kind),
+            ..Layer::default()
+        }
     }
 
     fn page(status: u32, body: impl Into<bytes::Bytes>) -> Layer {

@@ -7,6 +7,7 @@ use std::{
 
 use adit_auth::{TunnelName, Wanted};
 use adit_codec::ProtocolType;
+use adit_ingress::layers::LayerConfig;
 use adit_proto::{Tunnel as Announced, TunnelResult};
 use adit_registry::Link;
 
@@ -18,7 +19,7 @@ use super::{
     state::State,
 };
 use crate::{
-    definition::Definition,
+    definition::{Definition, DefinitionError},
     port::PortKey,
     tunnel::{Tunnel, TunnelKey},
 };
@@ -141,8 +142,22 @@ impl Directory {
         let definition = Definition::parse(announced, domain, &config.limits)
             .map_err(|error| refusal("bad_request", error.to_string()))?;
         check_scopes(link.grant(), &name, &definition)?;
+        self.check_providers(&definition)?;
         let weight = announced.weight.max(1);
         self.create(state, &Owner::of_link(link), name, definition, weight, now)
+    }
+
+    /// Rejects a tunnel with a provider of forward auth that the configuration does not have (P-15.10).
+    fn check_providers(&self, definition: &Definition) -> Result<(), Refusal> {
+        let mut named = definition.layers.iter().filter_map(LayerConfig::provider);
+        match named.find(|name| !self.access.has_provider(name)) {
+            None => Ok(()),
+            Some(name) => {
+                let name = name.to_owned();
+                let error = DefinitionError::Provider { name };
+                Err(refusal("bad_request", error.to_string()))
+            }
+        }
     }
 
     /// Creates a tunnel, or adds the owner's link to the existing tunnel with the same definition. Returns the public
@@ -206,7 +221,7 @@ impl Directory {
                 ));
             }
         }
-        let layers = self.layers(&definition)?;
+        let layers = self.layers(&key, &definition)?;
         let mut displaced = self.check_hosts(state, &key, &definition, now)?;
         self.make_room(state, &key, &definition, &displaced)?;
         let port = match definition.transport() {

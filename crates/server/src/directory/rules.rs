@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use adit_ingress::Layers;
+use adit_ingress::{
+    Layers,
+    layers::{Access, LayerList},
+};
 use adit_router::{GrpcPattern, HeaderMatch, HostPattern, PathPrefix, Rule};
 use thiserror::Error;
 
@@ -31,19 +34,25 @@ pub(super) fn read(
     rules: &[RuleSettings],
     shortcuts: &Arc<Shortcuts>,
     upstreams: &UpstreamSet,
+    access: &Arc<Access>,
 ) -> Result<Vec<Rule<Static>>, RuleError> {
     let numbered = rules.iter().enumerate();
     let read = numbered.map(|(index, rule)| {
-        read_one(rule, shortcuts, upstreams).map_err(|problem| RuleError {
-            index: index + 1,
-            problem,
-        })
+        let index = index + 1;
+        let layers = LayerList {
+            layers: &rule.layers,
+            place: &format!("rule {index}"),
+            access,
+        };
+        let read = read_one(rule, layers.list(), shortcuts, upstreams);
+        read.map_err(|problem| RuleError { index, problem })
     });
     read.collect()
 }
 
 fn read_one(
     rule: &RuleSettings,
+    layers: Layers,
     shortcuts: &Arc<Shortcuts>,
     upstreams: &UpstreamSet,
 ) -> Result<Rule<Static>, String> {
@@ -76,7 +85,6 @@ fn read_one(
                 .map_err(|error| format!("grpc `{grpc}`: {error}"))
         })
         .transpose()?;
-    let layers: Layers = rule.layers.iter().collect();
     Ok(Rule {
         host,
         path,

@@ -2,7 +2,7 @@
 
 use adit_ingress::{
     Layer, Layers,
-    layers::{Hsts, LayerConfig, RedirectToHttps},
+    layers::{Hsts, LayerList, RedirectToHttps},
 };
 use adit_router::HostPattern;
 
@@ -10,7 +10,7 @@ use super::{
     Directory, DirectoryConfig,
     refusal::{Refusal, refusal},
 };
-use crate::{definition::Definition, settings::Scheme};
+use crate::{definition::Definition, settings::Scheme, tunnel::TunnelKey};
 
 impl DirectoryConfig {
     /// Scheme and port of the public URLs of a host; no port is the default one of the scheme.
@@ -48,7 +48,11 @@ impl DirectoryConfig {
 
 impl Directory {
     /// The layers that the requests of a tunnel pass after routing.
-    pub(super) fn layers(&self, definition: &Definition) -> Result<Layers, Refusal> {
+    pub(super) fn layers(
+        &self,
+        key: &TunnelKey,
+        definition: &Definition,
+    ) -> Result<Layers, Refusal> {
         if definition.visitor_tls.is_some() && self.config.load().https.is_none() {
             return Err(refusal(
                 "bad_request",
@@ -73,7 +77,12 @@ impl Directory {
             };
             layers.push(Box::new(RedirectToHttps::new(port)));
         }
-        layers.extend(definition.layers.iter().map(LayerConfig::layer));
+        let of_definition = LayerList {
+            layers: &definition.layers,
+            place: &format!("tunnel {}/{}", key.group, key.name),
+            access: &self.access,
+        };
+        layers.extend(of_definition.layers());
         Ok(Layers::new(layers))
     }
 }

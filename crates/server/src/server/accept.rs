@@ -1,6 +1,9 @@
 //! Accepts connections, and serves each by the port that accepted it.
 
-use std::{net::TcpListener as StdListener, sync::Arc};
+use std::{
+    net::{SocketAddr, TcpListener as StdListener},
+    sync::Arc,
+};
 
 use adit_link::signalled;
 use adit_net::{Listener, Stream};
@@ -12,6 +15,7 @@ use crate::{
     client_port::ClientPort,
     directory::Directory,
     port::Port,
+    proxy_header::ProxyHeaders,
     threads::{Acceptor, Serve},
 };
 
@@ -42,15 +46,23 @@ impl Serving {
         } = self;
         Arc::new(move |stream: Stream, peer, port| match port {
             Port::Tunnel(number) if !directory.is_http_port(number) => {
-                let tcp = entries.tcp();
+                let (tcp, headers) = (entries.tcp(), entries.proxy_headers());
+                let entries = entries.clone();
+                let mut stream = stream;
                 if let (Some(tunnel), Some(https)) = (directory.terminating(number), &https) {
                     let (https, drained) = (https.clone(), signalled(drain.clone()));
                     let served = async move {
-                        https.serve_tunnel(stream, peer, tunnel, tcp, drained).await;
+                        let visitor = visitor_of(&entries, &headers, &mut stream, peer).await;
+                        if let Some(peer) = visitor {
+                            https.serve_tunnel(stream, peer, tunnel, tcp, drained).await;
+                        }
                     };
                     return Box::pin(visitors.track_future(served)) as _;
                 }
                 let served = async move {
+                    let Some(peer) = visitor_of(&entries, &headers, &mut stream, peer).await else {
+                        return;
+                    };
                     match stream.local_addr() {
                         Ok(local) => tcp.serve(stream, peer, local).await,
                         Err(error) => tracing::debug!(%peer, %error, "the visitor has left"),
@@ -59,17 +71,26 @@ impl Serving {
                 Box::pin(visitors.track_future(served)) as _
             }
             Port::Visitors | Port::Tunnel(_) => {
-                let http = entries.http();
+                let (http, headers) = (entries.http(), entries.proxy_headers());
+                let entries = entries.clone();
                 let drained = signalled(drain.clone());
-                let served = async move { http.serve(stream, peer, drained).await };
+                let mut stream = stream;
+                let served = async move {
+                    if let Some(peer) = visitor_of(&entries, &headers, &mut stream, peer).await {
+                        http.serve(stream, peer, drained).await;
+                    }
+                };
                 Box::pin(visitors.track_future(served)) as _
             }
             Port::Https => {
                 let (https, entries) = (https.clone(), entries.clone());
                 let directory = directory.clone();
                 let drained = signalled(drain.clone());
+                let headers = entries.proxy_headers();
+                let mut stream = stream;
                 let served = async move {
-                    if let Some(https) = https {
+                    let visitor = visitor_of(&entries, &headers, &mut stream, peer).await;
+                    if let (Some(https), Some(peer)) = (https, visitor) {
                         https
                             .serve(stream, peer, &entries, directory, drained)
                             .await;
@@ -83,6 +104,23 @@ impl Serving {
                 Box::pin(clients.track_future(served)) as _
             }
         })
+    }
+}
+
+/// The address of the visitor whose connection this is; `None` if a proxy has sent no valid header.
+async fn visitor_of(
+    entries: &Visitors,
+    headers: &ProxyHeaders,
+    stream: &mut Stream,
+    peer: SocketAddr,
+) -> Option<SocketAddr> {
+    match headers.visitor_of(stream, peer).await {
+        Ok(visitor) => Some(visitor),
+        Err(error) => {
+            entries.count_refused_header();
+            tracing::debug!(%peer, "connection of a proxy closed: {error}");
+            None
+        }
     }
 }
 

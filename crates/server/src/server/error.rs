@@ -5,7 +5,10 @@ use std::{io, net::SocketAddr};
 use adit_tls::SetupError;
 use thiserror::Error;
 
-use crate::{clients_tls::TlsSetupError, directory::RuleError, upstream::UpstreamError};
+use crate::{
+    clients_tls::TlsSetupError, directory::RuleError, forward_auth::ForwardAuthError,
+    upstream::UpstreamError,
+};
 
 /// Why a server did not start.
 #[derive(Debug, Error)]
@@ -35,6 +38,9 @@ pub enum StartError {
     /// An upstream is invalid.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
+    /// A provider of forward auth cannot be used.
+    #[error(transparent)]
+    ForwardAuth(#[from] ForwardAuthError),
     /// The system could not start a thread.
     #[error("cannot start a data thread: {0}")]
     Thread(io::Error),

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use adit_codec::ProtocolType;
+use adit_net::HostNetwork;
 use adit_router::Query;
 
 use super::inner::Inner;
 use crate::{
     directory::Target,
     names::Name,
-    status::{RouteStatus, Status},
+    status::{BanStatus, RouteStatus, Status},
 };
 
 /// Cheaply cloneable handle for status and routes; does not keep the server running.
@@ -60,6 +61,21 @@ impl ServerHandle {
                 "no certificate is for {host}: visitors are shown the default, or their handshakes fail"
             ),
         }
+    }
+
+    /// The banned addresses of visitors.
+    pub fn bans(&self) -> Vec<BanStatus> {
+        self.inner
+            .access
+            .bans()
+            .into_iter()
+            .map(Into::into)
+            .collect()
+    }
+
+    /// Ends the bans of an address, or all bans. Returns how many.
+    pub fn clear_bans(&self, network: Option<HostNetwork>) -> usize {
+        self.inner.access.clear_bans(network)
     }
 
     /// The rule that a URL matches, and why the others do not match.

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use adit_flow::Gate;
+use adit_ingress::layers::Access;
 use adit_registry::Registry;
 use tokio::{runtime::Handle, sync::watch};
 
@@ -29,6 +30,7 @@ pub(super) struct Inner {
     pub(super) entries: Arc<Visitors>,
     pub(super) ports: Arc<Ports>,
     pub(super) permits: Arc<Gate>,
+    pub(super) access: Arc<Access>,
     pub(super) drain: watch::Receiver<bool>,
     pub(super) runtimes: Vec<Handle>,
 }

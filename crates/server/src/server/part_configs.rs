@@ -1,6 +1,7 @@
 //! Bounds and times of the parts of a server, from its settings.
 
 use adit_flow::Shares;
+use adit_ingress::layers::{AccessBounds, PasswordBounds};
 
 use crate::{
     directory::DirectoryConfig,
@@ -12,6 +13,20 @@ pub(super) const fn shares(limits: &Limits) -> Shares {
     Shares {
         tunnel_percent: limits.tunnel_share_percent,
         visitor_percent: limits.visitor_share_percent,
+    }
+}
+
+/// The bounds of the state of access layers, which stay as they are until the next start.
+pub(super) const fn access_bounds(settings: &Settings) -> AccessBounds {
+    let limits = &settings.limits;
+    AccessBounds {
+        passwords: PasswordBounds {
+            running: limits.max_password_checks,
+            waiting: limits.max_waiting_password_checks,
+            wait: settings.timeouts.permit_wait,
+        },
+        addresses: limits.max_rate_addresses,
+        bans: limits.max_bans,
     }
 }
 

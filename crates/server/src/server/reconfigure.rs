@@ -10,6 +10,7 @@ use std::{
 };
 
 use adit_flow::{Budget, Gate};
+use adit_ingress::layers::Access;
 use adit_link::control::ControlMessage;
 use adit_proto::{Roots, control::Kind};
 use adit_registry::Registry;
@@ -25,6 +26,7 @@ use crate::{
     clients_tls::ClientsTls,
     configuration::{Configuration, InForce},
     directory::Directory,
+    forward_auth::providers,
     guesses::Guesses,
     identities::Identities,
     newcomers::Newcomers,
@@ -53,6 +55,7 @@ pub(super) struct Reconfigure {
     pub(super) https: Option<Arc<Https>>,
     pub(super) newcomers: Arc<Newcomers>,
     pub(super) permits: Arc<Gate>,
+    pub(super) access: Arc<Access>,
     /// The budget of all windows.
     pub(super) budget: Budget,
     /// Descriptors that connections of visitors may have; connections to upstreams may have as many.
@@ -95,6 +98,7 @@ impl Reconfigure {
         let checked = self.identities.check_tokens(&settings.tokens);
         checked.map_err(|error| StartError::Identities(error.to_string()))?;
         let tls = self.tls.prepare(&settings.tls)?;
+        let providers = providers(&settings.forward_auth)?;
         let upstreams = self.upstreams.prepare(&settings.upstreams)?;
         let previous = self.upstreams.replace(upstreams.clone());
         let targets = (&self.shortcuts, &*upstreams);
@@ -106,6 +110,7 @@ impl Reconfigure {
             return Err(error.into());
         }
         // After this point nothing is rejected.
+        self.access.set_providers(providers);
         let (limits, timeouts) = (&settings.limits, &settings.timeouts);
         self.permits
             .reconfigure(limits.max_requests, limits.max_waiting, shares(limits));
@@ -166,6 +171,7 @@ fn https_port(settings: &Settings) -> Option<u16> {
 
 /// The keys of the settings that differ and take effect only at the next start.
 fn needs_restart(started: &Settings, next: &Settings) -> Vec<&'static str> {
+    let (was, is) = (&started.limits, &next.limits);
     let ip = started.tunnel_addr.ip() != next.tunnel_addr.ip();
     let differs = [
         ("server.bind_addr", ip),
@@ -189,6 +195,19 @@ fn needs_restart(started: &Settings, next: &Settings) -> Vec<&'static str> {
             // The directory is empty at the start if another server uses it.
             started.state_dir != next.state_dir && started.state_dir != Path::new(""),
         ),
+        (
+            "server.limits.max_password_checks",
+            was.max_password_checks != is.max_password_checks,
+        ),
+        (
+            "server.limits.max_waiting_password_checks",
+            was.max_waiting_password_checks != is.max_waiting_password_checks,
+        ),
+        (
+            "server.limits.max_rate_addresses",
+            was.max_rate_addresses != is.max_rate_addresses,
+        ),
+        ("server.limits.max_bans", was.max_bans != is.max_bans),
         ("server.public_url", started.public_url != next.public_url),
     ];
     let differs = differs.into_iter().filter(|(_, differs)| *differs);

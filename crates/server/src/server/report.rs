@@ -4,8 +4,8 @@ use adit_link::{Compression, compress::CompressionStats};
 
 use super::inner::Inner;
 use crate::status::{
-    ClientStatus, CoreCounters, ProcessStatus, RefusalStatus, Status, TunnelStatus, UdpStatus,
-    VisitorStatus,
+    AccessStatus, ClientStatus, CoreCounters, ProcessStatus, RefusalStatus, Status, TunnelStatus,
+    UdpStatus, VisitorStatus,
 };
 
 impl Inner {
@@ -95,6 +95,7 @@ impl Inner {
         let visitors = self.entries.http().stats();
         let registry = self.registry.stats();
         let floods = self.floods.stats();
+        let access = self.access.counts();
         Status {
             version: env!("CARGO_PKG_VERSION"),
             uptime_millis: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -124,6 +125,12 @@ impl Inner {
             },
             tcp: self.entries.tcp().stats().into(),
             udp: UdpStatus::new(&self.entries.udp().stats(), lane_datagrams_dropped),
+            access: AccessStatus {
+                denied: access.denied,
+                would_deny: access.would_deny,
+                password_checks: self.access.password_checks(),
+                bans: self.access.bans().into_iter().map(Into::into).collect(),
+            },
             refusals: RefusalStatus {
                 denied: floods.denied,
                 unregistered: floods.unregistered,

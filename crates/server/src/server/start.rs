@@ -12,6 +12,7 @@ use std::{
 
 use adit_auth::{NoRecords, RecordStore, UserName};
 use adit_flow::{Budget, Gate};
+use adit_ingress::layers::Access;
 use adit_link::grpc::Methods;
 use adit_net::{Descriptors, descriptors_for_visitors};
 use adit_registry::Registry;
@@ -30,7 +31,7 @@ use super::{
     error::StartError,
     https::Https,
     inner::Inner,
-    part_configs::{directory_limits, registry_config, shares, upstream_limits},
+    part_configs::{access_bounds, directory_limits, registry_config, shares, upstream_limits},
     reconfigure::Reconfigure,
     visitors::Visitors,
 };
@@ -44,6 +45,7 @@ use crate::{
     directory::{Directory, DirectoryConfig, HttpsUrls},
     enrolment::Enrolment,
     floods::Floods,
+    forward_auth::providers,
     guesses::Guesses,
     identities::Identities,
     lanes::Lanes,
@@ -148,12 +150,15 @@ impl Server {
             }
             _ => None,
         };
+        let access = Access::new(access_bounds(settings));
+        access.set_providers(providers(&settings.forward_auth)?);
         let ports = Ports::new(tunnel_addr.ip(), limits.allow_ports.clone());
         let directory = Arc::new(Directory::new(
             directory_config(settings, (tunnel_addr, http_addr), https.as_deref()),
             &settings.rules,
             (&shortcuts, &upstreams.current()),
             ports.clone(),
+            access.clone(),
         )?);
         let names = owners(&directory, &settings.state_dir, &identities.users());
 
@@ -208,7 +213,12 @@ impl Server {
             timeouts,
             now,
         ));
-        let entries = Visitors::new(settings, permits.clone(), director, observer.clone());
+        let entries = Visitors::new(
+            settings,
+            (permits.clone(), access.clone()),
+            director,
+            observer.clone(),
+        );
 
         let visitors = TaskTracker::new();
         let clients = TaskTracker::new();
@@ -237,6 +247,7 @@ impl Server {
             https: https.clone(),
             newcomers: newcomers.clone(),
             permits: permits.clone(),
+            access: access.clone(),
             budget,
             visitors_share,
             ports: ports.clone(),
@@ -291,6 +302,7 @@ impl Server {
             entries,
             ports,
             permits,
+            access,
             drain: drain.subscribe(),
             runtimes: threads.runtimes(),
         });

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use adit_flow::Gate;
 use adit_ingress::{
     Admission, Http, HttpConfig, Layer, Tcp, TcpConfig, Udp, UdpConfig,
-    layers::{self, HttpChallenges},
+    layers::{self, Access, HttpChallenges, LayerList},
 };
 use adit_trace::Observer;
 use arc_swap::ArcSwap;
 
 use crate::{
     director::ServerDirector,
+    proxy_header::ProxyHeaders,
     settings::{Limits, Settings, Timeouts},
 };
 
@@ -20,7 +21,11 @@ pub(super) struct Visitors {
     http: ArcSwap<Http>,
     tcp: ArcSwap<Tcp>,
     udp: Arc<Udp>,
+    /// Whose connections begin with a PROXY protocol header.
+    proxy_headers: ArcSwap<ProxyHeaders>,
     permits: Arc<Gate>,
+    /// The state of the access layers of all lists.
+    access: Arc<Access>,
     /// The layers and the director for requests of all entries. Each request uses the layers that are current when it
     /// begins.
     admission: Arc<Admission>,
@@ -34,14 +39,15 @@ pub(super) struct Visitors {
 impl Visitors {
     pub(super) fn new(
         settings: &Settings,
-        permits: Arc<Gate>,
+        (permits, access): (Arc<Gate>, Arc<Access>),
         director: Arc<ServerDirector>,
         observer: Arc<dyn Observer>,
     ) -> Arc<Self> {
         let via = rand::random();
         let challenges = settings.https.is_some().then(HttpChallenges::new);
-        let layers = chain(settings, &permits, via, challenges.as_ref());
+        let layers = chain(settings, (&permits, &access), via, challenges.as_ref());
         let admission = Admission::observed(layers, director.clone(), observer);
+        admission.set_error_pages(settings.error_pages.clone());
         let (limits, timeouts) = (&settings.limits, &settings.timeouts);
         let http = Http::new(http_config(limits, timeouts), admission.clone());
         let tcp = Tcp::new(tcp_config(limits, timeouts), admission.clone());
@@ -50,7 +56,9 @@ impl Visitors {
             http: ArcSwap::new(http),
             tcp: ArcSwap::new(tcp),
             udp,
+            proxy_headers: ArcSwap::from_pointee(proxy_headers(settings)),
             permits,
+            access,
             admission,
             director,
             challenges,
@@ -61,8 +69,9 @@ impl Visitors {
     /// Applies settings: new requests pass these layers, and new connections and flows have these bounds and times.
     pub(super) fn follow(&self, settings: &Settings) {
         let admission = &self.admission;
-        let challenges = self.challenges.as_ref();
-        admission.set_layers(chain(settings, &self.permits, self.via, challenges));
+        admission.set_error_pages(settings.error_pages.clone());
+        let (shared, challenges) = ((&self.permits, &self.access), self.challenges.as_ref());
+        admission.set_layers(chain(settings, shared, self.via, challenges));
         let (limits, timeouts) = (&settings.limits, &settings.timeouts);
         let http = http_config(limits, timeouts);
         self.http
@@ -72,6 +81,17 @@ impl Visitors {
             .store(self.tcp.load().reconfigured(tcp, admission.clone()));
         self.udp.set_config(udp_config(limits, timeouts));
         self.director.set_timeouts(timeouts);
+        self.proxy_headers.store(Arc::new(proxy_headers(settings)));
+    }
+
+    /// Whose connections begin with a PROXY protocol header.
+    pub(super) fn proxy_headers(&self) -> Arc<ProxyHeaders> {
+        self.proxy_headers.load_full()
+    }
+
+    /// Counts a connection of a proxy that is closed for its header.
+    pub(super) fn count_refused_header(&self) {
+        self.access.count_refused_header();
     }
 
     /// The challenges that are answered, if there is a port for HTTPS.
@@ -95,22 +115,31 @@ impl Visitors {
 /// The layers that every request passes.
 fn chain(
     settings: &Settings,
-    permits: &Arc<Gate>,
+    (permits, access): (&Arc<Gate>, &Arc<Access>),
     via: u64,
     challenges: Option<&HttpChallenges>,
 ) -> Vec<Box<dyn Layer>> {
     let permit_wait = settings.timeouts.permit_wait;
     let permits = layers::Permits::new(permits.clone(), permit_wait);
     let trusted_proxies = settings.trusted_proxies.clone();
-    let layers = layers::http_layers(
-        layers::Via::new(via),
-        trusted_proxies,
-        &settings.layers,
-        permits,
-    );
+    let configured = LayerList {
+        layers: &settings.layers,
+        place: "server",
+        access,
+    };
+    let (via, configured) = (layers::Via::new(via), configured.layers());
+    let layers = layers::http_layers(via, trusted_proxies, configured, permits);
     // A challenge is answered before any layer (P-14.6).
     let challenges = challenges.map(|challenges| Box::new(challenges.clone()) as Box<dyn Layer>);
     challenges.into_iter().chain(layers).collect()
+}
+
+fn proxy_headers(settings: &Settings) -> ProxyHeaders {
+    let proxies = settings.trusted_proxies.clone();
+    ProxyHeaders {
+        proxies: settings.proxy_protocol.then_some(proxies),
+        within: settings.timeouts.edge.head,
+    }
 }
 
 fn http_config(limits: &Limits, timeouts: &Timeouts) -> HttpConfig {

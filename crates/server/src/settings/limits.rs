@@ -40,6 +40,14 @@ pub struct Limits {
     pub max_handshakes: usize,
     /// Concurrent TLS handshakes of visitors from one address, or one IPv6 /64.
     pub max_handshakes_per_address: usize,
+    /// Passwords of visitors that are checked at a time (P-15.6).
+    pub max_password_checks: usize,
+    /// Credentials of visitors that are checked or wait for it; a quarter of them may be of one address.
+    pub max_waiting_password_checks: usize,
+    /// Addresses of visitors whose rates are counted.
+    pub max_rate_addresses: usize,
+    /// Bans of visitors' addresses.
+    pub max_bans: usize,
     /// Tunnels one client may announce.
     pub max_tunnels_per_client: usize,
     /// Domains of one tunnel.
@@ -92,6 +100,10 @@ impl Default for Limits {
             max_denials_per_minute: 20,
             max_handshakes: 2_048,
             max_handshakes_per_address: 512,
+            max_password_checks: 2,
+            max_waiting_password_checks: 64,
+            max_rate_addresses: 64 * 1024,
+            max_bans: 10_000,
             max_tunnels_per_client: 10,
             max_domains_per_tunnel: 32,
             max_locations_per_tunnel: 64,

@@ -97,6 +97,7 @@ fn marks(name: &str) -> adit_proto::Layer {
     };
     adit_proto::Layer {
         kind: Some(adit_proto::layer::Kind::RequestHeaders(edit)),
+        ..adit_proto::Layer::default()
     }
 }
 

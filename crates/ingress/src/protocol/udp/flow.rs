@@ -37,6 +37,10 @@ use crate::forward::{
 /// its turn.
 const BATCH: usize = 512;
 
+/// How long the datagrams of a flow that was not admitted are dropped before the next one is checked again: a visitor
+/// that sends without a pause would otherwise begin a flow with each datagram.
+const DENIED_FOR: Duration = Duration::from_secs(1);
+
 /// The flow of one visitor, shared by the task that reads the port and the flow's own task.
 pub(super) struct Flow {
     visitor: SocketAddr,
@@ -51,13 +55,20 @@ enum State {
     Waiting(Waiting),
     /// Datagrams are sent to the lane at once.
     Open(SendHalf),
+    /// The flow was not admitted: its datagrams are dropped for [`DENIED_FOR`].
+    Denied,
     /// The flow has ended; with the failure, if this side caused it.
     Over(Option<Failure>),
 }
 
-/// The flow has ended: the next datagram begins a new one.
+/// Why a flow does not take a datagram.
 #[derive(Debug)]
-pub(super) struct FlowEnded;
+pub(super) enum NotTaken {
+    /// The flow has ended: the next datagram begins a new one.
+    Ended,
+    /// The flow was not admitted.
+    Denied,
+}
 
 impl Flow {
     pub(super) fn new(visitor: SocketAddr, room: Arc<Room>) -> Arc<Self> {
@@ -74,13 +85,14 @@ impl Flow {
     }
 
     /// Sends a datagram of the visitor, or keeps it until the flow is routed. Never waits.
-    pub(super) fn take(&self, data: &[u8], now: Duration) -> Result<(), FlowEnded> {
+    pub(super) fn take(&self, data: &[u8], now: Duration) -> Result<(), NotTaken> {
         match &mut *self.lock() {
             State::Waiting(waiting) => waiting.push(data),
             State::Open(send) => send
                 .send_datagram(Bytes::copy_from_slice(data))
-                .map_err(|_| FlowEnded)?,
-            State::Over(_) => return Err(FlowEnded),
+                .map_err(|_| NotTaken::Ended)?,
+            State::Denied => return Err(NotTaken::Denied),
+            State::Over(_) => return Err(NotTaken::Ended),
         }
         self.on_datagram(now);
         self.received_bytes
@@ -102,7 +114,7 @@ impl Flow {
     pub(super) fn finish(&self) -> bool {
         match self.replace(State::Over(None)) {
             State::Open(send) => send.finish().is_ok(),
-            State::Waiting(_) | State::Over(_) => false,
+            State::Waiting(_) | State::Denied | State::Over(_) => false,
         }
     }
 
@@ -188,6 +200,11 @@ impl Run {
             Err(failure) => {
                 let request_id = self.record.session.uuid;
                 tracing::debug!(%request_id, %failure, "a UDP flow ended");
+                if is_denial(&failure) {
+                    drop(self.flow.replace(State::Denied));
+                    self.finish(Outcome::Failed(&failure));
+                    tokio::time::sleep(DENIED_FOR).await;
+                }
                 self.flow.finish();
                 self.finish(Outcome::Failed(&failure));
             }
@@ -226,7 +243,7 @@ impl Run {
         record.phases.begin(Phase::Queue);
         let layers = admission.layers();
         layers
-            .pass_session(&record.session, &mut self.holds)
+            .pass_session(&Layers::default(), &record.session, &mut self.holds)
             .await?;
         record.phases.end(Phase::Queue);
         forward_with_retries(admission.director(), self).await
@@ -287,6 +304,14 @@ impl Run {
     }
 }
 
+/// Whether the flow ended because it was not admitted.
+const fn is_denial(failure: &Failure) -> bool {
+    matches!(
+        failure.reason,
+        Reason::AccessDenied | Reason::Banned | Reason::Limit
+    )
+}
+
 /// A flow is tried on one client only: the next datagram begins a new flow.
 impl Attempts for Run {
     type Done = RecvHalf;
@@ -304,8 +329,9 @@ impl Attempts for Run {
     }
 
     async fn pass_layers(&mut self, layers: &Layers) -> Result<(), Failure> {
+        let before = self.port.admission().layers();
         layers
-            .pass_session(&self.record.session, &mut self.holds)
+            .pass_session(&before, &self.record.session, &mut self.holds)
             .await
     }
 

@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     context::{PortContext, UdpContext},
-    flow::{Flow, FlowEnded, Run},
+    flow::{Flow, NotTaken, Run},
     flows::{Flows, LastSeen},
     stats::count,
 };
@@ -179,7 +179,11 @@ impl Port {
         if let Some(entry) = self.flows.find(&visitor) {
             match entry.flow.take(data, now) {
                 Ok(()) => return,
-                Err(FlowEnded) => drop(self.flows.remove(&visitor)),
+                Err(NotTaken::Denied) => {
+                    count(&counters.denied);
+                    return;
+                }
+                Err(NotTaken::Ended) => drop(self.flows.remove(&visitor)),
             }
         }
         if self.draining {

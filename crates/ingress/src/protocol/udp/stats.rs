@@ -40,6 +40,8 @@ pub struct UdpDropped {
     pub too_long: u64,
     /// Datagrams from visitors without a flow, while draining.
     pub draining: u64,
+    /// Datagrams from visitors whose flow was not admitted.
+    pub denied: u64,
     /// Datagrams to visitors for which the send buffer of the port's socket had no room.
     pub socket_full: u64,
     /// Datagrams to visitors that the system rejected.
@@ -49,7 +51,7 @@ pub struct UdpDropped {
 impl UdpDropped {
     /// All dropped datagrams from visitors.
     pub const fn from_visitors(&self) -> u64 {
-        self.undirected + self.too_long + self.draining
+        self.undirected + self.too_long + self.draining + self.denied
     }
 
     /// All dropped datagrams to visitors.
@@ -70,6 +72,7 @@ pub(super) struct Counters {
     pub(super) bytes_out: AtomicU64,
     pub(super) too_long: AtomicU64,
     pub(super) draining: AtomicU64,
+    pub(super) denied: AtomicU64,
     pub(super) socket_full: AtomicU64,
     pub(super) unsendable: AtomicU64,
     failures: FailureCounters,
@@ -101,6 +104,7 @@ impl Counters {
                 undirected: 0,
                 too_long: read(&self.too_long),
                 draining: read(&self.draining),
+                denied: read(&self.denied),
                 socket_full: read(&self.socket_full),
                 unsendable: read(&self.unsendable),
             },
