@@ -19,7 +19,7 @@ use adit_auth::TunnelName;
 use adit_client::{
     Client, EntryKind, EntrySettings, TrustedProxies, TunnelKind, TunnelOutcome, TunnelSettings,
 };
-use adit_server::{NamedToken, Server, UpstreamServer, UpstreamSettings};
+use adit_server::{Server, StaticToken, UpstreamServer, UpstreamSettings};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -120,9 +120,10 @@ impl Demo {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let server = Server::start(&adit_server::Settings {
             max_clients: 1,
-            tokens: vec![NamedToken {
-                user: USER.into(),
+            tokens: vec![StaticToken {
+                user: USER.parse().map_err(Failed::other)?,
                 token: token.clone(),
+                scopes: adit_auth::Scopes::default(),
             }],
             timeouts: adit_server::Timeouts {
                 // No client can be reconnecting to this new server.
@@ -151,7 +152,8 @@ impl Demo {
             server_port: server.tunnel_addr().port(),
             proxy: None,
             tls: None,
-            token,
+            token: Some(token),
+            joined: None,
             reconnect: Default::default(),
             lanes: 1,
             state_dir: scratch.path().to_owned(),

@@ -4,11 +4,15 @@
 //! one machine find each other ([`state`]), and one module for each command.
 
 mod admin_request;
+pub mod ca;
 pub mod cli;
+pub mod credentials;
 pub mod demo;
 pub mod ending;
 pub mod file_source;
 pub mod file_watch;
+pub mod invite;
+pub mod join;
 pub mod load;
 pub mod output;
 pub mod release;

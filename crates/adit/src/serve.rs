@@ -3,17 +3,20 @@
 use std::{path::PathBuf, sync::Arc};
 
 use adit_admin::{Admin, Control, ControlError, MetricsPage, Operator, StatusSource};
+use adit_auth::{NoRecords, RecordStore, Scopes};
 use adit_config::{Loaded, RunningServer, StateDir};
-use adit_server::{NamedToken, Server, ServerHandle, Settings, names::Name};
+use adit_identity::RecordFile;
+use adit_server::{Server, ServerHandle, Settings, StaticToken, names::Name};
 use adit_telemetry::Telemetry;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::{
-    cli,
+    ca, cli, credentials,
     ending::finish,
     errln,
     file_source::FileSource,
+    invite,
     load::{load, warn},
     outln, release,
     reload::{ReloadFailures, Reloader},
@@ -32,8 +35,23 @@ const LOCAL_USER: &str = "default";
 /// # Errors
 /// The reason why the server cannot start.
 pub fn run(command: &cli::Server) -> Result<(), Failed> {
-    if let Some(cli::ServerCommand::Release(name)) = &command.command {
-        return release::run(command, name);
+    match &command.command {
+        Some(cli::ServerCommand::Release(name)) => return release::run(command, name),
+        Some(cli::ServerCommand::Credentials(change)) => {
+            let state = StateDir::new(load(command)?.settings.state_dir);
+            return credentials::run(&state, change, command.json);
+        }
+        Some(cli::ServerCommand::Join(invite)) => {
+            let settings = load(command)?.settings;
+            let state = StateDir::new(&settings.state_dir);
+            return invite::run(&settings, &state, invite);
+        }
+        Some(cli::ServerCommand::Ca(ca)) => {
+            let settings = load(command)?.settings;
+            let state = StateDir::new(&settings.state_dir);
+            return ca::run(&settings, &state, ca, command.json);
+        }
+        None => {}
     }
     let loaded = load(command)?;
     if command.check {
@@ -111,9 +129,13 @@ impl Running {
             Some(addr) => Some(Admin::bind(addr).await.map_err(Failed::other)?),
             None => None,
         };
+        let store: Arc<dyn RecordStore> = match lock {
+            StateDirLock::Held(_) => Arc::new(RecordFile::in_dir(state.path())),
+            StateDirLock::HeldByOther | StateDirLock::Unusable => Arc::new(NoRecords),
+        };
         let source = Arc::new(FileSource::new(settings, failures));
-        let server =
-            Server::start_from(source.clone(), &observability.observer()).map_err(Failed::other)?;
+        let server = Server::start_from(source.clone(), store, &observability.observer())
+            .map_err(Failed::other)?;
         let handle = server.handle();
         let addresses = RunningServer {
             pid: std::process::id(),
@@ -216,10 +238,11 @@ fn complete(
     state: &StateDir,
     lock: &StateDirLock,
 ) -> Result<Settings, Failed> {
-    if settings.tokens.is_empty() {
-        settings.tokens.push(NamedToken {
-            user: LOCAL_USER.into(),
+    if settings.tokens.is_empty() && settings.makes_token {
+        settings.tokens.push(StaticToken {
+            user: LOCAL_USER.parse().map_err(Failed::other)?,
             token: state::token(state, lock, rand::random())?,
+            scopes: Scopes::default(),
         });
     }
     if let StateDirLock::HeldByOther = lock {

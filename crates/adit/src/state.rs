@@ -2,9 +2,9 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{self, Write},
+    io,
     net::SocketAddr,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -72,7 +72,7 @@ pub enum StateDirLock {
 pub fn hold(state: &StateDir) -> StateDirLock {
     let path = state.lock_file();
     let dir = state.path().display();
-    let file = match make_private(state.path()).and_then(|()| open_lock(&path)) {
+    let file = match adit_private_file::make_dir(state.path()).and_then(|()| open_lock(&path)) {
         Ok(file) => file,
         Err(error) => {
             tracing::warn!(
@@ -144,7 +144,7 @@ pub fn token(
         )));
     }
     let token = adit_auth::generate_token(random);
-    write_private(&path, token.expose_secret().as_bytes()).map_err(|error| {
+    adit_private_file::replace(&path, token.expose_secret().as_bytes()).map_err(|error| {
         Failed::other(format!(
             "cannot keep a token for clients in {}: {error}; set ADIT__TOKEN or server.auth, or point --state-dir at a \
              directory that this user can write",
@@ -220,7 +220,7 @@ fn clients_dir(state: &Path) -> PathBuf {
 
 fn announce(path: PathBuf, what: &impl Serialize) -> Option<StateFile> {
     let text = serde_json::to_vec(what).unwrap_or_default();
-    match write_private(&path, &text) {
+    match adit_private_file::replace(&path, &text) {
         Ok(()) => Some(StateFile { path }),
         Err(error) => {
             tracing::warn!(
@@ -231,31 +231,6 @@ fn announce(path: PathBuf, what: &impl Serialize) -> Option<StateFile> {
             None
         }
     }
-}
-
-fn make_private(dir: &Path) -> io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-}
-
-/// Writes a temporary file and renames it, so that no reader finds half a file and a full disk leaves none.
-fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
-    if let Some(parent) = path.parent() {
-        make_private(parent)?;
-    }
-    let aside = path.with_extension(format!("new.{}", std::process::id()));
-    let mut options = File::options();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let written = options
-        .open(&aside)
-        .and_then(|mut file| file.write_all(content))
-        .and_then(|()| fs::rename(&aside, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&aside);
-    }
-    written
 }
 
 #[cfg(test)]

@@ -77,12 +77,17 @@ fn variable(commands: &[String], long: &str) -> String {
 fn every_flag_has_a_variable_by_one_rule() {
     let mut seen = 0;
     let mut used = std::collections::BTreeSet::from(
-        ["ADIT__LOG", "ADIT__STATE_DIR", "ADIT__TOKEN"].map(String::from),
+        ["ADIT__JOIN", "ADIT__LOG", "ADIT__STATE_DIR", "ADIT__TOKEN"].map(String::from),
     );
-    for (commands, arg) in flags(&Server::command(), &[])
-        .into_iter()
-        .chain(flags(&Adit::command(), &[]))
-    {
+    let of_server = flags(&Server::command(), &[]).into_iter();
+    let of_server =
+        of_server.filter(|(commands, _)| commands.first().is_none_or(|one| one != "join"));
+    let changes_credentials = |commands: &[String]| {
+        let first = commands.first().map(String::as_str);
+        matches!(first, Some("user" | "token" | "key" | "ca"))
+    };
+    let all = of_server.chain(flags(&Adit::command(), &[]));
+    for (commands, arg) in all.filter(|(commands, _)| !changes_credentials(commands)) {
         let long = arg.get_long().unwrap();
         seen += 1;
         if let Some(name) = arg.get_env() {

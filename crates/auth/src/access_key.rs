@@ -291,7 +291,7 @@ mod tests {
     use super::*;
 
     fn key(kind: KeyKind) -> AccessKey {
-        AccessKey::from_random(kind, std::array::from_fn(|at| at as u8))
+        AccessKey::from_random(kind, std::array::from_fn(|at| u8::try_from(at).unwrap()))
     }
 
     #[test]

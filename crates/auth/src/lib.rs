@@ -34,6 +34,7 @@ mod name;
 mod principals;
 mod records;
 mod scopes;
+mod store;
 mod token;
 
 pub use access_key::{
@@ -58,6 +59,7 @@ pub use records::{
 pub use scopes::{
     HostScope, NamePattern, OutOfScope, PortScope, Protocol, ScopeFormError, Scopes, Wanted,
 };
+pub use store::{EnrolStoreError, NoRecords, RecordStore, StoreError};
 pub use token::{
     MAX_TOKEN_BYTES, MIN_TOKEN_BYTES, TokenProblem, TokenSetError, check_credential, check_token,
     generate_token, hash_token,

@@ -31,6 +31,15 @@ pub struct StaticToken {
     pub scopes: Scopes,
 }
 
+impl PartialEq for StaticToken {
+    fn eq(&self, other: &Self) -> bool {
+        let tokens = (self.token.expose_secret(), other.token.expose_secret());
+        self.user == other.user && tokens.0 == tokens.1 && self.scopes == other.scopes
+    }
+}
+
+impl Eq for StaticToken {}
+
 /// All credentials of a server at one time.
 ///
 /// Tokens are found by a comparison with each of them, keys and certificates by their ids. Only hashes are kept.

@@ -5,13 +5,19 @@
 //! `adit-egress`. In the other direction, `entries` serves visitors of this side (`adit-ingress`), and `links` provides
 //! the current link for them.
 //!
+//! `join` exchanges an enrolment key for a credential, `joined` is the file that keeps it, and `certificate` renews it.
+//!
 //! Tunnels and entries can change while the client runs: [`Client::apply`].
 
 mod announced_layers;
 mod announcements;
+mod certificate;
 mod client;
 mod entries;
 mod instance;
+mod join;
+mod join_line;
+mod joined;
 mod links;
 pub mod metrics;
 mod session;
@@ -24,6 +30,9 @@ pub use adit_codec::fields::is_message_control;
 pub use client::{Applied, Changes, Client, ClientHandle, Ended, Registration, StartError};
 pub use entries::EntryError;
 pub use instance::InstanceError;
+pub use join::{Join, JoinError, JoinOutcome};
+pub use join_line::{JoinLine, JoinLineError, JoinTrust};
+pub use joined::{Joined, JoinedCertificate, JoinedCredential, JoinedError, JoinedTrust};
 pub use settings::{
     ClientTls, Compression, EdgeTimeouts, EntryKind, EntrySettings, HostPort, Limits, Proxy,
     ProxyProtocol, ProxyUrlError, Roots, ServiceProtocol, ServiceSettings, Settings, Timeouts, Tls,

@@ -42,6 +42,8 @@ pub(crate) struct Session<T: Transport> {
     pub(crate) revision: u64,
     /// Requests that the client may open at a time (P-2.9); 0 when the server states none.
     pub(crate) max_requests: u32,
+    /// Whether the server issues certificates.
+    pub(crate) has_certificates: bool,
     pub(crate) announcements: Announcements,
     pub(crate) control: mpsc::Sender<ControlMessage>,
     session: String,
@@ -94,7 +96,8 @@ async fn dial_unbounded<T: Transport>(
     let mut control_stream = ControlStream::open(&channel, &response.session)
         .await
         .map_err(error)?;
-    let supports_layers = response.capabilities.iter().any(|name| name == "layers");
+    let supports = |name: &str| response.capabilities.iter().any(|known| known == name);
+    let supports_layers = supports("layers");
     let mut announcements = Announcements::new(
         tunnels(settings),
         &settings.server_host,
@@ -110,6 +113,7 @@ async fn dial_unbounded<T: Transport>(
         epoch: response.epoch,
         revision: announced.unwrap_or(response.revision),
         max_requests: link.max_requests,
+        has_certificates: supports("certificates"),
         announcements,
         control,
         session: response.session,

@@ -32,8 +32,10 @@ pub struct Settings {
     pub proxy: Option<Proxy>,
     /// TLS on the connections to the server; `None` is clear text.
     pub tls: Option<ClientTls>,
-    /// The credential.
-    pub token: SecretString,
+    /// The token or key; `None`: the certificate of `tls` is the credential.
+    pub token: Option<SecretString>,
+    /// The file of the server that the client has joined, if it is this one. The client keeps its certificate in it.
+    pub joined: Option<PathBuf>,
     /// Delays before the next try to connect, and to open a lost stream again.
     pub reconnect: adit_reconnect::Config,
     /// Data streams, each on a connection of its own; 1 is right on most paths.
@@ -71,7 +73,8 @@ impl Settings {
             server_port: 7000,
             proxy: None,
             tls: None,
-            token: "a-token".into(),
+            token: Some("a-token".into()),
+            joined: None,
             reconnect: adit_reconnect::Config::default(),
             lanes: 1,
             state_dir: PathBuf::new(),

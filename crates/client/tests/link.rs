@@ -9,7 +9,7 @@ use std::{
 };
 
 use adit_client::{Client, Limits, Settings, Timeouts, TunnelKind, TunnelSettings};
-use adit_server::{NamedToken, Server};
+use adit_server::{Server, StaticToken};
 use adit_testlink::{http1, tcp, until};
 use tempfile::TempDir;
 use tokio::{io::AsyncReadExt, net::TcpStream};
@@ -27,9 +27,10 @@ fn server(addr: SocketAddr) -> Server {
     };
     Server::start(&adit_server::Settings {
         threads: 2,
-        tokens: vec![NamedToken {
-            user: "ann".into(),
+        tokens: vec![StaticToken {
+            user: "ann".parse().unwrap(),
             token: TOKEN.into(),
+            scopes: adit_auth::Scopes::default(),
         }],
         timeouts,
         ..adit_server::Settings::new(addr, any())
@@ -50,7 +51,8 @@ fn settings(server: SocketAddr, service: u16, state: &Path) -> Settings {
         server_port: server.port(),
         proxy: None,
         tls: None,
-        token: TOKEN.into(),
+        token: Some(TOKEN.into()),
+        joined: None,
         reconnect: adit_reconnect::Config::default(),
         lanes: 2,
         state_dir: state.to_owned(),
@@ -123,7 +125,7 @@ async fn a_client_registers_and_serves() {
 async fn a_wrong_token_is_refused() {
     let (server, state) = (server(any()), TempDir::new().unwrap());
     let mut settings = settings(server.tunnel_addr(), 1, state.path());
-    settings.token = "another-token-of-some-length-01234".into();
+    settings.token = Some("another-token-of-some-length-01234".into());
     let client = Client::start(settings).unwrap();
     let handle = client.handle();
     until("refused", || {

@@ -25,6 +25,8 @@ pub const FLAG_VARIABLES: &[&str] = &[
     "ADIT__CHECK",
     "ADIT__CONFIG",
     "ADIT__DEMO__ONCE",
+    "ADIT__JOIN",
+    "ADIT__JOIN__FILE",
     "ADIT__JSON",
     "ADIT__LOG",
     "ADIT__LOG_FORMAT",

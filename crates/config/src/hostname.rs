@@ -5,6 +5,14 @@ use crate::environment::Variables;
 /// The longest valid [`adit_auth::ClientId`].
 const LONGEST: usize = 64;
 
+/// The client id of these variables: the chosen one, or that of this machine.
+#[must_use]
+pub fn default_client_id(variables: impl IntoIterator<Item = (String, String)>) -> String {
+    let variables = Variables::new(variables);
+    let chosen = variables.value("ADIT__CLIENT__CLIENT_ID");
+    chosen.map_or_else(|| client_id(&variables), str::to_owned)
+}
+
 /// The value of `HOSTNAME`, or the name of the system, or `client`.
 pub(crate) fn client_id(variables: &Variables) -> String {
     let system = || {

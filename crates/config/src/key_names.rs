@@ -126,6 +126,17 @@ pub(crate) const SERVER_LIMITS: KeyNames = KeyNames {
     ],
 };
 
+pub(crate) const SCOPES: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
+        ("allow_hosts", "`hosts`"),
+        ("allow_ports", "`ports`"),
+        ("client_ids", "`clients`"),
+        ("domains", "`hosts`"),
+        ("ips", "`addresses`"),
+    ],
+};
+
 pub(crate) const RULE: KeyNames = KeyNames {
     unsupported: &[],
     foreign_keys: &[

@@ -42,6 +42,19 @@ fn url(item: &Item<'_>) -> Result<Proxy, ConfigError> {
         .map_err(|error: ProxyUrlError| item.error(error.to_string()))
 }
 
+/// The proxy of these variables for a server, for a connection over TLS.
+#[must_use]
+pub fn proxy_of_environment(
+    server: &HostPort,
+    variables: impl IntoIterator<Item = (String, String)>,
+    warnings: &mut Vec<String>,
+) -> Option<Proxy> {
+    if server.is_loopback() {
+        return None;
+    }
+    of_environment(&Variables::new(variables), server, warnings)
+}
+
 /// The proxy of the environment for a server that is not on loopback. A value that is not a proxy of adit's is a warning:
 /// it may be for other programs.
 pub(crate) fn of_environment(

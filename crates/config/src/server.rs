@@ -83,6 +83,7 @@ fn read(
         Some(item) => tunnel_tls::server(&item, file, &mut warnings)?,
         None => TunnelTls::Auto,
     };
+    settings.makes_token = !server.has("auth");
     settings.tokens = auth::tokens(&mut server, file, variables, &mut warnings)?;
     settings.shared_groups = auth::shared_groups(&mut server, &settings.tokens)?;
     settings.limits = limits::read(&mut server.section("limits")?)?;
@@ -143,6 +144,7 @@ fn read_timeouts(section: &mut Section<'_>) -> Result<Timeouts, ConfigError> {
     timeouts::edge(section, &mut times.edge)?;
     section.set_wait("setup", SHORTEST, &mut times.setup)?;
     section.set_wait("handshake", SHORTEST, &mut times.handshake)?;
+    section.set_wait("denial", none, &mut times.denial)?;
     section.set_wait("takeover_probe", SHORTEST, &mut times.takeover_probe)?;
     section.set_wait("heartbeat", SHORTEST, &mut times.heartbeat)?;
     section.set_wait("dead_after", SHORTEST, &mut times.dead_after)?;

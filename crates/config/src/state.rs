@@ -97,6 +97,12 @@ impl StateDir {
         self.0.join("tls/ca.crt")
     }
 
+    /// The file of the server that this client has joined: address, trust and credential; readable by its owner only.
+    #[must_use]
+    pub fn joined_file(&self) -> PathBuf {
+        self.0.join("joined.json")
+    }
+
     /// The file of the running server's addresses, as JSON.
     #[must_use]
     pub fn server_file(&self) -> PathBuf {

@@ -4,17 +4,15 @@ use std::{ops::RangeInclusive, path::Path, time::Duration};
 
 use adit_server::{OwnCaSettings, TunnelTls};
 use adit_tls::{ClientTls, Fingerprint, Roots, SERVER_NAME, ServerTls, TlsName, Trust};
-use jiff::SignedDuration;
 
 use crate::{
     bounded_file,
     certificates::{LARGEST_FILE_BYTES, identity, roots, server_name},
     error::{ConfigError, Origin},
     key_names,
+    lifetime::{DAY, parse_lifetime},
     read::{Item, Section},
 };
-
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Lifetimes of certificates. One of less than some seconds would be replaced all the time.
 const LIFETIME: RangeInclusive<Duration> = Duration::from_secs(3)..=DAY.saturating_mul(36_500);
@@ -55,7 +53,7 @@ pub(crate) fn server(
             ),
         )),
         (Some(identity), client_ca, None) => {
-            let tls = ServerTls::new(identity, client_ca);
+            let tls = ServerTls::new(identity, client_ca.into());
             tls.map(TunnelTls::Certificate)
                 .map_err(|error| item.error(error.to_string()))
         }
@@ -99,13 +97,7 @@ fn own_ca(section: &mut Section<'_>) -> Result<Option<(&'static str, OwnCaSettin
 /// Reads a number of days such as `90d`, or a time.
 fn lifetime(item: &Item<'_>) -> Result<Duration, ConfigError> {
     let text = item.text("a lifetime")?.trim();
-    let days = text.strip_suffix('d').and_then(|days| days.parse().ok());
-    let lifetime = match days {
-        Some(days) => DAY.checked_mul(days),
-        None => {
-            { text.parse::<SignedDuration>().ok() }.and_then(|time| Duration::try_from(time).ok())
-        }
-    };
+    let lifetime = parse_lifetime(text);
     let lifetime = lifetime.filter(|lifetime| LIFETIME.contains(lifetime));
     lifetime.ok_or_else(|| {
         item.error(format!(

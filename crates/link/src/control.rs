@@ -43,4 +43,5 @@ pub const CAPABILITIES: &[&str] = &[
     "gzip",
     "zstd",
     "layers",
+    "certificates",
 ];

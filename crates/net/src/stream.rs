@@ -132,6 +132,18 @@ impl Stream {
         }
     }
 
+    /// The certificate that the peer has proved in the TLS handshake, in DER; `None` in clear text, or if it has none.
+    #[must_use]
+    pub fn peer_certificate(&self) -> Option<&[u8]> {
+        match &self.kind {
+            Kind::Tls(tls) => {
+                let certificates = tls.get_ref().1.peer_certificates()?;
+                certificates.first().map(|certificate| &certificate[..])
+            }
+            _ => None,
+        }
+    }
+
     /// Sends small writes at once. The other kinds always do.
     ///
     /// # Errors

@@ -29,6 +29,9 @@ pub const PROXY_PATH: &str = "/adit.tunnel.v1.TunnelService/Proxy";
 /// Path of the method with which a client begins.
 pub const REGISTER_PATH: &str = "/adit.tunnel.v1.TunnelService/Register";
 
+/// Path of the method with which a client gets its first credential.
+pub const ENROL_PATH: &str = "/adit.tunnel.v1.TunnelService/Enrol";
+
 /// Call metadata that names the session on `ControlStream` and `Proxy`.
 pub const SESSION_METADATA: &str = "adit-session";
 

@@ -44,6 +44,8 @@ pub struct Link {
     pub(crate) load: Load,
     pub(crate) capabilities: OnceLock<Box<[String]>>,
     pub(crate) draining: AtomicBool,
+    /// The revision of the credentials under which the grant was found valid last.
+    pub(crate) authorized_at: AtomicU64,
     /// Selects the lane of the next request.
     pub(crate) turn: AtomicUsize,
     pub(crate) streams: Mutex<Streams>,
@@ -113,6 +115,16 @@ impl Link {
     /// The requests that the client is serving.
     pub const fn load(&self) -> &Load {
         &self.load
+    }
+
+    /// The revision of the credentials under which the grant was found valid last; 0: it was not checked again.
+    pub fn authorized_at(&self) -> u64 {
+        self.authorized_at.load(Ordering::Relaxed)
+    }
+
+    /// The grant is valid under this revision of the credentials.
+    pub fn set_authorized_at(&self, revision: u64) {
+        self.authorized_at.store(revision, Ordering::Relaxed);
     }
 
     /// Stores the capabilities that both sides have (P-1.2). Only the first call counts.

@@ -145,6 +145,7 @@ impl Registry {
             load: Load::new(),
             capabilities: OnceLock::new(),
             draining: AtomicBool::new(false),
+            authorized_at: AtomicU64::new(0),
             turn: AtomicUsize::new(0),
             streams: Mutex::new(Streams {
                 lanes: vec![None; lanes.max(1) as usize],

@@ -52,14 +52,18 @@ impl ClientPort {
             }
         };
         let channel = ChannelId::next();
-        let connection = ClientConnection::new(channel, peer);
+        let mut connection = ClientConnection::new(channel, peer);
         let allowance = connection.allowance.clone();
-        let endpoint = Endpoint::new(self.methods.clone(), self.lanes.clone(), connection);
         tracing::debug!(%peer, channel = channel.value(), "client connected");
         let within = self.config.load().settings.timeouts.handshake;
         let served = async {
             match self.tls.accept(stream, within).await {
-                Ok(stream) => serve_connection(stream, endpoint, stopped).await,
+                Ok((stream, id)) => {
+                    connection.certificate = id.map(Into::into);
+                    let methods = self.methods.clone();
+                    let endpoint = Endpoint::new(methods, self.lanes.clone(), connection);
+                    serve_connection(stream, endpoint, stopped).await
+                }
                 Err(error) => {
                     if !matches!(error.cause(), Cause::Closed(_)) {
                         self.floods.unregistered(peer, error.to_string());

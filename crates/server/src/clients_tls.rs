@@ -14,7 +14,7 @@ use std::{
     time::SystemTime,
 };
 
-use adit_tls::{Acceptor, ServerTls};
+use adit_tls::{Acceptor, AuthorityError, ServerTls};
 use parking_lot::Mutex;
 
 use self::own_certificate::OwnCertificate;
@@ -134,17 +134,18 @@ impl ClientsTls {
     }
 
     /// Replaces the certificate of the server's own CA, and the CA, if it is time. A failure is logged, and tried again
-    /// after a minute; what is in force stays.
+    /// after a minute; what is in force stays. Returns the certificates that clients trust, if they have changed.
     ///
     /// # Cost
     /// Comparisons of times, except when something is replaced: then some milliseconds, which includes writing to the disk.
-    pub(crate) fn renew(&self, now: SystemTime) {
+    pub(crate) fn renew(&self, now: SystemTime) -> Option<String> {
         let mut own = self.own.lock();
-        let Some(current) = own.as_mut() else { return };
-        if let Err(error) = current.rotate_if_due(now) {
+        let current = own.as_mut()?;
+        let is_rotated = current.rotate_if_due(now).unwrap_or_else(|error| {
             let expires = current.status().ca_expires;
             tracing::error!(%error, ?expires, "the server's own CA cannot be replaced");
-        }
+            false
+        });
         match current.certify_if_due(now) {
             Ok(true) => self.acceptor.replace(Some(current.tls().clone())),
             Ok(false) => {}
@@ -153,6 +154,31 @@ impl ClientsTls {
                 tracing::error!(%error, ?expires, "the certificate for clients cannot be replaced");
             }
         }
+        is_rotated.then(|| current.roots_pem(now))
+    }
+
+    /// Issues a certificate to a client, for its key and for the id of its credential. `None`: the server has no CA of its
+    /// own.
+    ///
+    /// # Errors
+    /// [`AuthorityError`].
+    pub(crate) fn issue_client(
+        &self,
+        id: &str,
+        public_key: &[u8],
+        now: SystemTime,
+    ) -> Option<Result<(String, SystemTime), AuthorityError>> {
+        let own = self.own.lock();
+        own.as_ref()
+            .map(|own| own.issue_client(id, public_key, now))
+    }
+
+    /// The certificates of the server's own CA that clients trust, in PEM; empty: it has none.
+    pub(crate) fn roots_pem(&self, now: SystemTime) -> String {
+        let own = self.own.lock();
+        own.as_ref()
+            .map(|own| own.roots_pem(now))
+            .unwrap_or_default()
     }
 
     /// The state of TLS.

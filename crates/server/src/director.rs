@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use tokio::time::{timeout, timeout_at};
 
 use crate::{
+    authorization::Authorization,
     cookie::cookie,
     definition::HashOn,
     directory::{Directory, Target},
@@ -38,6 +39,7 @@ pub(crate) struct ServerDirector {
 
 struct Routing {
     directory: Arc<Directory>,
+    authorization: Arc<Authorization>,
     retries: RetryBudget,
     /// The wait, which is read when a request begins to wait.
     waits: Mutex<Waits>,
@@ -86,11 +88,17 @@ struct RequestHold {
 
 impl ServerDirector {
     /// The startup grace is counted from `now`.
-    pub(crate) fn new(directory: Arc<Directory>, timeouts: &Timeouts, now: Instant) -> Self {
+    pub(crate) fn new(
+        directory: Arc<Directory>,
+        authorization: Arc<Authorization>,
+        timeouts: &Timeouts,
+        now: Instant,
+    ) -> Self {
         Self {
             shared: Arc::new(Routing {
                 public_port: directory.public_port(),
                 directory,
+                authorization,
                 retries: RetryBudget::new(now),
                 waits: Mutex::new(Waits::new(timeouts)),
                 grace_until: now + timeouts.startup_grace,
@@ -121,7 +129,8 @@ impl ServerDirector {
             }
             Some((Selected::Tunnel(tunnel, layers), revision)) => {
                 let choice = Choice::new(&tunnel, input, avoid);
-                if let Some(destination) = try_choose((&tunnel, &layers), revision, &choice) {
+                let chosen = shared.try_choose((&tunnel, &layers), revision, &choice);
+                if let Some(destination) = chosen {
                     return Direction::Go(destination);
                 }
                 if let Some(failure) = not_carried(&tunnel, input.protocol) {
@@ -304,13 +313,14 @@ impl Routing {
             };
             let changed = tunnel.changed.notified();
             let choice = Choice::new(&tunnel, visit.input(), &visit.avoid);
-            if let Some(destination) = try_choose((&tunnel, &layers), revision, &choice) {
+            let chosen = self.try_choose((&tunnel, &layers), revision, &choice);
+            if let Some(destination) = chosen {
                 return Ok(destination);
             }
             if let Some(failure) = not_carried(&tunnel, visit.protocol) {
                 return Err(failure);
             }
-            if let Some(busy) = least_busy(&tunnel, &choice) {
+            if let Some(busy) = self.least_busy(&tunnel, &choice) {
                 let permit = self.wait_for_permit((&tunnel, &layers), revision, busy, choice.claim);
                 match permit.await? {
                     Some(destination) => return Ok(destination),
@@ -329,6 +339,35 @@ impl Routing {
                 return Err(no_client(&tunnel));
             }
         }
+    }
+
+    /// A client with a free permit; `None` when no client is connected or all are busy.
+    fn try_choose(
+        &self,
+        selected: (&Arc<Tunnel>, &Layers),
+        revision: u64,
+        choice: &Choice,
+    ) -> Option<Destination> {
+        let (tunnel, _) = selected;
+        let allowed = |link: &Arc<Link>| choice.allows(link) && self.authorization.holds(link);
+        if !choice.takes_permit() {
+            let (link, load) = tunnel.choose(choice.draw, allowed)?;
+            return destination(selected, revision, &link, None, load);
+        }
+        let free = |link: &Arc<Link>| link.permits().has_room_for(choice.claim) && allowed(link);
+        let (link, load) = tunnel.choose(choice.draw, free)?;
+        let permit = link.permits().try_acquire_for(choice.claim)?;
+        destination(selected, revision, &link, Some(permit), load)
+    }
+
+    /// The client to wait for when all are busy.
+    fn least_busy(&self, tunnel: &Tunnel, choice: &Choice) -> Option<(Arc<Link>, InFlight)> {
+        if !choice.takes_permit() {
+            return None;
+        }
+        tunnel.choose(choice.draw, |link| {
+            choice.allows(link) && self.authorization.holds(link)
+        })
     }
 
     /// Waits for a permit of a client; `None` when the client left before it had a free permit.
@@ -413,31 +452,6 @@ fn draw(tunnel: &Tunnel, input: RouteInput<'_>) -> Draw {
         });
     }
     draw
-}
-
-/// A client with a free permit; `None` when no client is connected or all are busy.
-fn try_choose(
-    selected: (&Arc<Tunnel>, &Layers),
-    revision: u64,
-    choice: &Choice,
-) -> Option<Destination> {
-    let (tunnel, _) = selected;
-    if !choice.takes_permit() {
-        let (link, load) = tunnel.choose(choice.draw, |link| choice.allows(link))?;
-        return destination(selected, revision, &link, None, load);
-    }
-    let free = |link: &Arc<Link>| choice.allows(link) && link.permits().has_room_for(choice.claim);
-    let (link, load) = tunnel.choose(choice.draw, free)?;
-    let permit = link.permits().try_acquire_for(choice.claim)?;
-    destination(selected, revision, &link, Some(permit), load)
-}
-
-/// The client to wait for when all are busy.
-fn least_busy(tunnel: &Tunnel, choice: &Choice) -> Option<(Arc<Link>, InFlight)> {
-    if !choice.takes_permit() {
-        return None;
-    }
-    tunnel.choose(choice.draw, |link| choice.allows(link))
 }
 
 fn destination(

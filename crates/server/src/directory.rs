@@ -15,6 +15,7 @@ mod keep;
 mod owner;
 mod refusal;
 mod rules;
+mod scopes;
 mod state;
 mod target;
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use adit_auth::Grant;
+use adit_auth::{Grant, Wanted};
 use adit_balance::InFlight;
 use adit_codec::ResetCode;
 use adit_egress::{Egress, RequestOrigin, RequestOwner};
@@ -20,6 +20,7 @@ pub(crate) struct Entries {
     egress: Arc<Egress>,
     /// The owner of the requests.
     owner: Arc<RequestOwner>,
+    grant: Grant,
     /// Permits of the client; `None` for visitors of the server, whose requests hold their permits already.
     permits: Option<Arc<Gate>>,
 }
@@ -54,6 +55,7 @@ impl Entries {
                 group: grant.group().as_str().into(),
                 client: grant.client().as_str().into(),
             }),
+            grant: grant.clone(),
             permits,
         }
     }
@@ -73,6 +75,10 @@ impl Dispatch for Entries {
             let why = format!("this server defines no upstream {named:?}");
             return self.refuse(origin, opened, ResetCode::NoTunnel, &why);
         };
+        let wanted = Wanted::Upstream(upstream.name().as_str());
+        if let Err(outside) = self.grant.allows(wanted) {
+            return self.refuse(origin, opened, ResetCode::NoTunnel, &outside.to_string());
+        }
         if let Err((code, why)) = upstream.check(&opened.head) {
             return self.refuse(origin, opened, code, why);
         }

@@ -7,6 +7,7 @@
 //! sockets follow the snapshot), `ingress` (TCP or UDP), `director`. A request that a client opens passes `upstreams`
 //! (name, permits, choice of a server), `egress`.
 
+mod authorization;
 mod channels;
 mod client_port;
 mod clients_tls;
@@ -15,8 +16,11 @@ mod cookie;
 mod definition;
 mod director;
 mod directory;
+mod enrolment;
 mod entries;
 mod floods;
+mod guesses;
+mod identities;
 mod lane_config;
 mod lanes;
 pub mod metrics;
@@ -24,7 +28,6 @@ pub mod names;
 mod newcomers;
 mod port;
 mod ports;
-mod private_file;
 mod server;
 mod service;
 mod settings;
@@ -34,7 +37,6 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod threads;
-mod tokens;
 mod tunnel;
 mod upstream;
 mod upstreams;
@@ -46,8 +48,8 @@ pub use configuration::{ConfigSource, Configuration, FixedSource, Rejections};
 pub use directory::RuleError;
 pub use server::{Server, ServerHandle, StartError};
 pub use settings::{
-    Compression, EdgeTimeouts, HostRules, Limits, NamedToken, Network, OwnCaSettings, PortRanges,
-    PublicUrl, RuleSettings, RuleTarget, Scheme, ServerTls, Settings, SharedGroup, Timeouts, Tls,
+    Compression, EdgeTimeouts, HostRules, Limits, Network, OwnCaSettings, PortRanges, PublicUrl,
+    RuleSettings, RuleTarget, Scheme, ServerTls, Settings, SharedGroup, StaticToken, Timeouts, Tls,
     TlsName, TrustedProxies, TunnelTls, UpstreamProtocol, UpstreamServer, UpstreamSettings, layers,
 };
 pub use status::{

@@ -35,7 +35,7 @@ struct Waiting {
 
 /// An IPv4 address, or an IPv6 /64, which usually belongs to one host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Network {
+pub(crate) enum Network {
     V4([u8; 4]),
     V6([u8; 8]),
 }
@@ -165,7 +165,7 @@ impl State {
 }
 
 impl Network {
-    fn of(ip: IpAddr) -> Self {
+    pub(crate) fn of(ip: IpAddr) -> Self {
         match ip.to_canonical() {
             IpAddr::V4(ip) => Self::V4(ip.octets()),
             IpAddr::V6(ip) => {

@@ -1,13 +1,16 @@
 //! Registration, control streams and the configuration of clients.
 
 use std::{
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::SystemTime,
 };
 
 use adit_auth::{
-    Authenticator, ClientClaim, ClientId, Credential, GroupId, InstanceSecret, SessionToken,
+    Attempt, ClientClaim, ClientId, Credential, DenialReason, Denied, Grant, GroupId,
+    InstanceSecret, SessionToken, Wanted,
 };
 use adit_link::{
     BoxFuture, Failure, Reason, Turn,
@@ -17,20 +20,24 @@ use adit_link::{
     },
 };
 use adit_proto::{
-    ConfigSyncRequest, ConfigSyncResponse, Error as ProtoError, Heartbeat, LinkSettings,
-    PROTOCOL_VERSION, RegisterRequest, RegisterResponse, TunnelResult, TunnelResults,
-    TunnelsAnnounce, TunnelsFreed, Upstream, control::Kind, credential,
+    ConfigSyncRequest, ConfigSyncResponse, EnrolRequest, EnrolResponse, Error as ProtoError,
+    Heartbeat, LinkSettings, PROTOCOL_VERSION, RegisterRequest, RegisterResponse, Roots,
+    TunnelResult, TunnelResults, TunnelsAnnounce, TunnelsFreed, Upstream, control::Kind,
+    credential,
 };
 use adit_registry::{ControlGuard, Link, RegisterError, Registry};
 use secrecy::ExposeSecret;
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Instant};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 
 use crate::{
+    authorization::Authorization,
     channels::{ChannelUse, Channels},
     configuration::InForce,
     directory::{Directory, EnterError},
+    enrolment::{Enrolment, NotEnrolled},
     floods::Floods,
+    guesses::Guesses,
     lanes::{session_of, stream_refusal},
     upstreams::Upstreams,
     worker::Announcer,
@@ -46,20 +53,22 @@ struct Shared {
     registry: Arc<Registry>,
     channels: Arc<Channels>,
     floods: Arc<Floods>,
+    guesses: Arc<Guesses>,
     directory: Arc<Directory>,
     announcer: Announcer,
     upstreams: Arc<Upstreams>,
-    authenticator: Arc<dyn Authenticator>,
+    authorization: Arc<Authorization>,
+    enrolment: Enrolment,
     config: Arc<InForce>,
 }
 
 impl Service {
     pub(crate) fn new(
         registry: Arc<Registry>,
-        (channels, floods): (Arc<Channels>, Arc<Floods>),
+        (channels, floods, guesses): (Arc<Channels>, Arc<Floods>, Arc<Guesses>),
         (directory, announcer): (Arc<Directory>, Announcer),
         upstreams: Arc<Upstreams>,
-        authenticator: Arc<dyn Authenticator>,
+        (authorization, enrolment): (Arc<Authorization>, Enrolment),
         config: Arc<InForce>,
     ) -> Self {
         Self {
@@ -67,10 +76,12 @@ impl Service {
                 registry,
                 channels,
                 floods,
+                guesses,
                 directory,
                 announcer,
                 upstreams,
-                authenticator,
+                authorization,
+                enrolment,
                 config,
             }),
         }
@@ -85,15 +96,7 @@ impl Service {
         request: RegisterRequest,
     ) -> Result<RegisterResponse, Refusal> {
         let shared = &self.shared;
-        if request.protocol_version != PROTOCOL_VERSION {
-            return Err(Refusal::new(
-                RefusalReason::Version,
-                format!(
-                    "this server has protocol version {PROTOCOL_VERSION}, the client {}; install the same version of adit on both sides",
-                    request.protocol_version
-                ),
-            ));
-        }
+        check_version(request.protocol_version)?;
         let claim = ClientClaim {
             client_id: ClientId::parse(&request.client_id).map_err(bad_request)?,
             group_id: if request.group_id.is_empty() {
@@ -107,18 +110,15 @@ impl Service {
         })?;
         let credential = match request.credential.and_then(|credential| credential.kind) {
             Some(credential::Kind::Token(token)) => Credential::Token(token.into()),
-            None => Credential::None,
+            None => {
+                let id = connection.certificate.as_deref();
+                let id = id.and_then(|id| id.parse().ok());
+                id.map_or(Credential::None, Credential::Certificate)
+            }
         };
-        let grant = shared
-            .authenticator
-            .authenticate(&credential, &claim)
-            .map_err(|denied| {
-                // The text is the same for every cause (P-1.3).
-                let floods = &shared.floods;
-                floods.denied(&claim.client_id, connection.peer, denied.reason());
-                Refusal::new(RefusalReason::Unauthenticated, denied)
-            })?;
+        let grant = self.authenticate(connection, &credential, &claim).await?;
         connection.allowance.lift();
+        self.check_names(connection, &grant)?;
         let entered = shared
             .directory
             .enter(&grant)
@@ -144,10 +144,8 @@ impl Service {
             })?;
         entered.keep();
         let link = registered.link;
-        if !shared.authenticator.is_valid(link.grant()) {
-            // The token may have been revoked after it was checked, and after the links of revoked tokens were ended.
-            shared.registry.end(&link, &revoked());
-        }
+        // The credential may have been revoked after it was checked, and after the links of revoked ones were ended.
+        shared.authorization.holds(&link);
         let capabilities: Vec<String> = CAPABILITIES
             .iter()
             .filter(|name| request.capabilities.iter().any(|theirs| theirs == *name))
@@ -180,6 +178,121 @@ impl Service {
     }
 }
 
+impl Service {
+    /// The grant of a client with this credential (P-1.3).
+    async fn authenticate(
+        &self,
+        connection: &ClientConnection,
+        credential: &Credential,
+        claim: &ClientClaim,
+    ) -> Result<Grant, Refusal> {
+        let shared = &self.shared;
+        let began = Instant::now();
+        let address = connection.peer.ip();
+        self.may_guess(address, began)?;
+        let attempt = Attempt {
+            credential,
+            claim,
+            address,
+            now: SystemTime::now(),
+        };
+        match shared.authorization.authenticator().authenticate(&attempt) {
+            Ok(grant) => Ok(grant),
+            Err(denied) => {
+                let floods = &shared.floods;
+                floods.denied(&claim.client_id, connection.peer, denied.reason());
+                Err(self.denied(connection, began, denied).await)
+            }
+        }
+    }
+
+    /// Refuses an address that has presented too many wrong credentials.
+    fn may_guess(&self, address: IpAddr, now: Instant) -> Result<(), Refusal> {
+        let waits = self.shared.guesses.check(address, now.into_std());
+        waits.map_err(|wait| {
+            let text = format!(
+                "too many wrong credentials have come from this address; the next attempt is possible in {} s",
+                wait.as_secs() + 1
+            );
+            Refusal::new(RefusalReason::Limit, text)
+        })
+    }
+
+    /// Makes the first credential of a client (P-1.19).
+    async fn enrol_client(
+        &self,
+        connection: &ClientConnection,
+        request: EnrolRequest,
+    ) -> Result<EnrolResponse, Refusal> {
+        check_version(request.protocol_version)?;
+        let client = ClientId::parse(&request.client_id).map_err(bad_request)?;
+        let shared = &self.shared;
+        let began = Instant::now();
+        let address = connection.peer.ip();
+        self.may_guess(address, began)?;
+        match shared.enrolment.enrol(&client, request, address).await {
+            Ok(enrolled) => Ok(enrolled),
+            Err(NotEnrolled::Refused(refusal)) => Err(refusal),
+            Err(NotEnrolled::Denied(denied)) => {
+                let floods = &shared.floods;
+                floods.denied(&client, connection.peer, denied.reason());
+                Err(self.denied(connection, began, denied).await)
+            }
+        }
+    }
+
+    /// The refusal of a wrong credential, after a time that is the same for every cause.
+    async fn denied(
+        &self,
+        connection: &ClientConnection,
+        began: Instant,
+        denied: Denied,
+    ) -> Refusal {
+        if let DenialReason::AwaitsApproval(id) = denied.reason() {
+            let text = format!(
+                "this client awaits approval: run `adit-server key approve {id}` on the server's machine"
+            );
+            return Refusal::new(RefusalReason::Forbidden, text);
+        }
+        let shared = &self.shared;
+        shared.guesses.count(connection.peer.ip(), began.into_std());
+        let delay = shared.config.load().settings.timeouts.denial;
+        tokio::time::sleep_until(began + delay).await;
+        Refusal::new(RefusalReason::Unauthenticated, denied)
+    }
+
+    /// Refuses names that the scopes of the client do not allow (P-1.18).
+    fn check_names(&self, connection: &ClientConnection, grant: &Grant) -> Result<(), Refusal> {
+        let shared = &self.shared;
+        let refused = |text: String| {
+            let floods = &shared.floods;
+            floods.refused(grant.client(), connection.peer, text.clone());
+            Err(Refusal::new(RefusalReason::Forbidden, text))
+        };
+        for wanted in [Wanted::Client(grant.client()), Wanted::Group(grant.group())] {
+            if let Err(outside) = grant.allows(wanted) {
+                return refused(outside.to_string());
+            }
+        }
+        let Some(most) = grant.max_clients() else {
+            return Ok(());
+        };
+        let links = shared.registry.links().into_iter();
+        let others = links
+            .filter(|link| {
+                link.grant().user() == grant.user() && link.grant().client() != grant.client()
+            })
+            .count();
+        if others >= usize::try_from(most).unwrap_or(usize::MAX) {
+            let user = grant.user();
+            return refused(format!(
+                "user `{user}` has {others} clients already: `max_clients` of its scopes is {most}"
+            ));
+        }
+        Ok(())
+    }
+}
+
 impl ControlServer for Service {
     fn register<'a>(
         &'a self,
@@ -187,6 +300,14 @@ impl ControlServer for Service {
         request: RegisterRequest,
     ) -> BoxFuture<'a, Result<RegisterResponse, Refusal>> {
         Box::pin(self.register_client(connection, request))
+    }
+
+    fn enrol<'a>(
+        &'a self,
+        connection: &'a ClientConnection,
+        request: EnrolRequest,
+    ) -> BoxFuture<'a, Result<EnrolResponse, Refusal>> {
+        Box::pin(self.enrol_client(connection, request))
     }
 
     fn open_control(
@@ -202,6 +323,12 @@ impl ControlServer for Service {
         let channel_use = self.shared.channels.track(connection.channel);
         let shared = self.shared.clone();
         let link = control.link().clone();
+        if link.grant().has_certificate() && link.supports("certificates") {
+            // The CA may have been replaced while the client was away.
+            let certificates = shared.enrolment.roots();
+            let roots = Kind::Roots(Roots { certificates });
+            link.send_control(ControlMessage::new(0, roots));
+        }
         let reader = tokio::spawn(async move {
             let mut turn = Turn::new(shared.config.load().settings.limits.turn_bytes);
             let mut freed = shared.directory.freed();
@@ -252,9 +379,13 @@ impl ControlServer for Service {
         _: ConfigSyncRequest,
     ) -> Result<ConfigSyncResponse, Refusal> {
         let known = self.shared.registry.session(session_of(session)?);
-        known.map_err(stream_refusal)?;
+        let link = known.map_err(stream_refusal)?;
         // The list has names and policies without addresses, which a client does not need (P-12.1).
         let upstreams = self.shared.upstreams.list().into_iter();
+        let upstreams = upstreams.filter(|upstream| {
+            let wanted = Wanted::Upstream(upstream.name().as_str());
+            link.grant().allows(wanted).is_ok()
+        });
         let upstreams = upstreams.map(|upstream| Upstream {
             name: upstream.name().to_string(),
             policy: upstream.policy().name().to_owned(),
@@ -333,6 +464,11 @@ impl Shared {
                 };
                 self.send_results(link, request_id, destroy.sequence, vec![result]);
             }
+            Kind::CertificateRequest(request) => {
+                let result = self.enrolment.renew(link.grant(), &request.public_key);
+                let result = Kind::CertificateResult(result);
+                link.send_control(ControlMessage::new(request_id, result));
+            }
             // Other messages are responses, or are from a newer version of the client (P-1.2).
             _ => {}
         }
@@ -402,9 +538,16 @@ impl Shared {
     }
 }
 
-/// The failure with which the link of a revoked credential ends.
-pub(crate) fn revoked() -> Failure {
-    Failure::new(Reason::LinkLost, "the credential of the client was revoked")
+fn check_version(theirs: u32) -> Result<(), Refusal> {
+    if theirs == PROTOCOL_VERSION {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        RefusalReason::Version,
+        format!(
+            "this server has protocol version {PROTOCOL_VERSION}, the client {theirs}; install the same version of adit on both sides"
+        ),
+    ))
 }
 
 fn millis(duration: std::time::Duration) -> u32 {

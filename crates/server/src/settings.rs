@@ -11,13 +11,13 @@ mod upstream;
 
 use std::{net::SocketAddr, path::PathBuf};
 
+pub use adit_auth::StaticToken;
 use adit_auth::{GroupId, UserName};
 pub use adit_egress::Tls;
 use adit_ingress::layers::LayerConfig;
 pub use adit_ingress::{EdgeTimeouts, Network, Scheme, TrustedProxies, layers};
 pub use adit_link::Compression;
 pub use adit_tls::{ServerTls, TlsName};
-use secrecy::{ExposeSecret, SecretString};
 
 pub use self::{
     host_rules::HostRules,
@@ -47,8 +47,10 @@ pub struct Settings {
     pub threads: usize,
     /// Tunnels without a domain have the host `NAME.<domain>`, besides `NAME.localhost`.
     pub domain: Option<String>,
-    /// Tokens of clients. Empty: a generated token kept in the state directory.
-    pub tokens: Vec<NamedToken>,
+    /// Tokens of clients.
+    pub tokens: Vec<StaticToken>,
+    /// Whether the server makes a token, kept in the state directory, if it has no other.
+    pub makes_token: bool,
     /// Groups that several users share. Every other group belongs to the user that first registers it (P-1.9).
     pub shared_groups: Vec<SharedGroup>,
     /// Directory of the generated token, the owners of names and the addresses of the running server.
@@ -81,6 +83,7 @@ impl Settings {
             threads: 1,
             domain: None,
             tokens: Vec::new(),
+            makes_token: true,
             shared_groups: Vec::new(),
             state_dir: PathBuf::new(),
             trusted_proxies: TrustedProxies::default(),
@@ -93,23 +96,6 @@ impl Settings {
         }
     }
 }
-
-/// A token and its user.
-#[derive(Debug, Clone)]
-pub struct NamedToken {
-    /// The user that the token authenticates.
-    pub user: String,
-    /// The secret.
-    pub token: SecretString,
-}
-
-impl PartialEq for NamedToken {
-    fn eq(&self, other: &Self) -> bool {
-        self.user == other.user && self.token.expose_secret() == other.token.expose_secret()
-    }
-}
-
-impl Eq for NamedToken {}
 
 /// One entry of `server.shared_groups`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -29,7 +29,8 @@ impl Acceptor {
         self.0.load().is_none()
     }
 
-    /// Handshakes within this time; in clear text the stream is returned as it is.
+    /// Handshakes within this time; in clear text the stream is returned as it is. The id is that of a client with a
+    /// certificate of the server's own CA.
     ///
     /// The number of handshakes at a time is the caller's to bound. Run it in the task of the connection, never in the
     /// accept loop.
@@ -39,16 +40,22 @@ impl Acceptor {
     ///
     /// # Cancel safety
     /// Dropping it closes the connection.
-    pub async fn accept(&self, stream: Stream, within: Duration) -> Result<Stream, TlsError> {
+    pub async fn accept(
+        &self,
+        stream: Stream,
+        within: Duration,
+    ) -> Result<(Stream, Option<String>), TlsError> {
         let Some(tls) = self.0.load_full() else {
-            return Ok(stream);
+            return Ok((stream, None));
         };
         // The last segment of the server's first messages would otherwise wait for an acknowledgement. A connection on which
         // this fails has ended, which the handshake reports.
         let _ = stream.set_nodelay();
         let acceptor = TlsAcceptor::new(tls.config(), within, usize::MAX);
         let accepted = acceptor.accept(stream).await;
-        accepted.map_err(TlsError::of_server)
+        let stream = accepted.map_err(TlsError::of_server)?;
+        let id = tls.client_id(&stream);
+        Ok((stream, id))
     }
 }
 

@@ -244,8 +244,8 @@ impl fmt::Display for TlsError {
                 Peer::Server => write!(
                     f,
                     "the server's certificate is issued by the server's own CA, which this client does not trust yet. If \
-                     the server shows the fingerprint {fingerprint} at its start, set `client.tls.ca_fingerprint` to it; \
-                     otherwise another machine responds"
+                     the server shows the fingerprint {fingerprint} at its start, set `client.tls.ca_fingerprint` to it, \
+                     or run `adit-server join` there and `adit join` here; otherwise another machine responds"
                 ),
                 Peer::Service | Peer::Client => write!(
                     f,
@@ -290,7 +290,7 @@ impl fmt::Display for TlsError {
                 Peer::Service | Peer::Server => write!(
                     f,
                     "the {peer} rejected the client's certificate: {error}; is it valid, and signed by a CA that the \
-                     {peer} trusts?"
+                     {peer} trusts? A client that has joined gets another one with `adit join`"
                 ),
                 Peer::Client => write!(
                     f,

@@ -24,6 +24,7 @@
 
 mod acceptor;
 mod authority;
+mod client_key;
 mod client_tls;
 mod connector;
 mod error;
@@ -41,6 +42,7 @@ mod trust;
 
 pub use acceptor::Acceptor;
 pub use authority::{Authority, AuthorityError, Issued, MAX_AUTHORITY_BYTES, SERVER_NAME};
+pub use client_key::ClientKey;
 pub use client_tls::ClientTls;
 pub use connector::Connector;
 pub use error::{Cause, TlsError};
@@ -52,6 +54,6 @@ pub use own_ca::OwnCa;
 pub use peer::Peer;
 pub use pinned::WrongFingerprint;
 pub use roots::{Roots, RootsError};
-pub use server_tls::ServerTls;
+pub use server_tls::{ClientCertificates, ServerTls};
 pub use setup::SetupError;
 pub use trust::{Trust, client_config};

@@ -8,6 +8,8 @@ use rustls::{
 };
 use thiserror::Error;
 
+use crate::fingerprint::Fingerprint;
+
 /// Trusted root certificates, at least one. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Roots(Arc<[Box<[u8]>]>);
@@ -53,6 +55,12 @@ impl Roots {
             return Err(RootsError::Empty);
         }
         Ok(Self(roots.into()))
+    }
+
+    /// The fingerprints of the certificates, in the order of the file.
+    pub fn fingerprints(&self) -> impl Iterator<Item = Fingerprint> {
+        let certificates = self.0.iter();
+        certificates.map(|one| Fingerprint::of(&CertificateDer::from(&**one)))
     }
 
     /// The roots as a verifier uses them.

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use adit::{
     cli::{self, Command, Route},
-    demo, output, report, route, status, tunnel,
+    credentials, demo, join, output, report, route, status, tunnel,
 };
+use adit_config::StateDir;
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -27,6 +28,14 @@ fn main() -> ExitCode {
         Some(Command::Status) => status::run(&adit),
         Some(Command::Demo(options)) => demo::run(&adit, options),
         Some(Command::Route(Route::Test(test))) => route::run(&adit, test),
+        Some(Command::Join(line)) => {
+            let state = StateDir::find(adit.state_dir.as_deref(), adit_config::environment());
+            join::run(&state, line)
+        }
+        Some(Command::Credentials(command)) => {
+            let state = StateDir::find(adit.state_dir.as_deref(), adit_config::environment());
+            credentials::run(&state, command, adit.json)
+        }
         Some(Command::Completion { shell }) => {
             output::write_whole(&cli::completion(*shell));
             output::check_written()

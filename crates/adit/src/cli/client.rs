@@ -10,7 +10,10 @@ use clap::{
 };
 use clap_complete::Shell;
 
-use super::{grpc::Grpc, http::Http, route::Route, tcp::Tcp, tunnel::Link, udp::Udp};
+use super::{
+    credentials::Credentials, grpc::Grpc, http::Http, join::Join, route::Route, tcp::Tcp,
+    tunnel::Link, udp::Udp,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,10 +24,11 @@ Examples:
   adit udp 53 --remote-port 5353                     the same for datagrams
   adit start --config client.yaml                    expose every tunnel of the file
   adit start --config client.yaml --check            only check the file
+  adit join                                          join a server elsewhere, by the line of `adit-server join`
   adit status                                        show servers and clients on this machine
   adit demo                                          server, client and service in one process
 
-Without --server and token, adit connects to an adit-server on this machine.
+Without --server and token, adit connects to the server that was joined, or else to an adit-server on this machine.
 The variable of a key of the file is its path: client.group_id is ADIT__CLIENT__GROUP_ID.
 The variable of a tunnel's flag is ADIT__TUNNEL__FLAG: --load-balance is ADIT__TUNNEL__LOAD_BALANCE.
 The token may be in ADIT__TOKEN or in a file, never in a flag. ADIT__LOG is the filter of the log.";
@@ -123,6 +127,8 @@ pub enum Command {
     Udp(Udp),
     /// Expose every tunnel of the file
     Start(Start),
+    /// Join a server elsewhere, by the line that `adit-server join` prints there
+    Join(Join),
     /// Show the servers and clients on this machine and their state
     Status,
     /// Run server, client and service in one process, over real loopback sockets
@@ -130,6 +136,9 @@ pub enum Command {
     /// Query the routing of a server
     #[command(subcommand)]
     Route(Route),
+    /// Users and credentials of a server on this machine.
+    #[command(flatten)]
+    Credentials(Credentials),
     /// Print the completion of a shell
     #[command(after_help = COMPLETION_EXAMPLES)]
     Completion {

@@ -10,12 +10,20 @@ use clap::{
     builder::{FalseyValueParser, PossibleValuesParser},
 };
 
+use super::{
+    credentials::Credentials,
+    join::{CA_EXAMPLES, Ca, INVITE_EXAMPLES, Invite},
+};
+
 const EXAMPLES: &str = "\
 Examples:
   adit-server                                  on loopback, with a generated token for clients of this machine
   adit-server --config server.yaml             everything from a file
   adit-server --config server.yaml --check     only check the file
   adit-server --bind-addr 0.0.0.0 --http-port 80 --domain tunnel.example.com
+  adit-server join --public-addr tunnel.example.com    the line for `adit join` on another machine
+  adit-server user add alice --group office    a user, and what it may use
+  adit-server key add alice                    a key for one of its clients
   adit-server release host shop.example.com    the first user to register it next owns it
 
 Every key of the file is a variable too: server.limits.max_requests is ADIT__SERVER__LIMITS__MAX_REQUESTS.
@@ -78,6 +86,16 @@ pub struct Server {
         value_parser = FalseyValueParser::new()
     )]
     pub check: bool,
+    /// Print lists as JSON, for scripts
+    #[arg(
+        long,
+        global = true,
+        action = ArgAction::SetTrue,
+        env = "ADIT__JSON",
+        hide_env_values = true,
+        value_parser = FalseyValueParser::new()
+    )]
+    pub json: bool,
     /// Log more; twice for everything
     #[arg(short, long, action = ArgAction::Count, env = "ADIT__VERBOSE", hide_env_values = true)]
     pub verbose: u8,
@@ -88,6 +106,15 @@ pub struct Server {
 pub enum ServerCommand {
     /// Take a name from the user that owns it, in the running server or in its state directory
     Release(Release),
+    /// Print the line with which a client elsewhere joins this server
+    #[command(after_help = INVITE_EXAMPLES)]
+    Join(Invite),
+    /// Certificates of clients by the server's own CA
+    #[command(subcommand, after_help = CA_EXAMPLES)]
+    Ca(Ca),
+    /// Users and credentials.
+    #[command(flatten)]
+    Credentials(Credentials),
 }
 
 /// `adit-server release KIND NAME`.

@@ -145,10 +145,7 @@ fn needs_restart(before: &Settings, next: &Settings) -> Vec<&'static str> {
         ("client.server_addr", before.server_host != next.server_host),
         ("client.server_port", before.server_port != next.server_port),
         ("client.proxy", before.proxy != next.proxy),
-        (
-            "client.auth_token",
-            before.token.expose_secret() != next.token.expose_secret(),
-        ),
+        ("client.auth_token", secret(before) != secret(next)),
         ("client.reconnect", before.reconnect != next.reconnect),
         ("client.lanes", before.lanes != next.lanes),
         ("client.state_dir", before.state_dir != next.state_dir),
@@ -158,6 +155,10 @@ fn needs_restart(before: &Settings, next: &Settings) -> Vec<&'static str> {
     ];
     let differs = differs.into_iter().filter(|(_, differs)| *differs);
     differs.map(|(key, _)| key).collect()
+}
+
+fn secret(settings: &Settings) -> Option<&str> {
+    settings.token.as_ref().map(ExposeSecret::expose_secret)
 }
 
 #[cfg(test)]
@@ -191,7 +192,7 @@ mod tests {
         assert_eq!(needs_restart(&before, &before), <[&str; 0]>::default());
         let mut next = before.clone();
         next.server_host = "other.example".into();
-        next.token = "another-token".into();
+        next.token = Some("another-token".into());
         next.group_id = "other".into();
         next.lanes = 3;
         next.tunnels.clear();

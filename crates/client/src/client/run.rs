@@ -16,6 +16,7 @@ use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 
 use super::{state::State, totals::Totals};
 use crate::{
+    certificate::CertificateKeeper,
     instance::Instance,
     links::CurrentLink,
     session::{self, Session, SessionObserver, Upstreams},
@@ -172,10 +173,17 @@ impl<T: Transport> Run<T> {
         tracing::debug!(epoch = session.epoch, "session set up");
         let mut tasks = JoinSet::new();
         tasks.spawn(check_upstreams(self.state.clone(), session.upstreams()));
+        let joined = self.state.settings().joined.clone();
+        let joined = joined.filter(|_| session.has_certificates);
+        let certificate = joined.map(|path| CertificateKeeper::new(&path));
+        if let Some(keeper) = &certificate {
+            tasks.spawn(keeper.clone().run(session.control.clone()));
+        }
         let observer = Arc::new(Observer {
             state: self.state.clone(),
             registrations: self.registrations.clone(),
             epoch: session.epoch,
+            certificate,
         });
         let failure = session.serve(observer).await;
         tracing::warn!(%failure, "the link was lost");
@@ -196,6 +204,8 @@ struct Observer {
     state: Arc<State>,
     registrations: watch::Sender<Option<Registration>>,
     epoch: u64,
+    /// Of a client that has joined.
+    certificate: Option<Arc<CertificateKeeper>>,
 }
 
 impl SessionObserver for Observer {
@@ -204,6 +214,16 @@ impl SessionObserver for Observer {
             Kind::Drain(drain) => {
                 tracing::info!(reason = %Printable(&drain.reason), "the server drains");
                 self.state.entries.links.leaving();
+            }
+            Kind::CertificateResult(result) => {
+                if let Some(keeper) = &self.certificate {
+                    keeper.on_result(result);
+                }
+            }
+            Kind::Roots(roots) => {
+                if let Some(keeper) = &self.certificate {
+                    keeper.on_roots(roots);
+                }
             }
             Kind::Error(error) => {
                 tracing::warn!(code = %Printable(&error.code), "{}", Printable(&error.message));

@@ -70,10 +70,9 @@ pub(super) async fn register(
         client_id: settings.client_id.clone(),
         group_id: settings.group_id.clone(),
         instance_secret: Bytes::copy_from_slice(&instance),
-        credential: Some(Credential {
-            kind: Some(credential::Kind::Token(
-                settings.token.expose_secret().to_owned(),
-            )),
+        credential: settings.token.as_ref().map(|token| {
+            let kind = credential::Kind::Token(token.expose_secret().to_owned());
+            Credential { kind: Some(kind) }
         }),
         lanes: settings.lanes,
         client_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -145,6 +144,7 @@ pub(super) fn dial_error(
             kind: match refusal.reason {
                 // Another instance holds the name and is alive: an early retry changes nothing (P-1.8).
                 RefusalReason::Unauthenticated
+                | RefusalReason::Forbidden
                 | RefusalReason::ClientIdTaken
                 | RefusalReason::GroupTaken => adit_reconnect::Failure::Unauthenticated,
                 RefusalReason::Version | RefusalReason::BadRequest => {

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use adit_auth::{GroupId, MIN_TOKEN_BYTES, TokenAuthenticator, UserName};
-use adit_server::{NamedToken, SharedGroup};
+use adit_auth::{GroupId, MIN_TOKEN_BYTES, Principals, Records, Scopes, StaticToken, UserName};
+use adit_server::SharedGroup;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     fields::path,
     key_names::NO_OTHER_KEYS,
     read::Section,
-    token,
+    scopes, token,
 };
 
 /// The user of a token without a user.
@@ -25,7 +25,7 @@ pub(super) fn tokens(
     file: Option<&Path>,
     variables: &Variables,
     warnings: &mut Vec<String>,
-) -> Result<Vec<NamedToken>, ConfigError> {
+) -> Result<Vec<StaticToken>, ConfigError> {
     let mut tokens = Vec::new();
     let auth = server.item("auth");
     if let Some(item) = &auth {
@@ -34,15 +34,16 @@ pub(super) fn tokens(
         }
     }
     if let Some(text) = variables.value("ADIT__TOKEN") {
-        let is_default = |token: &NamedToken| token.user == DEFAULT_USER;
+        let is_default = |token: &StaticToken| token.user.as_str() == DEFAULT_USER;
         if tokens.is_empty() || tokens.iter().any(is_default) {
             let refused = |problem: String| {
                 ConfigError::new(Origin::Variable("ADIT__TOKEN".to_owned()), "", problem)
             };
             tokens.retain(|token| !is_default(token));
-            tokens.push(NamedToken {
-                user: DEFAULT_USER.to_owned(),
+            tokens.push(StaticToken {
+                user: default_user()?,
                 token: long_enough(token::good(text).map_err(refused)?).map_err(refused)?,
+                scopes: Scopes::default(),
             });
         } else {
             warnings.push(format!(
@@ -52,16 +53,11 @@ pub(super) fn tokens(
     }
     if !tokens.is_empty() {
         let origin = auth.map_or(Origin::Default, |item| item.origin().clone());
-        let known = tokens
-            .iter()
-            .map(|named| UserName::parse(&named.user).map(|user| (user, named.token.clone())));
         let refused = |message: String| {
             ConfigError::new(origin.clone(), "server.auth", message).of_kind(Kind::Together)
         };
-        let known: Vec<(UserName, SecretString)> = known
-            .collect::<Result<_, _>>()
+        Principals::new(&Records::default(), &tokens)
             .map_err(|error| refused(error.to_string()))?;
-        TokenAuthenticator::new(known).map_err(|error| refused(error.to_string()))?;
     }
     Ok(tokens)
 }
@@ -70,23 +66,32 @@ fn method_token(
     auth: &mut Section<'_>,
     file: Option<&Path>,
     warnings: &mut Vec<String>,
-) -> Result<Option<NamedToken>, ConfigError> {
+) -> Result<Option<StaticToken>, ConfigError> {
     if let Some(item) = auth.item("method") {
-        match item.text("`token`")? {
+        match item.text("`token` or `api_key`")? {
             "token" => {}
-            method @ ("jwt" | "api_key" | "mtls") => {
+            // Keys and certificates of the store are always accepted: without a token, they alone are.
+            "api_key" => {
+                auth.finish(&NO_OTHER_KEYS)?;
+                return Ok(None);
+            }
+            method @ ("jwt" | "mtls") => {
                 return Err(item
                     .error(format!(
                         "`method: {method}` is not supported by this version"
                     ))
-                    .with_help("this version authenticates clients by token"));
+                    .with_help("this version authenticates clients by `token` or `api_key`"));
             }
-            _ => return Err(item.error("unknown method, expected `token`")),
+            _ => return Err(item.error("unknown method, expected `token` or `api_key`")),
         }
     }
     let user = match auth.item("user") {
-        Some(item) => item.parse::<UserName>("a user name")?.as_str().to_owned(),
-        None => DEFAULT_USER.to_owned(),
+        Some(item) => item.parse::<UserName>("a user name")?,
+        None => default_user()?,
+    };
+    let scopes = match auth.item("scopes") {
+        Some(item) => scopes::read(&item)?,
+        None => Scopes::default(),
     };
     let text = auth.item("token");
     let file_item = auth.item("token_file");
@@ -107,7 +112,16 @@ fn method_token(
         }
         (None, None) => None,
     };
-    Ok(token.map(|token| NamedToken { user, token }))
+    Ok(token.map(|token| StaticToken {
+        user,
+        token,
+        scopes,
+    }))
+}
+
+fn default_user() -> Result<UserName, ConfigError> {
+    UserName::parse(DEFAULT_USER)
+        .map_err(|error| ConfigError::new(Origin::Default, "server.auth.user", error.to_string()))
 }
 
 /// Rejects a token that is short enough to be guessed.
@@ -123,16 +137,16 @@ fn long_enough(token: SecretString) -> Result<SecretString, String> {
 /// Reads `shared_groups`: groups that several known users share. Each may be listed once.
 pub(super) fn shared_groups(
     server: &mut Section<'_>,
-    tokens: &[NamedToken],
+    tokens: &[StaticToken],
 ) -> Result<Vec<SharedGroup>, ConfigError> {
     let mut groups: Vec<SharedGroup> = Vec::new();
     let Some(item) = server.item("shared_groups") else {
         return Ok(groups);
     };
     let is_known = |user: &UserName| {
-        let user = user.as_str();
         // If there are no tokens, the server generates one for this user.
-        (tokens.is_empty() && user == DEFAULT_USER) || tokens.iter().any(|known| known.user == user)
+        (tokens.is_empty() && user.as_str() == DEFAULT_USER)
+            || tokens.iter().any(|known| known.user == *user)
     };
     for item in item.list("groups")? {
         let mut section = item.section()?;

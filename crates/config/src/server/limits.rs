@@ -46,6 +46,11 @@ pub(super) fn read(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
         &mut limits.max_unauthenticated_per_address,
     )?;
     section.set_number(
+        "max_denials_per_minute",
+        COUNT,
+        &mut limits.max_denials_per_minute,
+    )?;
+    section.set_number(
         "max_tunnels_per_client",
         COUNT,
         &mut limits.max_tunnels_per_client,

@@ -98,7 +98,7 @@ fn without_a_file_a_client_needs_only_a_token() {
         (&*settings.server_host, settings.server_port),
         ("127.0.0.1", 7000)
     );
-    assert_eq!(settings.token.expose_secret(), "t");
+    assert_eq!(settings.token.as_ref().unwrap().expose_secret(), "t");
     assert_eq!(settings.reconnect, adit_reconnect::Config::default());
     assert_eq!(settings.lanes, 1);
     assert_eq!(settings.admin_addr, Some(addr("127.0.0.1:0")));
@@ -173,7 +173,7 @@ fn the_server_example_reads_the_same_in_all_formats() {
             panic!("{name}: {:?}", settings.tokens)
         };
         assert_eq!(
-            (&*token.user, token.token.expose_secret()),
+            (token.user.as_str(), token.token.expose_secret()),
             ("default", "secret")
         );
         assert_eq!(
@@ -214,6 +214,7 @@ fn every_bound_and_time_of_a_server_can_be_set() {
     allow_hosts: [\"*\", \"*.apps.test, shop.test\"]
     max_unauthenticated: 6
     max_unauthenticated_per_address: 3
+    max_denials_per_minute: 15
     max_tunnels_per_client: 5
     max_domains_per_tunnel: 9
     max_locations_per_tunnel: 10
@@ -249,6 +250,7 @@ fn every_bound_and_time_of_a_server_can_be_set() {
     release: 17s
     setup: 8s
     handshake: 4s
+    denial: 21s
     takeover_probe: 9s
     heartbeat: 100ms
     dead_after: 101ms
@@ -283,6 +285,7 @@ fn every_bound_and_time_of_a_server_can_be_set() {
             },
             max_unauthenticated: 6,
             max_unauthenticated_per_address: 3,
+            max_denials_per_minute: 15,
             max_tunnels_per_client: 5,
             max_domains_per_tunnel: 9,
             max_locations_per_tunnel: 10,
@@ -324,6 +327,7 @@ fn every_bound_and_time_of_a_server_can_be_set() {
             },
             setup: SECONDS(8),
             handshake: SECONDS(4),
+            denial: SECONDS(21),
             takeover_probe: SECONDS(9),
             heartbeat: Duration::from_millis(100),
             dead_after: Duration::from_millis(101),
@@ -452,7 +456,7 @@ fn the_client_example_is_read_as_documented() {
     );
     assert_eq!(settings.server_host, "tunnel.example.com");
     assert_eq!(settings.server_port, 7001);
-    assert_eq!(settings.token.expose_secret(), "secret");
+    assert_eq!(settings.token.as_ref().unwrap().expose_secret(), "secret");
     let reconnect =
         adit_reconnect::Config::try_new(3, Duration::from_millis(200), SECONDS(10), 3.0, false);
     assert_eq!(

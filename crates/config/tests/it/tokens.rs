@@ -46,7 +46,13 @@ impl Place {
 
     fn client(&self, text: &str, pairs: Pairs<'_>) -> Result<String, ConfigError> {
         let loaded = self.load_client(text, pairs, ClientOverrides::default())?;
-        Ok(loaded.settings.token.expose_secret().to_owned())
+        Ok(loaded
+            .settings
+            .token
+            .as_ref()
+            .unwrap()
+            .expose_secret()
+            .to_owned())
     }
 
     fn load_server(
@@ -60,8 +66,11 @@ impl Place {
 
     fn server(&self, text: &str, pairs: Pairs<'_>) -> Result<Vec<(String, String)>, ConfigError> {
         let tokens = self.load_server(text, pairs)?.settings.tokens;
-        let pair = |named: &adit_server::NamedToken| {
-            (named.user.clone(), named.token.expose_secret().to_owned())
+        let pair = |named: &adit_server::StaticToken| {
+            (
+                named.user.to_string(),
+                named.token.expose_secret().to_owned(),
+            )
         };
         Ok(tokens.iter().map(pair).collect())
     }
@@ -114,7 +123,10 @@ fn the_clients_token_is_that_of_the_highest_layer() {
         ..ClientOverrides::default()
     };
     let loaded = place.load_client(both, key, overrides).unwrap();
-    assert_eq!(loaded.settings.token.expose_secret(), "of-flag");
+    assert_eq!(
+        loaded.settings.token.as_ref().unwrap().expose_secret(),
+        "of-flag"
+    );
 }
 
 #[test]

@@ -87,8 +87,9 @@ fn file(dir: &TempDir, text: &str) -> PathBuf {
 #[test]
 fn a_server_has_a_certificate_or_clear_text() {
     let dir = files();
-    let tls =
-        |client_ca| TunnelTls::Certificate(ServerTls::new(identity(&dir), client_ca).unwrap());
+    let tls = |client_ca: Option<Roots>| {
+        TunnelTls::Certificate(ServerTls::new(identity(&dir), client_ca.into()).unwrap())
+    };
     let own = TunnelTls::OwnCa;
     let pair = "cert_file: server.crt, key_file: server.key";
     for (text, expected) in [
@@ -453,7 +454,7 @@ fn the_example_with_tls_is_read() {
         load_server(Some(&file), variables(), &ServerOverrides::default())
     };
     let settings = load(&text("")).unwrap().settings;
-    let expected = ServerTls::new(identity(&dir), None).unwrap();
+    let expected = ServerTls::new(identity(&dir), None.into()).unwrap();
     assert_eq!(settings.tls, TunnelTls::Certificate(expected));
     let error = load(&text("    max_bandwidth: \"100MB\"\n")).unwrap_err();
     assert_eq!(error.key(), "server.limits.max_bandwidth");

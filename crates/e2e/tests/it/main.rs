@@ -4,6 +4,7 @@
 mod balance;
 mod compression;
 mod cores;
+mod credentials;
 mod demo;
 mod edge;
 mod entries;
@@ -18,6 +19,7 @@ mod grpc_tonic;
 mod http;
 mod interim;
 mod isolation;
+mod join;
 mod layers;
 mod leaks;
 mod live_tunnels;

@@ -2,7 +2,10 @@
 
 use std::{io, pin::Pin, sync::Arc};
 
-use adit_proto::{ConfigSyncRequest, ConfigSyncResponse, RegisterRequest, RegisterResponse};
+use adit_proto::{
+    ConfigSyncRequest, ConfigSyncResponse, EnrolRequest, EnrolResponse, RegisterRequest,
+    RegisterResponse,
+};
 use adit_tls::TlsError;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -62,6 +65,12 @@ pub trait Channel: Clone + Send + Sync + 'static {
         &self,
         request: RegisterRequest,
     ) -> BoxFuture<'_, Result<RegisterResponse, CallError>>;
+
+    /// Gets the first credential of a client (P-1.19).
+    ///
+    /// # Errors
+    /// [`CallError`].
+    fn enrol(&self, request: EnrolRequest) -> BoxFuture<'_, Result<EnrolResponse, CallError>>;
 
     /// Opens the control stream of a session.
     ///

@@ -38,6 +38,8 @@ pub struct ClientConnection {
     pub channel: ChannelId,
     /// The address of the peer.
     pub peer: SocketAddr,
+    /// The name in the client's certificate, if it has one of the server's own CA: the id of its credential.
+    pub certificate: Option<Arc<str>>,
     /// The bound of the bytes that are read before the connection carries a session.
     pub allowance: Allowance,
 }
@@ -48,6 +50,7 @@ impl ClientConnection {
         Self {
             channel,
             peer,
+            certificate: None,
             allowance: Allowance::new(UNAUTHENTICATED_BYTES),
         }
     }

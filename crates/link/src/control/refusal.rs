@@ -13,6 +13,8 @@ pub enum RefusalReason {
     BadRequest,
     /// The credential is invalid (P-1.3).
     Unauthenticated,
+    /// The scopes of the credential do not allow the names of the client, or it awaits approval (P-1.18).
+    Forbidden,
     /// The session is unknown, taken over or ended (P-1.5).
     StaleSession,
     /// The client id is in use, or belongs to another user (P-1.8, P-1.9).
@@ -29,10 +31,11 @@ pub enum RefusalReason {
 
 impl RefusalReason {
     /// All reasons.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Version,
         Self::BadRequest,
         Self::Unauthenticated,
+        Self::Forbidden,
         Self::StaleSession,
         Self::ClientIdTaken,
         Self::GroupTaken,
@@ -47,6 +50,7 @@ impl RefusalReason {
             Self::Version => "version",
             Self::BadRequest => "bad_request",
             Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
             Self::StaleSession => "stale_session",
             Self::ClientIdTaken => "client_id_taken",
             Self::GroupTaken => "group_taken",

@@ -2,7 +2,10 @@
 
 use std::{any::Any, sync::Arc};
 
-use adit_proto::{ConfigSyncRequest, ConfigSyncResponse, RegisterRequest, RegisterResponse};
+use adit_proto::{
+    ConfigSyncRequest, ConfigSyncResponse, EnrolRequest, EnrolResponse, RegisterRequest,
+    RegisterResponse,
+};
 
 use super::{
     connection::{ChannelId, ClientConnection},
@@ -22,6 +25,16 @@ pub trait ControlServer: Send + Sync + 'static {
         connection: &'a ClientConnection,
         request: RegisterRequest,
     ) -> BoxFuture<'a, Result<RegisterResponse, Refusal>>;
+
+    /// Makes a credential for a client with an enrolment key (P-1.19).
+    ///
+    /// # Errors
+    /// The [`Refusal`] for the client.
+    fn enrol<'a>(
+        &'a self,
+        connection: &'a ClientConnection,
+        request: EnrolRequest,
+    ) -> BoxFuture<'a, Result<EnrolResponse, Refusal>>;
 
     /// Opens the control stream of a session (P-1.5). Reads `inbound` until it ends or the result is dropped, which the
     /// transport does when the stream or the connection is over. Lifts the allowance of the connection when the session

@@ -8,8 +8,8 @@ use std::{
 };
 
 use adit_proto::{
-    ConfigSyncRequest, ConfigSyncResponse, Control, REGISTER_PATH, RegisterRequest,
-    RegisterResponse, SESSION_METADATA, TunnelMessage,
+    ConfigSyncRequest, ConfigSyncResponse, Control, ENROL_PATH, EnrolRequest, EnrolResponse,
+    REGISTER_PATH, RegisterRequest, RegisterResponse, SESSION_METADATA, TunnelMessage,
     tunnel_message::Payload,
     tunnel_service_server::{TunnelService, TunnelServiceServer},
 };
@@ -23,8 +23,8 @@ use super::{
 };
 use crate::control::{ClientConnection, ControlInbound, ControlMessage, ControlServer};
 
-/// The longest registration: names, a credential, an instance secret (P-1.1). Its sender is not authenticated yet.
-const REGISTER_BYTES: usize = 4 * 1024;
+/// The longest call of a client that is not authenticated yet: names, a credential, an instance secret (P-1.1).
+const FIRST_CALL_BYTES: usize = 4 * 1024;
 
 /// The longest message of a control stream (P-2.1).
 const CONTROL_BYTES: usize = adit_codec::MAX_MESSAGE_BYTES;
@@ -32,7 +32,7 @@ const CONTROL_BYTES: usize = adit_codec::MAX_MESSAGE_BYTES;
 /// Serves the generated methods of all connections. Clones share the server.
 #[derive(Clone)]
 pub struct Methods {
-    register: TunnelServiceServer<Adapter>,
+    first: TunnelServiceServer<Adapter>,
     others: TunnelServiceServer<Adapter>,
 }
 
@@ -43,7 +43,7 @@ impl Methods {
         let methods =
             |bytes| TunnelServiceServer::from_arc(adapter.clone()).max_decoding_message_size(bytes);
         Self {
-            register: methods(REGISTER_BYTES),
+            first: methods(FIRST_CALL_BYTES),
             others: methods(CONTROL_BYTES),
         }
     }
@@ -59,8 +59,8 @@ impl Service<Request<tonic::body::Body>> for Methods {
     }
 
     fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
-        if request.uri().path() == REGISTER_PATH {
-            self.register.call(request)
+        if [REGISTER_PATH, ENROL_PATH].contains(&request.uri().path()) {
+            self.first.call(request)
         } else {
             self.others.call(request)
         }
@@ -79,6 +79,15 @@ impl TunnelService for Adapter {
         let connection = connection_of(&request)?;
         let registered = self.0.register(&connection, request.into_inner()).await;
         registered.map(tonic::Response::new).map_err(status_of)
+    }
+
+    async fn enrol(
+        &self,
+        request: tonic::Request<EnrolRequest>,
+    ) -> Result<tonic::Response<EnrolResponse>, Status> {
+        let connection = connection_of(&request)?;
+        let enrolled = self.0.enrol(&connection, request.into_inner()).await;
+        enrolled.map(tonic::Response::new).map_err(status_of)
     }
 
     type ControlStreamStream = Pin<Box<dyn Stream<Item = Result<TunnelMessage, Status>> + Send>>;

@@ -21,6 +21,7 @@ pub(super) fn status_of(refusal: Refusal) -> Status {
         RefusalReason::Version => Code::FailedPrecondition,
         RefusalReason::BadRequest => Code::InvalidArgument,
         RefusalReason::Unauthenticated | RefusalReason::StaleSession => Code::Unauthenticated,
+        RefusalReason::Forbidden => Code::PermissionDenied,
         RefusalReason::ClientIdTaken | RefusalReason::GroupTaken => Code::AlreadyExists,
         RefusalReason::Limit => Code::ResourceExhausted,
         RefusalReason::ProtocolError | RefusalReason::Internal => Code::Internal,
@@ -38,6 +39,7 @@ pub(super) fn error_of(status: Status) -> CallError {
     let reason = match (known, status.code()) {
         (Some(reason), _) => reason,
         (None, Code::Unauthenticated) => RefusalReason::Unauthenticated,
+        (None, Code::PermissionDenied) => RefusalReason::Forbidden,
         (None, Code::AlreadyExists) => RefusalReason::ClientIdTaken,
         (None, Code::FailedPrecondition) => RefusalReason::Version,
         (None, Code::InvalidArgument | Code::OutOfRange) => RefusalReason::BadRequest,

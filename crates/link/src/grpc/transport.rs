@@ -4,8 +4,8 @@ use std::{fmt, sync::Arc};
 
 use adit_net::{HostPort, Scheme};
 use adit_proto::{
-    ConfigSyncRequest, ConfigSyncResponse, Control, LANE_METADATA, PROXY_PATH, RegisterRequest,
-    RegisterResponse, SESSION_METADATA, tunnel_message::Payload,
+    ConfigSyncRequest, ConfigSyncResponse, Control, EnrolRequest, EnrolResponse, LANE_METADATA,
+    PROXY_PATH, RegisterRequest, RegisterResponse, SESSION_METADATA, tunnel_message::Payload,
     tunnel_service_client::TunnelServiceClient,
 };
 use adit_tls::Connector;
@@ -100,6 +100,13 @@ impl Channel for GrpcChannel {
     ) -> BoxFuture<'_, Result<RegisterResponse, CallError>> {
         Box::pin(async move {
             let response = self.generated().register(request).await;
+            Ok(response.map_err(error_of)?.into_inner())
+        })
+    }
+
+    fn enrol(&self, request: EnrolRequest) -> BoxFuture<'_, Result<EnrolResponse, CallError>> {
+        Box::pin(async move {
+            let response = self.generated().enrol(request).await;
             Ok(response.map_err(error_of)?.into_inner())
         })
     }

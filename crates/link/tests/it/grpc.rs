@@ -20,8 +20,8 @@ use adit_link::{
 };
 use adit_net::Stream;
 use adit_proto::{
-    ConfigSyncRequest, ConfigSyncResponse, Heartbeat, RegisterRequest, RegisterResponse,
-    control::Kind,
+    ConfigSyncRequest, ConfigSyncResponse, EnrolRequest, EnrolResponse, Heartbeat, RegisterRequest,
+    RegisterResponse, control::Kind,
 };
 use adit_testlink::streams::{in_memory, tls};
 use adit_tls::Connector;
@@ -57,6 +57,21 @@ impl ControlServer for Scripted {
             }),
         };
         Box::pin(async move { registered })
+    }
+
+    fn enrol<'a>(
+        &'a self,
+        _: &'a ClientConnection,
+        request: EnrolRequest,
+    ) -> BoxFuture<'a, Result<EnrolResponse, Refusal>> {
+        let enrolled = match request.key.as_str() {
+            "" => Err(Refusal::new(RefusalReason::BadRequest, "no key")),
+            key => Ok(EnrolResponse {
+                user: key.to_owned(),
+                ..EnrolResponse::default()
+            }),
+        };
+        Box::pin(async move { enrolled })
     }
 
     fn open_control(

@@ -252,7 +252,7 @@ pub struct WebSocketFrame {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Control {
-    #[prost(oneof = "control::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "control::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15")]
     pub kind: ::core::option::Option<control::Kind>,
 }
 /// Nested message and enum types in `Control`.
@@ -279,6 +279,87 @@ pub mod control {
         Drain(super::Drain),
         #[prost(message, tag = "10")]
         Error(super::Error),
+        #[prost(message, tag = "11")]
+        CertificateRequest(super::CertificateRequest),
+        #[prost(message, tag = "12")]
+        CertificateResult(super::CertificateResult),
+        /// 13 and 14 are reserved for the renewal of credentials.
+        #[prost(message, tag = "15")]
+        Roots(super::Roots),
+    }
+}
+/// Another certificate for a client that has one of the server's own CA. The response is CertificateResult.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CertificateRequest {
+    /// P-256: 65 bytes, a point that is not compressed.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub public_key: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CertificateResult {
+    #[prost(message, optional, tag = "1")]
+    pub certificate: ::core::option::Option<ClientCertificate>,
+    /// Empty when there is a certificate.
+    #[prost(message, optional, tag = "2")]
+    pub error: ::core::option::Option<Error>,
+}
+/// The certificates of the server's own CA that a client trusts, as they are from now on.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Roots {
+    /// PEM.
+    #[prost(string, tag = "1")]
+    pub certificates: ::prost::alloc::string::String,
+}
+/// A certificate of the server's own CA.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClientCertificate {
+    /// PEM.
+    #[prost(string, tag = "1")]
+    pub certificate: ::prost::alloc::string::String,
+    /// Seconds since 1970.
+    #[prost(uint64, tag = "2")]
+    pub expires_at: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EnrolRequest {
+    #[prost(uint32, tag = "1")]
+    pub protocol_version: u32,
+    /// The enrolment key.
+    #[prost(string, tag = "2")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub client_id: ::prost::alloc::string::String,
+    /// P-256: 65 bytes, a point that is not compressed. The key that belongs to it never leaves the client.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub public_key: ::prost::bytes::Bytes,
+    #[prost(string, tag = "5")]
+    pub client_version: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EnrolResponse {
+    #[prost(string, tag = "1")]
+    pub user: ::prost::alloc::string::String,
+    /// The server accepts the credential once an administrator has approved it.
+    #[prost(bool, tag = "4")]
+    pub awaits_approval: bool,
+    /// The certificates of the server's own CA in PEM; empty: the server has none.
+    #[prost(string, tag = "5")]
+    pub roots: ::prost::alloc::string::String,
+    /// The id of the credential, as the administrator sees it.
+    #[prost(string, tag = "6")]
+    pub credential_id: ::prost::alloc::string::String,
+    #[prost(oneof = "enrol_response::Credential", tags = "2, 3")]
+    pub credential: ::core::option::Option<enrol_response::Credential>,
+}
+/// Nested message and enum types in `EnrolResponse`.
+pub mod enrol_response {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Credential {
+        /// If the server has no CA of its own.
+        #[prost(string, tag = "2")]
+        ApiKey(::prost::alloc::string::String),
+        #[prost(message, tag = "3")]
+        Certificate(super::ClientCertificate),
     }
 }
 /// The response has the same sequence number and reply = true.
@@ -861,6 +942,28 @@ pub mod tunnel_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
+        /// Makes a credential for a client that has an enrolment key. Its connection ends after it.
+        pub async fn enrol(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EnrolRequest>,
+        ) -> std::result::Result<tonic::Response<super::EnrolResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/adit.tunnel.v1.TunnelService/Enrol",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("adit.tunnel.v1.TunnelService", "Enrol"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Authenticates a client, issues a session and an epoch.
         pub async fn register(
             &mut self,
@@ -953,6 +1056,11 @@ pub mod tunnel_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with TunnelServiceServer.
     #[async_trait]
     pub trait TunnelService: std::marker::Send + std::marker::Sync + 'static {
+        /// Makes a credential for a client that has an enrolment key. Its connection ends after it.
+        async fn enrol(
+            &self,
+            request: tonic::Request<super::EnrolRequest>,
+        ) -> std::result::Result<tonic::Response<super::EnrolResponse>, tonic::Status>;
         /// Authenticates a client, issues a session and an epoch.
         async fn register(
             &self,
@@ -1060,6 +1168,50 @@ pub mod tunnel_service_server {
         }
         fn call(&mut self, req: http::Request<B>) -> Self::Future {
             match req.uri().path() {
+                "/adit.tunnel.v1.TunnelService/Enrol" => {
+                    #[allow(non_camel_case_types)]
+                    struct EnrolSvc<T: TunnelService>(pub Arc<T>);
+                    impl<
+                        T: TunnelService,
+                    > tonic::server::UnaryService<super::EnrolRequest> for EnrolSvc<T> {
+                        type Response = super::EnrolResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EnrolRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as TunnelService>::enrol(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EnrolSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/adit.tunnel.v1.TunnelService/Register" => {
                     #[allow(non_camel_case_types)]
                     struct RegisterSvc<T: TunnelService>(pub Arc<T>);

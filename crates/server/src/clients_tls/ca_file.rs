@@ -5,11 +5,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use adit_private_file as private_file;
 use adit_tls::{Authority, AuthorityError, MAX_AUTHORITY_BYTES};
 use secrecy::ExposeSecret;
 
 use super::error::TlsSetupError;
-use crate::private_file;
 
 /// The files of a CA.
 #[derive(Debug, Clone)]

@@ -7,7 +7,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use adit_tls::{Authority, Fingerprint, Issued, ServerTls, TlsName};
+use adit_tls::{
+    Authority, AuthorityError, ClientCertificates, Fingerprint, Issued, Roots, ServerTls, TlsName,
+};
 
 use super::{ca_file::CaFile, error::TlsSetupError};
 use crate::settings::OwnCaSettings;
@@ -112,6 +114,22 @@ impl OwnCertificate {
         &self.tls
     }
 
+    /// Issues a certificate to a client, in PEM.
+    pub(super) fn issue_client(
+        &self,
+        id: &str,
+        public_key: &[u8],
+        now: SystemTime,
+    ) -> Result<(String, SystemTime), AuthorityError> {
+        let lifetime = self.settings.certificate_lifetime;
+        { &self.ca.authority }.issue_client(id, public_key, lifetime, now)
+    }
+
+    /// The certificates of the CA that clients trust, in PEM.
+    pub(super) fn roots_pem(&self, now: SystemTime) -> String {
+        self.ca.authority.roots_pem(now)
+    }
+
     pub(super) fn status(&self) -> OwnCaStatus {
         OwnCaStatus {
             fingerprint: self.ca.fingerprint,
@@ -122,12 +140,13 @@ impl OwnCertificate {
     }
 
     /// Replaces the CA if it is due, and then the certificate with the next call of
-    /// [`certify_if_due`](Self::certify_if_due). After an error, it is not due for a minute.
-    pub(super) fn rotate_if_due(&mut self, now: SystemTime) -> Result<(), TlsSetupError> {
-        if self.ca.rotate_if_due(self.settings.ca_lifetime, now)? {
+    /// [`certify_if_due`](Self::certify_if_due). Returns whether it was. After an error, it is not due for a minute.
+    pub(super) fn rotate_if_due(&mut self, now: SystemTime) -> Result<bool, TlsSetupError> {
+        let is_rotated = self.ca.rotate_if_due(self.settings.ca_lifetime, now)?;
+        if is_rotated {
             self.renewal = now;
         }
-        Ok(())
+        Ok(is_rotated)
     }
 
     /// Replaces the certificate if it is due, and returns whether it was. After an error, it is not due for a minute.
@@ -176,6 +195,15 @@ impl OwnCa {
         Ok(true)
     }
 
+    /// The generations of the CA that are valid: certificates of clients may be of any.
+    fn roots(&self, now: SystemTime) -> Result<Roots, TlsSetupError> {
+        let roots = Roots::from_pem(self.authority.roots_pem(now).as_bytes());
+        roots.map_err(|error| {
+            self.file
+                .authority(AuthorityError::Certificate(error.to_string()))
+        })
+    }
+
     fn certify(
         &self,
         names: &[TlsName],
@@ -184,7 +212,8 @@ impl OwnCa {
     ) -> Result<(ServerTls, SystemTime), TlsSetupError> {
         let issued = self.authority.issue_server(names, lifetime, now);
         let Issued { identity, expires } = issued.map_err(|error| self.file.authority(error))?;
-        Ok((ServerTls::new(identity, None)?, expires))
+        let clients = ClientCertificates::OfOwnCa(self.roots(now)?);
+        Ok((ServerTls::new(identity, clients)?, expires))
     }
 
     /// A certificate that ends with its CA is replaced with it: another one would end at the same time.

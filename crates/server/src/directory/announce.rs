@@ -14,6 +14,7 @@ use super::{
     Directory,
     owner::Owner,
     refusal::{Refusal, refusal},
+    scopes::check_scopes,
     state::State,
 };
 use crate::{
@@ -87,13 +88,23 @@ impl Directory {
         now: Instant,
     ) -> Vec<TunnelResult> {
         let limit = self.config.load().limits.max_tunnels_per_client;
+        let own_limit = link.grant().max_tunnels();
+        let own_limit = own_limit.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(limit));
         let processed = announced.iter().take(limit.saturating_add(EXCESS));
         let results = processed.map(|tunnel| {
             // Tunnels are counted over all announcements of the link, not only this one: more may follow on the control
             // stream.
             let others = self.index.lock().others(link.id(), &tunnel.name);
-            let result = if others < limit {
+            let result = if others < limit.min(own_limit) {
                 self.announce_one(state, link, tunnel, now)
+            } else if others < limit {
+                let user = link.grant().user();
+                Err(refusal(
+                    "limit",
+                    format!(
+                        "a client of user `{user}` may have at most {own_limit} tunnels (`max_tunnels` of its scopes)"
+                    ),
+                ))
             } else {
                 Err(refusal(
                     "limit",
@@ -129,6 +140,7 @@ impl Directory {
         let domain = config.domain.as_deref();
         let definition = Definition::parse(announced, domain, &config.limits)
             .map_err(|error| refusal("bad_request", error.to_string()))?;
+        check_scopes(link.grant(), &name, &definition)?;
         let weight = announced.weight.max(1);
         self.create(state, &Owner::of_link(link), name, definition, weight, now)
     }
@@ -192,7 +204,7 @@ impl Directory {
         let port = match definition.transport() {
             None => None,
             Some(transport) if definition.remote_port == 0 => {
-                Some(self.picked_port(&key, transport, previous.as_deref(), &owner.claimant)?)
+                Some(self.picked_port(&key, transport, previous.as_deref(), owner)?)
             }
             Some(transport) => {
                 let port = PortKey {

@@ -6,12 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_auth::Grant;
+use adit_auth::{Grant, Wanted};
 
 use super::{
     Directory, claimant,
     enter_error::EnterError,
     names_of,
+    owner::Owner,
     refusal::{Refusal, refusal},
     state::State,
 };
@@ -239,14 +240,21 @@ impl Directory {
         key: &TunnelKey,
         transport: Transport,
         previous: Option<&Tunnel>,
-        claimant: &Claimant,
+        owner: &Owner,
     ) -> Result<PortKey, Refusal> {
+        let is_allowed = |port: PortKey| {
+            let grant = owner.link.as_ref().map(|link| link.grant());
+            grant.is_none_or(|grant| grant.allows(Wanted::Port(port.number)).is_ok())
+        };
         let kept = previous.filter(|tunnel| tunnel.definition.remote_port == 0);
         match kept.and_then(|tunnel| tunnel.port) {
-            Some(port) if port.transport == transport => Ok(port),
+            Some(port) if port.transport == transport && is_allowed(port) => Ok(port),
             _ => {
                 // The names are locked for each port separately: binding them may take long.
-                let eligible = |port| !self.names.lock().is_foreign(&Name::Port(port), claimant);
+                let eligible = |port| {
+                    let claimant = &owner.claimant;
+                    is_allowed(port) && !self.names.lock().is_foreign(&Name::Port(port), claimant)
+                };
                 let picked = self.ports.pick(transport, key, eligible);
                 picked.map_err(|error| refuse_port(&error))
             }

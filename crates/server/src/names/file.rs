@@ -5,10 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use adit_private_file as private_file;
 use serde::{Deserialize, Serialize};
 
 use super::name::Name;
-use crate::private_file;
 
 /// Bound of the file's length; a longer file was written by another program.
 const LONGEST_FILE: u64 = 256 << 20;

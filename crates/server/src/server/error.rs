@@ -19,9 +19,9 @@ pub enum StartError {
         /// The error of the system.
         error: io::Error,
     },
-    /// The tokens of the settings are invalid.
-    #[error("invalid tokens in the settings: {0}")]
-    Tokens(String),
+    /// The tokens of the settings are invalid, or the store of credentials cannot be read.
+    #[error("the credentials of clients cannot be used: {0}")]
+    Identities(String),
     /// The clients' port has no TLS.
     #[error(transparent)]
     Tls(#[from] TlsSetupError),

@@ -9,8 +9,9 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use adit_auth::Authenticator;
 use adit_flow::{Budget, Gate};
+use adit_link::control::ControlMessage;
+use adit_proto::{Roots, control::Kind};
 use adit_registry::Registry;
 
 use super::{
@@ -19,15 +20,16 @@ use super::{
     visitors::Visitors,
 };
 use crate::{
+    authorization::Authorization,
     clients_tls::ClientsTls,
     configuration::{Configuration, InForce},
     directory::Directory,
+    guesses::Guesses,
+    identities::Identities,
     newcomers::Newcomers,
     ports::Ports,
-    service::revoked,
     settings::Settings,
     shortcuts::Shortcuts,
-    tokens::{Tokens, authenticator},
     upstreams::Upstreams,
 };
 
@@ -43,7 +45,9 @@ pub(super) struct Reconfigure {
     pub(super) upstreams: Arc<Upstreams>,
     /// TLS of the next connection of a client.
     pub(super) tls: Arc<ClientsTls>,
-    pub(super) tokens: Arc<Tokens>,
+    pub(super) identities: Arc<Identities>,
+    pub(super) authorization: Arc<Authorization>,
+    pub(super) guesses: Arc<Guesses>,
     pub(super) newcomers: Arc<Newcomers>,
     pub(super) permits: Arc<Gate>,
     /// The budget of all windows.
@@ -83,9 +87,10 @@ impl Reconfigure {
         }
     }
 
-    /// Applies the settings. Returns the number of links of revoked tokens that were ended.
+    /// Applies the settings. Returns the number of links that were ended, because their tokens are gone.
     fn try_apply(&self, settings: &Settings) -> Result<usize, StartError> {
-        let tokens = authenticator(&settings.tokens).map_err(StartError::Tokens)?;
+        let checked = self.identities.check_tokens(&settings.tokens);
+        checked.map_err(|error| StartError::Identities(error.to_string()))?;
         let tls = self.tls.prepare(&settings.tls)?;
         let upstreams = self.upstreams.prepare(&settings.upstreams)?;
         let previous = self.upstreams.replace(upstreams.clone());
@@ -105,6 +110,7 @@ impl Reconfigure {
             limits.max_unauthenticated,
             limits.max_unauthenticated_per_address,
         );
+        self.guesses.set_rate(limits.max_denials_per_minute);
         self.ports.set_allowed(limits.allow_ports.clone());
         self.directory
             .set_config(|config| directory_limits(config, settings));
@@ -116,25 +122,35 @@ impl Reconfigure {
         self.registry
             .set_config(registry_config(settings, first_epoch));
         self.tls.apply(tls);
-        self.tokens.replace(tokens);
-        Ok(self.end_revoked())
+        self.identities.replace_tokens(&settings.tokens);
+        Ok(self.authorization.end_lapsed(SystemTime::now()))
     }
 
-    /// Replaces the certificate for clients if it is time.
+    /// Replaces the certificate for clients, and the CA, if it is time, and sends the clients whose certificates are of the
+    /// CA what they trust from now on (P-1.20).
     pub(super) fn renew(&self) {
-        self.tls.renew(SystemTime::now());
+        let Some(certificates) = self.tls.renew(SystemTime::now()) else {
+            return;
+        };
+        for link in self.registry.links() {
+            if link.grant().has_certificate() && link.supports("certificates") {
+                let roots = Roots {
+                    certificates: certificates.clone(),
+                };
+                link.send_control(ControlMessage::new(0, Kind::Roots(roots)));
+            }
+        }
     }
 
-    /// Ends the links whose credentials have become invalid.
-    fn end_revoked(&self) -> usize {
-        let links = self.registry.links().into_iter();
-        let revoked_links = links.filter(|link| !self.tokens.is_valid(link.grant()));
-        let mut ended = 0;
-        for link in revoked_links {
-            self.registry.end(&link, &revoked());
-            ended += 1;
-        }
-        ended
+    /// Follows the credentials in the store, and ends the links whose credentials are not accepted any more.
+    pub(super) fn follow_identities(&self) {
+        self.identities.look();
+        self.authorization.end_lapsed(SystemTime::now());
+    }
+
+    /// Keeps the times at which credentials were last used.
+    pub(super) fn keep_uses(&self) {
+        self.identities.keep_uses();
     }
 }
 

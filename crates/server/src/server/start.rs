@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use adit_auth::UserName;
+use adit_auth::{NoRecords, RecordStore, UserName};
 use adit_flow::{Budget, Gate};
 use adit_link::grpc::Methods;
 use adit_net::{Descriptors, descriptors_for_visitors};
@@ -28,13 +28,17 @@ use super::{
     visitors::Visitors,
 };
 use crate::{
+    authorization::Authorization,
     channels::Channels,
     client_port::ClientPort,
     clients_tls::ClientsTls,
     configuration::{ConfigSource, Configuration, FixedSource, InForce},
     director::ServerDirector,
     directory::{Directory, DirectoryConfig},
+    enrolment::Enrolment,
     floods::Floods,
+    guesses::Guesses,
+    identities::Identities,
     lanes::Lanes,
     names::NamesFile,
     newcomers::Newcomers,
@@ -43,7 +47,6 @@ use crate::{
     settings::Settings,
     shortcuts::Shortcuts,
     threads::{Guard, Threads},
-    tokens::{Tokens, authenticator, users},
     upstreams::Upstreams,
     worker::{self, Announcer},
 };
@@ -53,6 +56,12 @@ const RETIRED_LOOK: Duration = Duration::from_secs(1);
 
 /// How often the certificate for clients is compared with the clock.
 const RENEWAL_LOOK: Duration = Duration::from_secs(1);
+
+/// How often the credentials of clients are looked at: a revocation ends links within this time.
+const IDENTITIES_LOOK: Duration = Duration::from_millis(250);
+
+/// How often the times at which credentials were used are stored.
+const USES_KEPT: Duration = Duration::from_secs(60);
 
 /// How often tunnels without clients are removed: at least this often, and more often for a short retention.
 const FORGET_LOOK: Duration = Duration::from_secs(10);
@@ -76,15 +85,16 @@ impl Server {
         observer: &Arc<dyn Observer>,
     ) -> Result<Self, StartError> {
         let source = Arc::new(FixedSource::new(settings.clone()));
-        Self::start_from(source, observer)
+        Self::start_from(source, Arc::new(NoRecords), observer)
     }
 
-    /// Starts with the newest configuration of a source, and applies its later ones.
+    /// Starts with the newest configuration of a source and with the credentials of a store, and follows both.
     ///
     /// # Errors
     /// Returns the errors of [`Server::start`].
     pub fn start_from(
         source: Arc<dyn ConfigSource>,
+        store: Arc<dyn RecordStore>,
         observer: &Arc<dyn Observer>,
     ) -> Result<Self, StartError> {
         let now = Instant::now();
@@ -93,9 +103,8 @@ impl Server {
         let in_force = InForce::new(started.clone(), source);
         let settings = &started.settings;
         let (limits, timeouts) = (&settings.limits, &settings.timeouts);
-        let users = users(&settings.tokens).map_err(StartError::Tokens)?;
-        let tokens = authenticator(&settings.tokens).map_err(StartError::Tokens)?;
-        let tokens = Arc::new(Tokens::new(tokens));
+        let identities =
+            Identities::start(&settings.tokens, store).map_err(StartError::Identities)?;
         let (clients_port, tunnel_addr) = bind("clients", settings.tunnel_addr)?;
         let (visitors_port, http_addr) = bind("visitors", settings.http_addr)?;
         let tls = ClientsTls::start(&settings.tls, tunnel_addr, &settings.state_dir)?;
@@ -126,11 +135,13 @@ impl Server {
             (&shortcuts, &upstreams.current()),
             ports.clone(),
         )?);
-        let names = owners(&directory, &settings.state_dir, &users);
+        let names = owners(&directory, &settings.state_dir, &identities.users());
 
         let registry = Registry::new(registry_config(settings, first_epoch()), directory.clone());
         let channels = Channels::new(registry.clone());
         let floods = Floods::new();
+        let guesses = Arc::new(Guesses::new(limits.max_denials_per_minute));
+        let authorization = Authorization::new(identities.clone(), registry.clone());
         let newcomers = Newcomers::new(
             limits.max_unauthenticated,
             limits.max_unauthenticated_per_address,
@@ -150,10 +161,13 @@ impl Server {
             .map_err(StartError::Thread)?;
         let service = Service::new(
             registry.clone(),
-            (channels.clone(), floods.clone()),
+            (channels.clone(), floods.clone(), guesses.clone()),
             (directory.clone(), announcer.clone()),
             upstreams.clone(),
-            tokens.clone(),
+            (
+                authorization.clone(),
+                Enrolment::new(identities.clone(), tls.clone()),
+            ),
             in_force.clone(),
         );
         let client_port = ClientPort {
@@ -167,7 +181,12 @@ impl Server {
             config: in_force.clone(),
         };
 
-        let director = Arc::new(ServerDirector::new(directory.clone(), timeouts, now));
+        let director = Arc::new(ServerDirector::new(
+            directory.clone(),
+            authorization.clone(),
+            timeouts,
+            now,
+        ));
         let entries = Visitors::new(settings, permits.clone(), director, observer.clone());
 
         let visitors = TaskTracker::new();
@@ -190,7 +209,9 @@ impl Server {
             shortcuts,
             upstreams: upstreams.clone(),
             tls: tls.clone(),
-            tokens,
+            identities,
+            authorization,
+            guesses,
             newcomers: newcomers.clone(),
             permits: permits.clone(),
             budget,
@@ -264,10 +285,13 @@ async fn follow(
     upstreams: Arc<Upstreams>,
 ) {
     let reconfigure = Arc::new(reconfigure);
-    let mut renewal = tokio::time::interval(RENEWAL_LOOK);
-    renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut look = tokio::time::interval(RETIRED_LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let every = |period| {
+        let mut ticks = tokio::time::interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    };
+    let (mut renewal, mut look) = (every(RENEWAL_LOOK), every(RETIRED_LOOK));
+    let (mut identities, mut uses) = (every(IDENTITIES_LOOK), every(USES_KEPT));
     let mut is_open = true;
     loop {
         tokio::select! {
@@ -283,6 +307,14 @@ async fn follow(
             _ = renewal.tick() => {
                 let reconfigure = reconfigure.clone();
                 announcer.run(move || reconfigure.renew()).await;
+            }
+            _ = identities.tick() => {
+                let reconfigure = reconfigure.clone();
+                announcer.run(move || reconfigure.follow_identities()).await;
+            }
+            _ = uses.tick() => {
+                let reconfigure = reconfigure.clone();
+                announcer.run(move || reconfigure.keep_uses()).await;
             }
         }
     }

@@ -33,6 +33,9 @@ pub struct Limits {
     pub max_unauthenticated: usize,
     /// Concurrent connections of clients without a session from one address, or one IPv6 /64.
     pub max_unauthenticated_per_address: usize,
+    /// Wrong credentials from one address, or one IPv6 /64, in a minute. Beyond them it is refused without a look at its
+    /// credential.
+    pub max_denials_per_minute: u32,
     /// Tunnels one client may announce.
     pub max_tunnels_per_client: usize,
     /// Domains of one tunnel.
@@ -82,6 +85,7 @@ impl Default for Limits {
             allow_hosts: HostRules::default(),
             max_unauthenticated: 256,
             max_unauthenticated_per_address: 32,
+            max_denials_per_minute: 20,
             max_tunnels_per_client: 10,
             max_domains_per_tunnel: 32,
             max_locations_per_tunnel: 64,

@@ -19,6 +19,8 @@ pub struct Timeouts {
     pub setup: Duration,
     /// Longest time of the TLS handshake of a client, within `setup`.
     pub handshake: Duration,
+    /// A refusal because of a wrong credential is sent this long after the attempt: every cause takes the same time.
+    pub denial: Duration,
     /// An old link is probed for this long before another instance may take its name (P-1.8).
     pub takeover_probe: Duration,
     /// Probes are sent after this much silence (P-6.5).
@@ -40,6 +42,7 @@ impl Default for Timeouts {
             edge: EdgeTimeouts::default(),
             setup: Duration::from_secs(10),
             handshake: Duration::from_secs(5),
+            denial: Duration::from_millis(500),
             takeover_probe: Duration::from_secs(2),
             heartbeat: Duration::from_secs(3),
             dead_after: Duration::from_secs(10),

@@ -86,8 +86,12 @@ impl World {
                 Box::pin(async move { drop(stream) }) as _
             })
         };
-        let director =
-            ServerDirector::new(self.directory.clone(), &Timeouts::default(), Instant::now());
+        let director = ServerDirector::new(
+            self.directory.clone(),
+            anyone(&self.registry),
+            &Timeouts::default(),
+            Instant::now(),
+        );
         let guard = Guard {
             descriptors: Descriptors::new(1_000),
             floods: Floods::new(),

@@ -1,8 +1,8 @@
 //! A client that calls the server by the traits of `adit_link::control` alone: no part of the server needs gRPC.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
-use adit_auth::{Authenticator, ClientClaim, Credential, Denied, Grant, UserName};
+use adit_auth::NoRecords;
 use adit_codec::Side;
 use adit_flow::Budget;
 use adit_link::{
@@ -21,31 +21,21 @@ use adit_testlink::{
 use tokio::sync::{mpsc, watch};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 
-use super::{SECOND, tunnel, world};
+use super::{SECOND, anyone, tunnel, world};
 use crate::{
     channels::Channels,
+    clients_tls::ClientsTls,
     configuration::{ConfigSource as _, FixedSource, InForce},
+    enrolment::Enrolment,
     floods::Floods,
+    guesses::Guesses,
+    identities::Identities,
     lanes::Lanes,
     service::Service,
-    settings::Settings,
+    settings::{Settings, TunnelTls},
     upstreams::Upstreams,
     worker,
 };
-
-/// Accepts every credential.
-struct Anyone;
-
-impl Authenticator for Anyone {
-    fn authenticate(&self, _: &Credential, claim: &ClientClaim) -> Result<Grant, Denied> {
-        let user = UserName::parse("ann").unwrap();
-        Ok(Grant::for_link(user, claim.clone()))
-    }
-
-    fn is_valid(&self, _: &Grant) -> bool {
-        true
-    }
-}
 
 /// Default settings, with ports that are never bound.
 fn in_force() -> Arc<InForce> {
@@ -60,16 +50,25 @@ fn in_force() -> Arc<InForce> {
 async fn a_client_serves_a_request_without_grpc() {
     let world = world();
     let in_force = in_force();
+    let any = ([127, 0, 0, 1], 0).into();
     let (channels, floods) = (Channels::new(world.registry.clone()), Floods::new());
     let stop = watch::Sender::new(false);
     let worker = worker::start(world.directory.clone(), None, SECOND, stop.subscribe());
     let (announcer, thread) = worker.unwrap();
     let service = Service::new(
         world.registry.clone(),
-        (channels.clone(), floods.clone()),
+        (channels.clone(), floods.clone(), Arc::new(Guesses::new(10))),
         (world.directory.clone(), announcer),
         Upstreams::none(),
-        Arc::new(Anyone),
+        (
+            anyone(&world.registry),
+            Enrolment::new(
+                Identities::start(&[], Arc::new(NoRecords)).unwrap(),
+                ClientsTls::start(&TunnelTls::Off, any, Path::new(""))
+                    .unwrap()
+                    .into(),
+            ),
+        ),
         in_force.clone(),
     );
     let lanes = Lanes::new(

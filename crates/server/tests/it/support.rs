@@ -17,7 +17,7 @@ use adit_link::{
 };
 use adit_proto::{Credential, PROTOCOL_VERSION, RegisterRequest, credential};
 use adit_server::{
-    NamedToken, Server, Settings, Timeouts, UpstreamProtocol, UpstreamServer, UpstreamSettings,
+    Server, Settings, StaticToken, Timeouts, UpstreamProtocol, UpstreamServer, UpstreamSettings,
 };
 use adit_testlink::{TunnelRequest, http1, lane_of, read, tcp};
 use adit_tls::Connector;
@@ -34,9 +34,10 @@ fn any() -> SocketAddr {
 pub(crate) fn settings(upstreams: Vec<UpstreamSettings>) -> Settings {
     Settings {
         threads: 2,
-        tokens: vec![NamedToken {
-            user: "ann".into(),
+        tokens: vec![StaticToken {
+            user: "ann".parse().unwrap(),
             token: TOKEN.into(),
+            scopes: adit_auth::Scopes::default(),
         }],
         timeouts: Timeouts {
             startup_grace: Duration::ZERO,

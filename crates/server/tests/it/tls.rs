@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use adit_auth::NoRecords;
 use adit_link::control::{Channel as _, ConnectError, ForeignPeer, Transport as _};
 use adit_proto::RegisterRequest;
 use adit_server::{ConfigSource, Configuration, Server, ServerTls, Settings, Timeouts, TunnelTls};
@@ -22,7 +23,7 @@ fn certificate() -> (ServerTls, Connector) {
     let trust = Trust::Roots(Roots::from_pem(certificate.as_bytes()).unwrap());
     let client = ClientTls::new(trust, None, None).unwrap();
     (
-        ServerTls::new(identity, None).unwrap(),
+        ServerTls::new(identity, None.into()).unwrap(),
         Connector::new(Some(client), PATIENCE),
     )
 }
@@ -60,7 +61,12 @@ async fn a_replaced_certificate_applies_to_the_next_connection() {
     let mut first = settings(vec![upstream("erp", &[&site])]);
     first.tls = TunnelTls::Certificate(old);
     let source = Source::new(first);
-    let server = Server::start_from(source.clone(), &(Arc::new(NoObserver) as _)).unwrap();
+    let server = Server::start_from(
+        source.clone(),
+        Arc::new(NoRecords),
+        &(Arc::new(NoObserver) as _),
+    )
+    .unwrap();
     let before = TestClient::connect_over(&trusts_old, &server, "before").await;
     assert_eq!(before.get("erp").await.unwrap(), "erp");
     source.change(|settings| settings.tls = TunnelTls::Certificate(new));

@@ -110,15 +110,43 @@ async fn p_1_12_a_connection_without_a_session_ends_after_setup() {
 }
 
 #[tokio::test]
-async fn wrong_tokens_are_counted() {
-    let server = server(Vec::new());
+async fn p_1_3_wrong_tokens_are_counted_and_bounded() {
+    let mut settings = settings(Vec::new());
+    settings.timeouts.denial = std::time::Duration::ZERO;
+    settings.limits.max_denials_per_minute = 5;
+    let server = Server::start(&settings).unwrap();
     let mut send = connect(&server).await;
-    for _ in 0..20 {
-        let wrong = registers("a-wrong-token-of-some-length-0123", String::new());
-        let status = call(&mut send, REGISTER_PATH, "", wrong).await;
+    let wrong = || registers("a-wrong-token-of-some-length-0123", String::new());
+    for _ in 0..5 {
+        let status = call(&mut send, REGISTER_PATH, "", wrong()).await;
         assert_eq!(status.verdict(), ("16", "unauthenticated"));
     }
-    assert_eq!(server.handle().status().refusals.denied, 20);
+    // Neither a wrong nor a right one is looked at.
+    for token in ["a-wrong-token-of-some-length-0123", TOKEN] {
+        let status = call(
+            &mut send,
+            REGISTER_PATH,
+            "",
+            registers(token, String::new()),
+        )
+        .await;
+        assert_eq!(status.verdict(), ("8", "limit"));
+    }
+    assert_eq!(server.handle().status().refusals.denied, 5);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn p_1_3_a_denial_takes_its_time() {
+    let mut settings = settings(Vec::new());
+    settings.timeouts.denial = std::time::Duration::from_millis(300);
+    let server = Server::start(&settings).unwrap();
+    let mut send = connect(&server).await;
+    let began = std::time::Instant::now();
+    let wrong = registers("a-wrong-token-of-some-length-0123", String::new());
+    let status = call(&mut send, REGISTER_PATH, "", wrong).await;
+    assert_eq!(status.verdict(), ("16", "unauthenticated"));
+    assert!(began.elapsed() >= settings.timeouts.denial);
     server.stop().await;
 }
 

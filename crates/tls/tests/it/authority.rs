@@ -24,7 +24,7 @@ fn authority() -> Authority {
 /// A server with a certificate for the name of all servers alone.
 fn server(authority: &Authority) -> ServerTls {
     let issued = authority.issue_server(&[], 90 * DAY, now()).unwrap();
-    ServerTls::new(issued.identity, None).unwrap()
+    ServerTls::new(issued.identity, None.into()).unwrap()
 }
 
 /// A client that trusts what a file of the CA contains now, and expects the name of all servers.
@@ -57,12 +57,12 @@ async fn a_certificate_is_for_the_names_given() {
         let client = client_named(Trust::Roots(roots.clone()), name);
         connects(
             client,
-            ServerTls::new(issued.identity.clone(), None).unwrap(),
+            ServerTls::new(issued.identity.clone(), None.into()).unwrap(),
         )
         .await;
     }
     let other = client_named(Trust::Roots(roots), "other.example.com");
-    let (near, _) = refused(other, ServerTls::new(issued.identity, None).unwrap()).await;
+    let (near, _) = refused(other, ServerTls::new(issued.identity, None.into()).unwrap()).await;
     assert!(matches!(near.cause(), Cause::WrongName { .. }), "{near:?}");
 }
 
@@ -110,7 +110,7 @@ async fn an_expired_certificate_of_the_ca_is_named() {
     let then = now() - 100 * DAY;
     let authority = Authority::generate(10 * YEAR, then).unwrap();
     let issued = authority.issue_server(&[], 90 * DAY, then).unwrap();
-    let server = ServerTls::new(issued.identity, None).unwrap();
+    let server = ServerTls::new(issued.identity, None.into()).unwrap();
     let (near, _) = refused(knows(&authority), server).await;
     assert!(matches!(near.cause(), Cause::Expired(_)), "{near:?}");
 }
@@ -149,7 +149,7 @@ fn knows_roots(authority: &Authority) -> Trust {
 #[tokio::test]
 async fn a_pinned_ca_of_others_cannot_certify_the_name_of_all_servers() {
     let foreign = Ca::new("a company");
-    let server = ServerTls::new(foreign.identity(&named(SERVER_NAME)), None).unwrap();
+    let server = ServerTls::new(foreign.identity(&named(SERVER_NAME)), None.into()).unwrap();
     let (near, _) = refused(client(Trust::Pinned(foreign.fingerprint())), server).await;
     assert!(matches!(near.cause(), Cause::WrongName { .. }), "{near:?}");
 }

@@ -46,7 +46,7 @@ async fn clear_text_passes_unchanged() {
 #[tokio::test]
 async fn a_certificate_for_another_name_is_refused() {
     let ca = Ca::new("ca");
-    let server = || ServerTls::new(ca.identity(&named("other.example")), None).unwrap();
+    let server = || ServerTls::new(ca.identity(&named("other.example")), None.into()).unwrap();
     for trust in [ca.trust(), Trust::Pinned(ca.fingerprint())] {
         let (near, far) = refused(client(trust), server()).await;
         assert!(matches!(near.cause(), Cause::WrongName { .. }), "{near:?}");
@@ -70,7 +70,7 @@ async fn a_certificate_is_valid_in_its_time_only() {
     past.not_after = date_time_ymd(2001, 1, 1);
     future.not_before = date_time_ymd(3000, 1, 1);
     future.not_after = date_time_ymd(3001, 1, 1);
-    let of = |params| ServerTls::new(ca.identity(params), None).unwrap();
+    let of = |params| ServerTls::new(ca.identity(params), None.into()).unwrap();
     let (near, _) = refused(ca.client(), of(&past)).await;
     assert!(matches!(near.cause(), Cause::Expired(_)), "{near:?}");
     assert_eq!(
@@ -119,7 +119,7 @@ async fn the_pinned_certificate_beside_a_foreign_chain_is_refused() {
     let (certificate, key) = other.issue(&named(HOST));
     let chain = certificate + &ca.pem();
     let identity = adit_tls::Identity::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
-    let server = ServerTls::new(identity, None).unwrap();
+    let server = ServerTls::new(identity, None.into()).unwrap();
     let (near, _) = refused(client(Trust::Pinned(ca.fingerprint())), server).await;
     assert!(matches!(near.cause(), Cause::UnknownIssuer(_)), "{near:?}");
 }

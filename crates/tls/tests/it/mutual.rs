@@ -1,12 +1,18 @@
 //! Mutual TLS: clients with a certificate, without one, and with that of another CA.
 
-use adit_tls::{Acceptor, Cause, ClientTls, Connector, ServerTls};
+use std::time::{Duration, SystemTime};
+
+use adit_net::Stream;
+use adit_tls::{
+    Acceptor, Authority, AuthorityError, Cause, ClientCertificates, ClientKey, ClientTls,
+    Connector, Identity, Roots, SERVER_NAME, ServerTls, TlsName, Trust,
+};
 use rcgen::{ExtendedKeyUsagePurpose, date_time_ymd};
 
 use crate::support::{Ca, HOST, WITHIN, carries, connected, named, refused};
 
 fn server(ca: &Ca, clients: &Ca) -> ServerTls {
-    ServerTls::new(ca.identity(&named(HOST)), Some(clients.roots())).unwrap()
+    ServerTls::new(ca.identity(&named(HOST)), Some(clients.roots()).into()).unwrap()
 }
 
 fn client(ca: &Ca, clients: &Ca) -> ClientTls {
@@ -82,4 +88,84 @@ async fn an_expired_client_certificate_is_refused() {
         far.to_string(),
         "the client's certificate has expired; renew it"
     );
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A server with its own CA.
+fn with_own_ca(authority: &Authority) -> ServerTls {
+    let now = SystemTime::now();
+    let issued = authority.issue_server(&[], DAY, now).unwrap();
+    let roots = Roots::from_pem(authority.roots_pem(now).as_bytes()).unwrap();
+    ServerTls::new(issued.identity, ClientCertificates::OfOwnCa(roots)).unwrap()
+}
+
+/// A client that trusts `authority`, with a certificate of `issuer` for credential `id`.
+fn certified(authority: &Authority, issuer: &Authority, id: &str) -> ClientTls {
+    let now = SystemTime::now();
+    let key = ClientKey::generate().unwrap();
+    let (certificate, _) = issuer.issue_client(id, key.public(), DAY, now).unwrap();
+    let pem = key.to_pem();
+    let key = secrecy::ExposeSecret::expose_secret(&pem).as_bytes();
+    let identity = Identity::from_pem(certificate.as_bytes(), key).unwrap();
+    ClientTls::new(trust(authority), name(), Some(identity)).unwrap()
+}
+
+fn trust(authority: &Authority) -> Trust {
+    let pem = authority.roots_pem(SystemTime::now());
+    Trust::Roots(Roots::from_pem(pem.as_bytes()).unwrap())
+}
+
+fn name() -> Option<TlsName> {
+    Some(TlsName::parse(SERVER_NAME).unwrap())
+}
+
+/// The id that the server finds in the certificate of the client.
+async fn found(client: ClientTls, server: ServerTls) -> Option<String> {
+    let peer = ([192, 0, 2, 1], 1).into();
+    let (near, far) = Stream::in_memory(1 << 16, peer, peer);
+    let (connector, acceptor) = (
+        Connector::new(Some(client), WITHIN),
+        Acceptor::new(Some(server)),
+    );
+    let connecting = tokio::spawn(async move { connector.connect(near, HOST).await.is_ok() });
+    let (_stream, id) = acceptor.accept(far, WITHIN).await.unwrap();
+    connecting.abort();
+    id
+}
+
+#[tokio::test]
+async fn a_certificate_of_the_own_ca_is_optional_and_names_the_credential() {
+    let first = Authority::generate(10 * DAY, SystemTime::now()).unwrap();
+    let second = first.rotate(10 * DAY, SystemTime::now()).unwrap();
+    let of = |issuer| certified(&second, issuer, "0a1b2c3d4e5f");
+    for issuer in [&first, &second] {
+        let id = found(of(issuer), with_own_ca(&second)).await;
+        assert_eq!(id.as_deref(), Some("0a1b2c3d4e5f"));
+    }
+    let without = ClientTls::new(trust(&second), name(), None).unwrap();
+    assert_eq!(found(without, with_own_ca(&second)).await, None);
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_own_ca_is_refused() {
+    let (ours, theirs) = (
+        Authority::generate(10 * DAY, SystemTime::now()).unwrap(),
+        Authority::generate(10 * DAY, SystemTime::now()).unwrap(),
+    );
+    let (near, _) = refused(
+        certified(&ours, &theirs, "0a1b2c3d4e5f"),
+        with_own_ca(&ours),
+    )
+    .await;
+    assert!(near.to_string().contains("`adit join`"), "{near}");
+}
+
+#[tokio::test]
+async fn the_own_ca_issues_nothing_for_an_invalid_key() {
+    let authority = Authority::generate(10 * DAY, SystemTime::now()).unwrap();
+    for key in [&[4; 64][..], &[4; 66], &[3; 65], &[]] {
+        let refused = authority.issue_client("a", key, DAY, SystemTime::now());
+        assert_eq!(refused, Err(AuthorityError::PublicKey));
+    }
 }

@@ -1,6 +1,6 @@
 //! What certificates and keys are made of, and the errors of their files.
 
-use adit_tls::{ClientTls, Identity, IdentityError, ServerTls, Trust};
+use adit_tls::{ClientTls, Identity, IdentityError, Roots, ServerTls, Trust};
 use rcgen::KeyPair;
 
 use crate::support::{Ca, HOST, named};
@@ -37,7 +37,7 @@ fn no_text_contains_the_key() {
     let ca = Ca::new("ca");
     let (certificate, key) = ca.issue(&named(HOST));
     let identity = || Identity::from_pem(certificate.as_bytes(), key.as_bytes()).unwrap();
-    let server = ServerTls::new(identity(), Some(ca.roots())).unwrap();
+    let server = ServerTls::new(identity(), Some(ca.roots()).into()).unwrap();
     let client = ClientTls::new(Trust::System, None, Some(identity())).unwrap();
     let other = KeyPair::generate().unwrap().serialize_pem();
     let errors = [
@@ -59,7 +59,7 @@ fn values_are_equal_by_their_certificates() {
     let ca = Ca::new("ca");
     let (certificate, key) = ca.issue(&named(HOST));
     let identity = || Identity::from_pem(certificate.as_bytes(), key.as_bytes()).unwrap();
-    let server = |ca| ServerTls::new(identity(), ca).unwrap();
+    let server = |ca: Option<Roots>| ServerTls::new(identity(), ca.into()).unwrap();
     assert_eq!(server(None), server(None));
     assert_ne!(server(None), server(Some(ca.roots())));
     assert_ne!(server(None), ca.server());

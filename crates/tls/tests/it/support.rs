@@ -60,7 +60,7 @@ impl Ca {
 
     /// A server with the usual name.
     pub(crate) fn server(&self) -> ServerTls {
-        ServerTls::new(self.identity(&named(HOST)), None).unwrap()
+        ServerTls::new(self.identity(&named(HOST)), None.into()).unwrap()
     }
 
     /// A client that trusts this authority.
@@ -93,7 +93,7 @@ pub(crate) async fn connect(
 ) -> (Result<Stream, TlsError>, Result<Stream, TlsError>) {
     let (near, far) = in_memory();
     let accepting = async {
-        let mut accepted = acceptor.accept(far, WITHIN).await?;
+        let (mut accepted, _) = acceptor.accept(far, WITHIN).await?;
         let _ = accepted.write_all(b"settings").await;
         let _ = accepted.flush().await;
         Ok(accepted)

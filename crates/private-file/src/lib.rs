@@ -1,4 +1,11 @@
 //! Files of the state directory that only their owner can read.
+//!
+//! Promises: a file is replaced as a whole, and is on the disk when [`replace`] returns; after a crash it is either the old
+//! one or the new one. No other user can read a new file, or list a directory that is made for it.
+//!
+//! Leaves to the caller: what the file contains, and two writers of the same file at a time.
+//!
+//! Cost: [`replace`] waits for the disk: milliseconds, or much longer on a busy one. Call it where a thread may block.
 
 use std::{
     fs, io,
@@ -11,7 +18,7 @@ use std::{
 ///
 /// # Errors
 /// The file cannot be read, or has more than `most` bytes: another program has written it.
-pub(crate) fn read(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
+pub fn read(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
     let file = match fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -27,9 +34,19 @@ pub(crate) fn read(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// The permissions that a file gives to others than its owner, if there are any.
-pub(crate) fn shared_mode(path: &Path) -> Option<u32> {
+#[must_use]
+pub fn shared_mode(path: &Path) -> Option<u32> {
     let mode = fs::metadata(path).ok()?.permissions().mode() & 0o077;
     (mode != 0).then_some(mode)
+}
+
+/// Makes a directory, and those above it, that only the owner can list. One that exists is not changed.
+///
+/// # Errors
+/// The directory cannot be made.
+pub fn make_dir(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(path)
 }
 
 /// Replaces a file: writes a new one beside it and renames that, so that a crash leaves either the old or the new file.
@@ -37,10 +54,9 @@ pub(crate) fn shared_mode(path: &Path) -> Option<u32> {
 ///
 /// # Errors
 /// The file cannot be written; the old one is unchanged.
-pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     if let Some(parent) = path.parent() {
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(parent)?;
+        make_dir(parent)?;
     }
     let mut aside = path.as_os_str().to_owned();
     aside.push(format!(".new.{}", std::process::id()));
@@ -68,6 +84,7 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -1,0 +1,135 @@
+//! What the scopes of a client allow it to announce, and the end of its link with its credential.
+
+use adit_auth::{Credential, NoRecords, Scopes, StaticToken};
+
+use super::*;
+use crate::identities::Identities;
+
+const TOKEN: &str = "a-token-of-some-length";
+
+fn tokens(scopes: &str) -> Vec<StaticToken> {
+    vec![StaticToken {
+        user: UserName::parse("ann").unwrap(),
+        token: TOKEN.into(),
+        scopes: serde_json::from_str::<Scopes>(scopes).unwrap(),
+    }]
+}
+
+/// The grant of a client of `ann` with these scopes.
+fn grant(authenticator: &dyn Authenticator) -> Grant {
+    let claim = ClientClaim {
+        client_id: ClientId::parse("office-1").unwrap(),
+        group_id: GroupId::parse("office").unwrap(),
+    };
+    let attempt = Attempt {
+        credential: &Credential::Token(TOKEN.into()),
+        claim: &claim,
+        address: [127, 0, 0, 1].into(),
+        now: SystemTime::now(),
+    };
+    authenticator.authenticate(&attempt).unwrap()
+}
+
+async fn link(world: &World, scopes: &str) -> Arc<Link> {
+    let principals = Identities::start(&tokens(scopes), Arc::new(NoRecords)).unwrap();
+    let (link, _) = world.enter_with(grant(&*principals)).await.ok().unwrap();
+    link.set_capabilities(ALL.iter().map(ToString::to_string).collect());
+    link
+}
+
+fn port(name: &str, protocol: ProtocolType, remote_port: u32) -> Announced {
+    Announced {
+        name: name.into(),
+        protocol_type: protocol.into(),
+        remote_port,
+        ..Announced::default()
+    }
+}
+
+#[tokio::test]
+async fn p_1_18_a_tunnel_outside_the_scopes_is_refused_with_the_scope() {
+    let world = world();
+    let scopes = r#"{"tunnels": ["web*"], "hosts": ["*.example.com"], "ports": ["40000-40001"],
+        "protocols": ["http", "tcp"]}"#;
+    let link = link(&world, scopes).await;
+    for (announced, scope) in [
+        (tunnel("shop", &["a.example.com"]), "`tunnels` allows web*"),
+        (
+            tunnel("web", &["example.com"]),
+            "`hosts` allows *.example.com",
+        ),
+        (
+            tunnel("web", &["a.b.example.com"]),
+            "`hosts` allows *.example.com",
+        ),
+        (tunnel("web", &[]), "`hosts` allows *.example.com"),
+        (
+            port("web", ProtocolType::Tcp, 40_002),
+            "`ports` allows 40000-40001",
+        ),
+        (
+            port("web", ProtocolType::Udp, 40_000),
+            "`protocols` allows http, tcp",
+        ),
+    ] {
+        let result = world.announce(&link, &[announced]).remove(0);
+        assert_eq!(code(&result), "forbidden");
+        let text = result.error.unwrap().message;
+        assert!(text.contains(scope), "{text}");
+        assert!(text.contains("user `ann`"), "{text}");
+    }
+    let inside = tunnel("web-1", &["a.example.com", "b.example.com"]);
+    assert_eq!(code(&world.announce(&link, &[inside]).remove(0)), "");
+}
+
+#[tokio::test]
+async fn p_1_18_the_server_picks_a_port_that_the_scopes_allow() {
+    let world = world();
+    let link = link(&world, r#"{"ports": ["40123-40150"]}"#).await;
+    let result = world
+        .announce(&link, &[port("ssh", ProtocolType::Tcp, 0)])
+        .remove(0);
+    assert_eq!(code(&result), "", "{result:?}");
+    let picked = result.public_url.rsplit(':').next().unwrap();
+    let picked: u16 = picked.parse().unwrap();
+    assert!((40_123..=40_150).contains(&picked), "{picked}");
+}
+
+#[tokio::test]
+async fn p_1_18_the_scopes_bound_the_number_of_tunnels() {
+    let world = world();
+    let link = link(&world, r#"{"max_tunnels": 1}"#).await;
+    let two = [tunnel("web", &[]), tunnel("shop", &[])];
+    let results = world.announce(&link, &two);
+    assert_eq!(results.iter().map(code).collect::<Vec<_>>(), ["", "limit"]);
+    let text = &results[1].error.as_ref().unwrap().message;
+    assert!(text.contains("`max_tunnels` of its scopes"), "{text}");
+}
+
+#[tokio::test]
+async fn a_link_ends_with_its_credential_at_the_next_open() {
+    let world = world();
+    let identities = Identities::start(&tokens("{}"), Arc::new(NoRecords)).unwrap();
+    let authorization = Authorization::new(identities.clone(), world.registry.clone());
+    let (link, _) = world.enter_with(grant(&*identities)).await.ok().unwrap();
+    assert!(authorization.holds(&link));
+    identities.replace_tokens(&tokens("{}"));
+    assert!(authorization.holds(&link));
+    // Changed scopes end the link too: the client registers again with the new ones.
+    identities.replace_tokens(&tokens(r#"{"max_tunnels": 1}"#));
+    assert!(!authorization.holds(&link));
+    assert!(link.is_ended());
+    assert!(world.registry.links().is_empty());
+}
+
+#[tokio::test]
+async fn all_links_of_a_revoked_token_end() {
+    let world = world();
+    let identities = Identities::start(&tokens("{}"), Arc::new(NoRecords)).unwrap();
+    let authorization = Authorization::new(identities.clone(), world.registry.clone());
+    let (link, _) = world.enter_with(grant(&*identities)).await.ok().unwrap();
+    assert_eq!(authorization.end_lapsed(SystemTime::now()), 0);
+    identities.replace_tokens(&[]);
+    assert_eq!(authorization.end_lapsed(SystemTime::now()), 1);
+    assert!(link.is_ended());
+}
