@@ -159,7 +159,7 @@ fn a_token_of_each_algorithm_is_accepted() {
 }
 
 #[test]
-fn the_algorithm_is_that_of_the_key() {
+fn p_1_21_the_algorithm_is_that_of_the_key() {
     for algorithm in JwtAlgorithm::ALL {
         let (_, private) = keys_of(algorithm);
         let text = sign(&header(algorithm), &claims(), &private);

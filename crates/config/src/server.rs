@@ -1,6 +1,7 @@
 //! The settings of the server.
 
 mod auth;
+mod issuers;
 mod limits;
 mod rules;
 
@@ -84,8 +85,8 @@ fn read(
         None => TunnelTls::Auto,
     };
     settings.makes_token = !server.has("auth");
-    settings.tokens = auth::tokens(&mut server, file, variables, &mut warnings)?;
-    settings.shared_groups = auth::shared_groups(&mut server, &settings.tokens)?;
+    (settings.tokens, settings.issuers) = auth::read(&mut server, file, variables, &mut warnings)?;
+    settings.shared_groups = auth::shared_groups(&mut server, &settings)?;
     settings.limits = limits::read(&mut server.section("limits")?)?;
     settings.timeouts = read_timeouts(&mut server.section("timeouts")?)?;
     settings.threads = default_threads();

@@ -44,4 +44,5 @@ pub const CAPABILITIES: &[&str] = &[
     "zstd",
     "layers",
     "certificates",
+    "renewal",
 ];

@@ -7,6 +7,7 @@
 //! sockets follow the snapshot), `ingress` (TCP or UDP), `director`. A request that a client opens passes `upstreams`
 //! (name, permits, choice of a server), `egress`.
 
+mod authentication;
 mod authorization;
 mod channels;
 mod client_port;
@@ -48,9 +49,10 @@ pub use configuration::{ConfigSource, Configuration, FixedSource, Rejections};
 pub use directory::RuleError;
 pub use server::{Server, ServerHandle, StartError};
 pub use settings::{
-    Compression, EdgeTimeouts, HostRules, Limits, Network, OwnCaSettings, PortRanges, PublicUrl,
-    RuleSettings, RuleTarget, Scheme, ServerTls, Settings, SharedGroup, StaticToken, Timeouts, Tls,
-    TlsName, TrustedProxies, TunnelTls, UpstreamProtocol, UpstreamServer, UpstreamSettings, layers,
+    Compression, EdgeTimeouts, HostRules, IssuerSettings, JwksUrl, KeySource, Limits,
+    MAX_KEY_BYTES, Network, OwnCaSettings, PortRanges, PublicUrl, RuleSettings, RuleTarget, Scheme,
+    ServerTls, Settings, SharedGroup, StaticToken, Timeouts, Tls, TlsName, TrustedProxies,
+    TunnelTls, UpstreamProtocol, UpstreamServer, UpstreamSettings, UrlSource, layers,
 };
 pub use status::{
     ClientStatus, ConfigStatus, CoreCounters, ProcessStatus, RefusalStatus, RouteStatus, Status,

@@ -1,6 +1,7 @@
 //! The settings of a server: typed, validated, complete. `adit-config` makes them from files, environment and flags.
 
 mod host_rules;
+mod issuer;
 mod limits;
 mod port_ranges;
 mod public_url;
@@ -14,6 +15,7 @@ use std::{net::SocketAddr, path::PathBuf};
 pub use adit_auth::StaticToken;
 use adit_auth::{GroupId, UserName};
 pub use adit_egress::Tls;
+pub use adit_identity::{JwksUrl, KeySource, MAX_KEY_BYTES, UrlSource};
 use adit_ingress::layers::LayerConfig;
 pub use adit_ingress::{EdgeTimeouts, Network, Scheme, TrustedProxies, layers};
 pub use adit_link::Compression;
@@ -21,6 +23,7 @@ pub use adit_tls::{ServerTls, TlsName};
 
 pub use self::{
     host_rules::HostRules,
+    issuer::IssuerSettings,
     limits::Limits,
     port_ranges::PortRanges,
     public_url::PublicUrl,
@@ -49,6 +52,8 @@ pub struct Settings {
     pub domain: Option<String>,
     /// Tokens of clients.
     pub tokens: Vec<StaticToken>,
+    /// Issuers whose JWTs are accepted.
+    pub issuers: Vec<IssuerSettings>,
     /// Whether the server makes a token, kept in the state directory, if it has no other.
     pub makes_token: bool,
     /// Groups that several users share. Every other group belongs to the user that first registers it (P-1.9).
@@ -83,6 +88,7 @@ impl Settings {
             threads: 1,
             domain: None,
             tokens: Vec::new(),
+            issuers: Vec::new(),
             makes_token: true,
             shared_groups: Vec::new(),
             state_dir: PathBuf::new(),

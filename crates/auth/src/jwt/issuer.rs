@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 
-use super::{key::JwtKey, text::JwtText};
+use super::{key::JwtKey, signer::SignerId, text::JwtText};
 use crate::{DenialReason, Scopes, UserName};
 
 /// Signatures that are verified for one token at most. A token without an id of its key is tried with every key of its
@@ -44,6 +44,17 @@ pub enum JwtUser {
     Fixed(UserName),
 }
 
+impl JwtRules {
+    /// Whether a token can be of this user.
+    #[must_use]
+    pub fn may_name(&self, user: &UserName) -> bool {
+        match &self.user {
+            JwtUser::Fixed(fixed) => fixed == user,
+            JwtUser::Claim { prefix, .. } => user.as_str().starts_with(prefix),
+        }
+    }
+}
+
 impl Default for JwtRules {
     fn default() -> Self {
         Self {
@@ -73,10 +84,6 @@ pub struct JwtIssuer {
     id: [u8; 32],
 }
 
-/// Identifies a key, and the rules under which it signed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SignerId([u8; 32]);
-
 /// A token that is accepted.
 #[derive(Debug)]
 pub(crate) struct VerifiedJwt<'a> {
@@ -87,12 +94,6 @@ pub(crate) struct VerifiedJwt<'a> {
     pub(crate) scopes: Option<Scopes>,
     /// Seconds since 1970.
     pub(crate) expires_at: u64,
-}
-
-impl std::fmt::Debug for SignerId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("SignerId(..)")
-    }
 }
 
 impl JwtIssuer {
@@ -117,6 +118,12 @@ impl JwtIssuer {
             keys,
             ..self.clone()
         }
+    }
+
+    /// The keys.
+    #[must_use]
+    pub fn keys(&self) -> &[JwtKey] {
+        &self.keys
     }
 
     /// The rules.
@@ -299,12 +306,8 @@ fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, DenialRe
 }
 
 fn signers(id: &[u8; 32], keys: &[JwtKey]) -> Arc<[SignerId]> {
-    let signer = |key: &JwtKey| {
-        let mut hasher = blake3::Hasher::new_derive_key("adit 2026 signer of JWT");
-        hasher.update(id).update(key.fingerprint());
-        SignerId(*hasher.finalize().as_bytes())
-    };
-    keys.iter().map(signer).collect()
+    let signers = keys.iter().map(|key| SignerId::new(id, key.fingerprint()));
+    signers.collect()
 }
 
 /// Identifies the rules that decide whether a token is accepted, and for which user. Scopes are compared apart, and the

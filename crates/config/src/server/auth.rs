@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use adit_auth::{GroupId, MIN_TOKEN_BYTES, Principals, Records, Scopes, StaticToken, UserName};
-use adit_server::SharedGroup;
+use adit_server::{IssuerSettings, Settings, SharedGroup};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::issuers;
 use crate::{
     environment::Variables,
     error::{ConfigError, Kind, Origin},
@@ -18,19 +19,31 @@ use crate::{
 /// The user of a token without a user.
 const DEFAULT_USER: &str = "default";
 
+/// One entry of `auth`.
+enum Method {
+    Token(StaticToken),
+    Issuer(Box<IssuerSettings>),
+    /// Keys and certificates of the store, which are always accepted: without another entry, they alone are.
+    Store,
+}
+
 /// Reads `auth`: one method or a list of methods. `ADIT__TOKEN` is always the token of the user `default`. Without both
-/// the list is empty, and the server generates a token.
-pub(super) fn tokens(
+/// the lists are empty, and the server generates a token.
+pub(super) fn read(
     server: &mut Section<'_>,
     file: Option<&Path>,
     variables: &Variables,
     warnings: &mut Vec<String>,
-) -> Result<Vec<StaticToken>, ConfigError> {
-    let mut tokens = Vec::new();
+) -> Result<(Vec<StaticToken>, Vec<IssuerSettings>), ConfigError> {
+    let (mut tokens, mut issuers) = (Vec::new(), Vec::new());
     let auth = server.item("auth");
     if let Some(item) = &auth {
         for item in item.one_or_more("methods")? {
-            tokens.extend(method_token(&mut item.section()?, file, warnings)?);
+            match method(&mut item.section()?, file, warnings)? {
+                Method::Token(token) => tokens.push(token),
+                Method::Issuer(issuer) => issuers.push(*issuer),
+                Method::Store => {}
+            }
         }
     }
     if let Some(text) = variables.value("ADIT__TOKEN") {
@@ -59,30 +72,35 @@ pub(super) fn tokens(
         Principals::new(&Records::default(), &tokens)
             .map_err(|error| refused(error.to_string()))?;
     }
-    Ok(tokens)
+    Ok((tokens, issuers))
 }
 
-fn method_token(
+fn method(
     auth: &mut Section<'_>,
     file: Option<&Path>,
     warnings: &mut Vec<String>,
-) -> Result<Option<StaticToken>, ConfigError> {
+) -> Result<Method, ConfigError> {
     if let Some(item) = auth.item("method") {
-        match item.text("`token` or `api_key`")? {
+        match item.text("`token`, `jwt` or `api_key`")? {
             "token" => {}
-            // Keys and certificates of the store are always accepted: without a token, they alone are.
+            "jwt" => {
+                let issuer = issuers::read(auth, file, warnings)?;
+                return Ok(Method::Issuer(issuer.into()));
+            }
             "api_key" => {
                 auth.finish(&NO_OTHER_KEYS)?;
-                return Ok(None);
+                return Ok(Method::Store);
             }
-            method @ ("jwt" | "mtls") => {
+            method @ "mtls" => {
                 return Err(item
                     .error(format!(
                         "`method: {method}` is not supported by this version"
                     ))
-                    .with_help("this version authenticates clients by `token` or `api_key`"));
+                    .with_help(
+                        "this version authenticates clients by `token`, `jwt` or `api_key`",
+                    ));
             }
-            _ => return Err(item.error("unknown method, expected `token` or `api_key`")),
+            _ => return Err(item.error("unknown method, expected `token`, `jwt` or `api_key`")),
         }
     }
     let user = match auth.item("user") {
@@ -112,10 +130,12 @@ fn method_token(
         }
         (None, None) => None,
     };
-    Ok(token.map(|token| StaticToken {
-        user,
-        token,
-        scopes,
+    Ok(token.map_or(Method::Store, |token| {
+        Method::Token(StaticToken {
+            user,
+            token,
+            scopes,
+        })
     }))
 }
 
@@ -137,16 +157,20 @@ fn long_enough(token: SecretString) -> Result<SecretString, String> {
 /// Reads `shared_groups`: groups that several known users share. Each may be listed once.
 pub(super) fn shared_groups(
     server: &mut Section<'_>,
-    tokens: &[StaticToken],
+    settings: &Settings,
 ) -> Result<Vec<SharedGroup>, ConfigError> {
     let mut groups: Vec<SharedGroup> = Vec::new();
     let Some(item) = server.item("shared_groups") else {
         return Ok(groups);
     };
     let is_known = |user: &UserName| {
+        let Settings {
+            tokens, issuers, ..
+        } = settings;
         // If there are no tokens, the server generates one for this user.
         (tokens.is_empty() && user.as_str() == DEFAULT_USER)
             || tokens.iter().any(|known| known.user == *user)
+            || issuers.iter().any(|issuer| issuer.rules.may_name(user))
     };
     for item in item.list("groups")? {
         let mut section = item.section()?;

@@ -4,6 +4,7 @@
 mod documents;
 mod entries;
 mod errors;
+mod issuers;
 mod layers;
 mod properties;
 mod service_tls;

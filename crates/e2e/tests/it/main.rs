@@ -20,6 +20,7 @@ mod http;
 mod interim;
 mod isolation;
 mod join;
+mod jwt;
 mod layers;
 mod leaks;
 mod live_tunnels;

@@ -87,10 +87,10 @@ impl Reconfigure {
         }
     }
 
-    /// Applies the settings. Returns the number of links that were ended, because their tokens are gone.
+    /// Applies the settings. Returns the number of links that were ended, because their credentials are gone.
     fn try_apply(&self, settings: &Settings) -> Result<usize, StartError> {
-        let checked = self.identities.check_tokens(&settings.tokens);
-        checked.map_err(|error| StartError::Identities(error.to_string()))?;
+        let identities = self.identities.prepare(settings);
+        let identities = identities.map_err(StartError::Identities)?;
         let tls = self.tls.prepare(&settings.tls)?;
         let upstreams = self.upstreams.prepare(&settings.upstreams)?;
         let previous = self.upstreams.replace(upstreams.clone());
@@ -122,7 +122,7 @@ impl Reconfigure {
         self.registry
             .set_config(registry_config(settings, first_epoch));
         self.tls.apply(tls);
-        self.identities.replace_tokens(&settings.tokens);
+        self.identities.replace(identities);
         Ok(self.authorization.end_lapsed(SystemTime::now()))
     }
 
