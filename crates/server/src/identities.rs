@@ -29,8 +29,8 @@ pub(crate) struct Identities {
     revision: AtomicU64,
     /// Credentials that were used since the store has kept their times, with the times in seconds since 1970.
     uses: Mutex<BTreeMap<CredentialId, u64>>,
-    /// Where the keys of issuers are requested.
-    runtime: Handle,
+    /// Where the keys of issuers are requested; only a server that does not get that far starts without it.
+    runtime: Option<Handle>,
 }
 
 struct Sources {
@@ -57,12 +57,19 @@ impl Sources {
 
 impl Configured {
     /// Opens the sources of keys, except those that are open already: their keys stay.
-    fn open(settings: &Settings, before: &[Issuer], runtime: &Handle) -> Result<Self, String> {
+    fn open(
+        settings: &Settings,
+        before: &[Issuer],
+        runtime: Option<&Handle>,
+    ) -> Result<Self, String> {
         let issuer = |issuer: &IssuerSettings| {
             let same = before.iter().find(|one| *one.keys.source() == issuer.keys);
             let keys = match same {
                 Some(same) => Ok(same.keys.clone()),
-                None => SigningKeys::open(issuer.keys.clone(), runtime.clone()),
+                None => {
+                    let runtime = runtime.ok_or("the keys of an issuer need a runtime")?;
+                    SigningKeys::open(issuer.keys.clone(), runtime.clone())
+                }
             };
             let keys = keys.map_err(|error| error.to_string())?;
             let entry = JwtIssuer::new(issuer.rules.clone(), keys.keys());
@@ -96,10 +103,10 @@ impl Identities {
         settings: &Settings,
         store: Arc<dyn RecordStore>,
     ) -> Result<Arc<Self>, String> {
-        let runtime = Handle::try_current().map_err(|error| error.to_string())?;
+        let runtime = Handle::try_current().ok();
         let records = store.changed().map_err(|error| error.to_string())?;
         let sources = Sources {
-            configured: Configured::open(settings, &[], &runtime)?,
+            configured: Configured::open(settings, &[], runtime.as_ref())?,
             records: records.unwrap_or_default(),
         };
         Ok(Arc::new(Self {
@@ -138,7 +145,7 @@ impl Identities {
     /// A text: a token is invalid, or a file of keys cannot be read.
     pub(crate) fn prepare(&self, settings: &Settings) -> Result<Configured, String> {
         let sources = self.sources.lock();
-        let next = Configured::open(settings, &sources.configured.issuers, &self.runtime)?;
+        let next = Configured::open(settings, &sources.configured.issuers, self.runtime.as_ref())?;
         next.principals(&sources.records)?;
         Ok(next)
     }

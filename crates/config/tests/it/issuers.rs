@@ -75,7 +75,7 @@ fn an_issuer_has_sane_defaults() {
 fn every_value_of_an_issuer_can_be_set() {
     let IssuerSettings { rules, keys } = issuer(
         "issuer: 'https://a.example', audience: [adit, other], leeway: 5s, user_claim: name, user_prefix: a-, \
-         claims: { org: [x, y], env: prod }, scopes_claim: rights, scopes: { groups: [office] }, \
+         claims: { org: [one, two], env: prod }, scopes_claim: rights, scopes: { groups: [office] }, \
          jwks_url: 'https://a.example/keys', algorithm: RS256, ca_file: ca.crt, refresh: 1m, fetch_timeout: 2s",
     );
     assert_eq!(rules.issuer.as_deref(), Some("https://a.example"));
@@ -86,7 +86,7 @@ fn every_value_of_an_issuer_can_be_set() {
         prefix: "a-".to_owned(),
     };
     assert_eq!(rules.user, named);
-    assert_eq!(rules.required["org"], ["x", "y"]);
+    assert_eq!(rules.required["org"], ["one", "two"]);
     assert_eq!(rules.required["env"], ["prod"]);
     assert_eq!(rules.scopes_claim, "rights");
     assert!(rules.scopes.groups.is_some());
