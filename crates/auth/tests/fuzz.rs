@@ -1,4 +1,4 @@
-//! Hostile credentials cause no panic and authenticate nobody; hostile key sets cause no panic.
+//! Hostile credentials cause no panic and authenticate no client; hostile key sets cause no panic.
 //!
 //! With an engine (`cargo bolero test`) these are fuzz targets; without one they run a bounded number of times.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
@@ -39,7 +39,7 @@ fn is_accepted(principals: &Principals, text: &str) -> bool {
 }
 
 #[test]
-fn a_text_of_any_bytes_authenticates_nobody() {
+fn a_text_of_any_bytes_authenticates_no_client() {
     let known = known();
     bolero::check!().for_each(|bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes);

@@ -23,7 +23,7 @@ pub enum JwksUrlError {
     Form,
     /// Keys would come over the network in clear text.
     #[error(
-        "keys are read over https only, and over http from this machine: whoever can change the response could sign tokens"
+        "keys are read over https only, and over http from this machine: a response that is changed on its way could make forged tokens valid"
     )]
     ClearText,
     /// The URL has a user name or a password.

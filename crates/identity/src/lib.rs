@@ -11,7 +11,7 @@
 //! - a file of records that is damaged, or that another user could have written, is an error and never an empty set;
 //! - keys that cannot be read again stay as they were, and the problem is logged once;
 //! - clients with invented keys cause at most one request to a URL in ten seconds, one address at most one in thirty, and a new
-//!   key is found with the next request, whoever causes it;
+//!   key is found with the next request, from whatever cause;
 //! - a response of a URL is bounded in size and time, comes from that URL (redirects are not followed), and over TLS unless the
 //!   URL is of this machine.
 //!

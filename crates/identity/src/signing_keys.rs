@@ -50,7 +50,7 @@ struct State {
     policy: Option<FetchPolicy>,
 }
 
-/// Tells two contents of a file apart: device, inode, length, and the time of change with its nanoseconds.
+/// Differs between two contents of a file: device, inode, length, and the time of change with its nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp([i128; 5]);
 

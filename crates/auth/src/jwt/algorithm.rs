@@ -84,7 +84,7 @@ impl JwtAlgorithm {
         }
     }
 
-    /// Whether both sides have the same secret: whoever can verify a token can also make one.
+    /// Whether both sides have the same secret, with which a token can be made as well as verified.
     #[must_use]
     pub const fn has_shared_secret(self) -> bool {
         matches!(self.family(), KeyFamily::Secret { .. })

@@ -1,4 +1,4 @@
-//! The decision about a token: who signed it, for whom, for how long, and what its user may use.
+//! The decision about a token: its signer, its audience, its times, its user, and what the user may use.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -72,7 +72,7 @@ impl Default for JwtRules {
     }
 }
 
-/// Someone whose tokens are accepted: one entry of the configuration, with its keys at one time. Cheap to clone.
+/// An issuer whose tokens are accepted: one entry of the configuration, with its keys at one time. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct JwtIssuer {
     rules: Arc<JwtRules>,

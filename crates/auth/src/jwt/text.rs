@@ -94,7 +94,7 @@ fn read<T: serde::de::DeserializeOwned>(part: &str) -> Option<T> {
     serde_json::from_slice(&json).ok()
 }
 
-/// The key that a token names, to look for it elsewhere. Nothing of it is verified: whoever sends the token chooses it.
+/// The key that a token names, to look for it elsewhere. Nothing of it is verified: the sender of the token chooses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JwtKeyHint {
     /// The issuer that the token names.
