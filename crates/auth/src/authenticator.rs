@@ -92,6 +92,39 @@ pub enum DenialReason {
     /// The certificate is of the server's own CA, but of no credential that is known.
     #[error("unknown certificate")]
     UnknownCertificate,
+    /// The text has the form of a JWT and cannot be read, or has a claim of a wrong type.
+    #[error("damaged JWT")]
+    DamagedJwt,
+    /// No issuer of the configuration has this name.
+    #[error("unknown issuer of a JWT")]
+    WrongIssuer,
+    /// No key of the issuer has this id.
+    #[error("unknown signing key of a JWT")]
+    UnknownSigningKey,
+    /// The JWT is signed by another algorithm than that of the key, or not at all.
+    #[error("wrong algorithm of a JWT")]
+    WrongAlgorithm,
+    /// The signature is not of a key of the issuer.
+    #[error("wrong signature of a JWT")]
+    WrongSignature,
+    /// The JWT is for another audience.
+    #[error("wrong audience of a JWT")]
+    WrongAudience,
+    /// The JWT has no expiry.
+    #[error("JWT without `exp`")]
+    NoExpiry,
+    /// The JWT is not valid yet, or was issued in the future.
+    #[error("JWT not valid yet; are the clocks of both sides right?")]
+    NotYetValid,
+    /// The JWT lacks a claim that the configuration requires.
+    #[error("JWT without a required claim")]
+    RequiredClaim,
+    /// The claim with the user is missing or is not a name.
+    #[error("JWT without a valid user name in its claim")]
+    InvalidUser,
+    /// The claim with the scopes is invalid.
+    #[error("JWT with invalid scopes")]
+    InvalidScopes,
     /// The credential or the key was revoked.
     #[error("revoked")]
     Revoked,

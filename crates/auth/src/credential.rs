@@ -4,7 +4,7 @@ use std::fmt;
 
 use secrecy::SecretString;
 
-use crate::{CredentialId, SecretHash};
+use crate::{CredentialId, SecretHash, jwt::SignerId};
 
 /// What a client presents.
 #[derive(Debug, Clone, Default)]
@@ -13,7 +13,7 @@ pub enum Credential {
     /// Nothing.
     #[default]
     None,
-    /// A text: a static token or a key.
+    /// A text: a static token, a key or a JWT.
     Token(SecretString),
     /// A certificate of the server's own CA with this id, proved by the handshake of the connection.
     Certificate(CredentialId),
@@ -25,13 +25,20 @@ pub(crate) enum CredentialKey {
     Token(SecretHash),
     Key(CredentialId, SecretHash),
     Certificate(CredentialId),
+    Jwt {
+        signer: SignerId,
+        /// Seconds since 1970.
+        expires_at: u64,
+        /// The last of the grant's scopes are those of the token itself.
+        has_scopes: bool,
+    },
 }
 
 impl CredentialKey {
     /// The id, if the credential has one that may be shown.
     pub(crate) const fn id(&self) -> Option<CredentialId> {
         match self {
-            Self::Token(_) => None,
+            Self::Token(_) | Self::Jwt { .. } => None,
             Self::Key(id, _) | Self::Certificate(id) => Some(*id),
         }
     }
@@ -43,6 +50,7 @@ impl fmt::Debug for CredentialKey {
             Self::Token(_) => f.write_str("Token(..)"),
             Self::Key(id, _) => write!(f, "Key({id})"),
             Self::Certificate(id) => write!(f, "Certificate({id})"),
+            Self::Jwt { expires_at, .. } => write!(f, "Jwt(until {expires_at})"),
         }
     }
 }

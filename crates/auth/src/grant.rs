@@ -1,6 +1,6 @@
 //! The grant of a client.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::{
     ClientClaim, ClientId, CredentialId, GroupId, OutOfScope, Scopes, TunnelName, UserName, Wanted,
@@ -16,12 +16,13 @@ pub struct Grant {
     revision: u64,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct LinkGrant {
     user: UserName,
     client: ClientId,
     group: GroupId,
-    credential: Option<CredentialKey>,
+    /// Replaced by a renewal. It is not read on the data path.
+    credential: Mutex<Option<CredentialKey>>,
     /// Of the user and of the credential: everything must be allowed by each.
     scopes: Vec<Arc<Scopes>>,
 }
@@ -45,7 +46,7 @@ impl Grant {
                 user,
                 client: claim.client_id,
                 group: claim.group_id,
-                credential,
+                credential: Mutex::new(credential),
                 scopes,
             }),
             tunnel: None,
@@ -105,7 +106,36 @@ impl Grant {
     }
 
     pub(crate) fn credential(&self) -> Option<CredentialKey> {
-        self.link.credential
+        let credential = self.link.credential.lock();
+        *credential.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces the credential of this grant, and of all that share its link, by that of another grant of the same client: the
+    /// link then ends with the new credential.
+    ///
+    /// # Errors
+    /// [`RenewalError`]: the grants differ in more than the credential. Nothing has changed then.
+    pub fn renew(&self, by: &Self) -> Result<(), RenewalError> {
+        let (old, new) = (&self.link, &by.link);
+        if (&old.client, &old.group) != (&new.client, &new.group) {
+            return Err(RenewalError::Client);
+        }
+        if old.user != new.user {
+            return Err(RenewalError::User);
+        }
+        if self.has_certificate() || by.has_certificate() {
+            return Err(RenewalError::Certificate);
+        }
+        if old.scopes != new.scopes {
+            return Err(RenewalError::Scopes);
+        }
+        let credential = by.credential();
+        *self
+            .link
+            .credential
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = credential;
+        Ok(())
     }
 
     /// The user of the credential.
@@ -117,13 +147,13 @@ impl Grant {
     /// The id of the credential; `None` for a token, which has none, and where no credential was needed.
     #[must_use]
     pub fn credential_id(&self) -> Option<CredentialId> {
-        self.link.credential.and_then(|credential| credential.id())
+        self.credential().and_then(|credential| credential.id())
     }
 
     /// Whether the client proved its identity by a certificate.
     #[must_use]
     pub fn has_certificate(&self) -> bool {
-        matches!(self.link.credential, Some(CredentialKey::Certificate(_)))
+        matches!(self.credential(), Some(CredentialKey::Certificate(_)))
     }
 
     /// The client at the other end of the link.
@@ -149,4 +179,35 @@ impl Grant {
     pub fn revision(&self) -> u64 {
         self.revision
     }
+}
+
+impl PartialEq for LinkGrant {
+    fn eq(&self, other: &Self) -> bool {
+        let credential = |grant: &Self| {
+            let credential = grant.credential.lock();
+            *credential.unwrap_or_else(PoisonError::into_inner)
+        };
+        (&self.user, &self.client, &self.group, &self.scopes)
+            == (&other.user, &other.client, &other.group, &other.scopes)
+            && credential(self) == credential(other)
+    }
+}
+
+impl Eq for LinkGrant {}
+
+/// Why a grant does not continue with another credential. The text is for the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RenewalError {
+    /// The new credential is for another client or group.
+    #[error("the new credential is not for this client")]
+    Client,
+    /// The new credential is of another user.
+    #[error("the new credential is of another user: the client has to connect again")]
+    User,
+    /// A certificate is proved by the handshake of a connection.
+    #[error("a link that was authenticated by a certificate is not renewed by a token")]
+    Certificate,
+    /// The new credential has other scopes.
+    #[error("the new credential has other scopes: the client has to connect again")]
+    Scopes,
 }

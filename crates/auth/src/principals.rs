@@ -15,6 +15,7 @@ use crate::{
     KeyKind, Lapsed, MAX_TOKEN_BYTES, MIN_TOKEN_BYTES, Proof, Records, Scopes, SecretHash,
     TokenSetError, UserName, Wanted,
     credential::CredentialKey,
+    jwt::{JwtIssuer, JwtText, VerifiedJwt, looks_like_jwt, verify},
     token::{check_token, hash_token},
 };
 
@@ -47,6 +48,12 @@ pub struct Principals {
     tokens: HashMap<[u8; 32], Known>,
     /// Keys and certificates.
     by_id: HashMap<CredentialId, Known>,
+    /// Those whose JWTs are accepted.
+    issuers: Vec<JwtIssuer>,
+    /// Of the records: of all credentials of a user.
+    users: HashMap<UserName, Arc<Scopes>>,
+    /// Users of the records that have been removed: nothing of theirs is accepted, wherever it comes from.
+    removed: HashSet<UserName>,
 }
 
 /// A credential.
@@ -69,28 +76,27 @@ impl Principals {
     /// # Errors
     /// [`TokenSetError`] with the user of an invalid token.
     pub fn new(records: &Records, tokens: &[StaticToken]) -> Result<Self, TokenSetError> {
-        let users: HashMap<&UserName, Arc<Scopes>> = { records.users.iter() }
-            .map(|user| (&user.name, Arc::new(user.scopes.clone())))
+        let users = { records.users.iter() }
+            .map(|user| (user.name.clone(), Arc::new(user.scopes.clone())))
             .collect();
-        let removed: HashSet<&UserName> = { records.users.iter() }
+        let removed: HashSet<UserName> = { records.users.iter() }
             .filter(|user| user.revoked_at.is_some())
-            .map(|user| &user.name)
+            .map(|user| user.name.clone())
             .collect();
-        let scopes = |user: &UserName, own: &Scopes| {
-            let of_user = users.get(user).cloned();
-            let own = Some(Arc::new(own.clone()));
-            let both = [of_user, own].into_iter().flatten();
-            both.filter(|scopes| !scopes.is_unrestricted()).collect()
+        let mut principals = Self {
+            users,
+            removed,
+            ..Self::default()
         };
-        let mut principals = Self::default();
         for token in tokens {
             let hash = checked_hash(token)?;
-            let scopes = scopes(&token.user, &token.scopes);
-            let is_revoked = removed.contains(&token.user);
+            let scopes = principals.scopes(&token.user, [&Arc::new(token.scopes.clone())]);
+            let is_revoked = principals.removed.contains(&token.user);
             principals.add_token(token, hash, is_revoked, scopes)?;
         }
         for record in &records.credentials {
-            let known = Known::of_record(record, scopes(&record.user, &record.scopes));
+            let scopes = principals.scopes(&record.user, [&Arc::new(record.scopes.clone())]);
+            let known = Known::of_record(record, scopes);
             match record.proof {
                 // The same token of the configuration takes precedence.
                 Proof::Token(hash) => {
@@ -102,6 +108,27 @@ impl Principals {
             }
         }
         Ok(principals)
+    }
+
+    /// The same credentials, and the JWTs of these issuers.
+    #[must_use]
+    pub fn with_issuers(mut self, issuers: Vec<JwtIssuer>) -> Self {
+        self.issuers = issuers;
+        self
+    }
+
+    /// The issuers whose JWTs are accepted.
+    #[must_use]
+    pub fn issuers(&self) -> &[JwtIssuer] {
+        &self.issuers
+    }
+
+    /// The scopes of a user and of a credential that restrict anything.
+    fn scopes<const N: usize>(&self, user: &UserName, own: [&Arc<Scopes>; N]) -> Vec<Arc<Scopes>> {
+        let all = self.users.get(user).into_iter().chain(own);
+        all.filter(|scopes| !scopes.is_unrestricted())
+            .cloned()
+            .collect()
     }
 
     fn add_token(
@@ -138,7 +165,8 @@ impl Principals {
     /// [`Denied`].
     ///
     /// # Complexity
-    /// Constant; the same for every text up to [`MAX_TOKEN_BYTES`].
+    /// Constant; the same for every text up to [`MAX_TOKEN_BYTES`]. For a JWT, besides, the verification of at most eight
+    /// signatures.
     pub fn authenticate(&self, attempt: &Attempt<'_>) -> Result<Grant, Denied> {
         let known = match attempt.credential {
             Credential::None => self.by_text("").map_err(|_| DenialReason::NoCredential),
@@ -149,7 +177,13 @@ impl Principals {
                 known.ok_or(DenialReason::UnknownCertificate)
             }
         };
-        let known = known.map_err(Denied::new)?;
+        let known = match (known, attempt.credential) {
+            (Ok(known), _) => known,
+            (Err(_), Credential::Token(text)) if looks_like_jwt(text.expose_secret()) => {
+                return self.by_jwt(text.expose_secret(), attempt);
+            }
+            (Err(reason), _) => return Err(Denied::new(reason)),
+        };
         known.admit(attempt.address, seconds(attempt.now))?;
         Ok(Grant::earned_by(
             known.user.clone(),
@@ -168,6 +202,24 @@ impl Principals {
             Some(CredentialKey::Token(hash)) => self.tokens.get(hash.bytes()),
             Some(key @ (CredentialKey::Key(id, _) | CredentialKey::Certificate(id))) => {
                 self.by_id.get(&id).filter(|one| one.key == key)
+            }
+            Some(CredentialKey::Jwt {
+                signer,
+                expires_at,
+                has_scopes,
+            }) => {
+                let issuer = self.issuers.iter().find(|one| one.trusts(signer));
+                let issuer = issuer.filter(|_| !self.removed.contains(grant.user()));
+                let issuer = issuer.ok_or(Lapsed::Revoked)?;
+                if expires_at <= seconds(now) {
+                    return Err(Lapsed::Expired);
+                }
+                let scopes = self.scopes(grant.user(), [issuer.scopes()]);
+                let of_token = usize::from(has_scopes);
+                return match grant.scopes().split_at_checked(scopes.len()) {
+                    Some((same, rest)) if *same == scopes && rest.len() == of_token => Ok(()),
+                    _ => Err(Lapsed::Changed),
+                };
             }
             None => None,
         };
@@ -213,6 +265,37 @@ impl Principals {
             (_, Ok(_), Some(known)) if is_same => Ok(known),
             (_, Ok(_), Some(_)) => Err(DenialReason::WrongSecret),
         }
+    }
+
+    /// The grant of a JWT.
+    fn by_jwt(&self, text: &str, attempt: &Attempt<'_>) -> Result<Grant, Denied> {
+        let token = JwtText::parse(text).map_err(Denied::new)?;
+        let verified = verify(&self.issuers, &token, seconds(attempt.now)).map_err(Denied::new)?;
+        let VerifiedJwt {
+            issuer,
+            signer,
+            user,
+            scopes: own,
+            expires_at,
+        } = verified;
+        if self.removed.contains(&user) {
+            return Err(Denied::new(DenialReason::Revoked));
+        }
+        let own = own.filter(|own| !own.is_unrestricted()).map(Arc::new);
+        let mut scopes = self.scopes(&user, [issuer.scopes()]);
+        let has_scopes = own.is_some();
+        scopes.extend(own);
+        let wanted = Wanted::Address(attempt.address);
+        if { scopes.iter() }.any(|scopes| scopes.refuses(wanted).is_some()) {
+            return Err(Denied::new(DenialReason::Address));
+        }
+        let credential = CredentialKey::Jwt {
+            signer,
+            expires_at,
+            has_scopes,
+        };
+        let claim = attempt.claim.clone();
+        Ok(Grant::earned_by(user, claim, Some(credential), scopes))
     }
 }
 

@@ -2,7 +2,10 @@
 
 use secrecy::{SecretString, zeroize::Zeroizing};
 
-use crate::{SecretHash, UserName, hex};
+use crate::{
+    SecretHash, UserName, hex,
+    jwt::{MAX_JWT_BYTES, looks_like_jwt},
+};
 
 /// Length of the longest token. A longer one takes no more time.
 pub const MAX_TOKEN_BYTES: usize = 256;
@@ -24,6 +27,9 @@ pub enum TokenProblem {
     /// The token is longer than [`MAX_TOKEN_BYTES`].
     #[error("is longer than {MAX_TOKEN_BYTES} bytes")]
     TooLong,
+    /// The token is a JWT, and longer than [`MAX_JWT_BYTES`].
+    #[error("is a JWT of more than {MAX_JWT_BYTES} bytes")]
+    JwtTooLong,
     /// The token begins or ends with white space, usually the end of a line of a file.
     #[error("begins or ends with white space")]
     Surrounded,
@@ -45,6 +51,20 @@ pub fn check_token(token: &str) -> Result<(), TokenProblem> {
         Err(TokenProblem::Surrounded)
     } else if token.contains(char::is_control) {
         Err(TokenProblem::Control)
+    } else {
+        Ok(())
+    }
+}
+
+/// Checks what a client presents: a token, a key or a JWT.
+///
+/// # Errors
+/// The first problem.
+pub fn check_credential(text: &str) -> Result<(), TokenProblem> {
+    if !looks_like_jwt(text) {
+        check_token(text)
+    } else if text.len() > MAX_JWT_BYTES {
+        Err(TokenProblem::JwtTooLong)
     } else {
         Ok(())
     }

@@ -20,6 +20,7 @@ mod join_line;
 mod joined;
 mod links;
 pub mod metrics;
+mod renewal;
 mod session;
 mod settings;
 mod status;

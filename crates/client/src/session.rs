@@ -19,6 +19,7 @@ use adit_link::{
     control::{CallError, Channel, ControlMessage, Transport},
 };
 use adit_proto::ConfigSyncRequest;
+use secrecy::SecretString;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -45,6 +46,8 @@ pub(crate) struct Session<T: Transport> {
     pub(crate) revision: u64,
     /// Requests that the client may open at a time (P-2.9); 0 when the server states none.
     pub(crate) max_requests: u32,
+    /// The token with which the session was registered, if the server can continue it with another one.
+    pub(crate) renewable: Option<SecretString>,
     /// Whether the server issues certificates.
     pub(crate) has_certificates: bool,
     pub(crate) announcements: Announcements,
@@ -115,6 +118,7 @@ async fn dial_unbounded<T: Transport>(
         epoch: response.epoch,
         revision: announced.unwrap_or(response.revision),
         max_requests: link.max_requests,
+        renewable: settings.token.clone().filter(|_| supports("renewal")),
         has_certificates: supports("certificates"),
         announcements,
         control,

@@ -141,6 +141,21 @@ pub(crate) const SERVER_LIMITS: KeyNames = KeyNames {
     ],
 };
 
+pub(crate) const ISSUER: KeyNames = KeyNames {
+    unsupported: &["discovery", "oidc_issuer"],
+    foreign_keys: &[
+        ("alg", "`algorithm`"),
+        ("aud", "`audience`"),
+        ("audiences", "`audience`"),
+        ("clock_skew", "`leeway`"),
+        ("iss", "`issuer`"),
+        ("jwks_ca_file", "`ca_file`"),
+        ("jwks_uri", "`jwks_url`"),
+        ("public_key_file", "`key_file`"),
+        ("subject_claim", "`user_claim`"),
+    ],
+};
+
 pub(crate) const SCOPES: KeyNames = KeyNames {
     unsupported: &[],
     foreign_keys: &[

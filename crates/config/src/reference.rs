@@ -100,7 +100,9 @@ fn time(time: std::time::Duration) -> String {
 const SAMPLE_SERVER: &str = r#"
 server:
   tls: { cert_file: tls.crt, key_file: tls.key }
-  auth: [{ user: alice, token: "a token of the sample", scopes: { max_clients: 1, max_tunnels: 1 } }]
+  auth:
+    - { user: alice, token: "a token of the sample", scopes: { max_clients: 1, max_tunnels: 1 } }
+    - { method: jwt, audience: adit, jwks_url: "http://127.0.0.1/keys" }
   https: { certificates: [{ cert_file: tls.crt, key_file: tls.key }] }
   shared_groups: [{ group: office, users: [alice] }]
   upstreams: [{ name: erp, protocol: h2, tls: { server_name: erp.internal }, servers: [{ address: "127.0.0.1:1" }] }]

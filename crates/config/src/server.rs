@@ -4,6 +4,7 @@ mod auth;
 mod error_pages;
 mod forward_auth;
 mod https;
+mod issuers;
 mod limits;
 mod rules;
 
@@ -89,9 +90,9 @@ fn read(
         Some(item) => tunnel_tls::server(&item, file, &mut warnings)?,
         None => TunnelTls::Auto,
     };
-    settings.makes_token = !auth::has_api_key(&mut server);
-    settings.tokens = auth::tokens(&mut server, file, variables, &mut warnings)?;
-    settings.shared_groups = auth::shared_groups(&mut server, &settings.tokens, &mut warnings)?;
+    settings.makes_token = !auth::needs_no_token(&mut server);
+    (settings.tokens, settings.issuers) = auth::read(&mut server, file, variables, &mut warnings)?;
+    settings.shared_groups = auth::shared_groups(&mut server, &settings, &mut warnings)?;
     settings.limits = limits::read(&mut server.section("limits")?)?;
     settings.timeouts = read_timeouts(&mut server.section("timeouts")?)?;
     settings.threads = default_threads();

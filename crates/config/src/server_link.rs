@@ -231,13 +231,14 @@ fn given_token(
 ) -> Result<Option<SecretString>, ConfigError> {
     let in_file = match client.item("auth_token") {
         Some(item) => Some(Given {
-            token: token::good(item.secret("a token")?).map_err(|problem| item.error(problem))?,
+            token: token::presented(item.secret("a token")?)
+                .map_err(|problem| item.error(problem))?,
             is_variable: is_variable(&item),
         }),
         None => None,
     };
     let of_environment = match variables.value("ADIT__TOKEN") {
-        Some(text) => Some(token::good(text).map_err(|problem| {
+        Some(text) => Some(token::presented(text).map_err(|problem| {
             ConfigError::new(Origin::Variable("ADIT__TOKEN".to_owned()), "", problem)
         })?),
         None => None,
@@ -250,7 +251,7 @@ fn given_token(
                 && in_file.is_none()
                 && (is_variable || of_environment.is_none());
             if is_used {
-                let token = token::read_file(&path, warnings);
+                let token = token::read_presented(&path, warnings);
                 let token = token.map_err(|problem| item.error(problem))?;
                 Some(Given { token, is_variable })
             } else {
@@ -263,7 +264,7 @@ fn given_token(
     Ok(match (overrides.token_file(), given, of_environment) {
         (Some(path), ..) => {
             let flag = || Origin::Flag("--token-file".to_owned());
-            let token = token::read_file(path, warnings);
+            let token = token::read_presented(path, warnings);
             Some(token.map_err(|problem| ConfigError::new(flag(), "", problem))?)
         }
         // Of two variables, the one that is named after the key takes precedence.

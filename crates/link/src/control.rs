@@ -45,4 +45,5 @@ pub const CAPABILITIES: &[&str] = &[
     "layers",
     "certificates",
     "https",
+    "renewal",
 ];

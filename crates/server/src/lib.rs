@@ -7,6 +7,7 @@
 //! sockets follow the snapshot), `ingress` (TCP or UDP), `director`. A request that a client opens passes `upstreams`
 //! (name, permits, choice of a server), `egress`.
 
+mod authentication;
 mod authorization;
 mod channels;
 mod client_port;
@@ -53,10 +54,10 @@ pub use forward_auth::ForwardAuthError;
 pub use server::{Server, ServerHandle, StartError};
 pub use settings::{
     Compression, EdgeTimeouts, ErrorPage, ErrorPageError, ErrorPages, ForwardAuthSettings,
-    HostCertificate, HostRules, HttpsSettings, Limits, Network, OwnCaSettings, PortRanges,
-    PublicUrl, RuleSettings, RuleTarget, Scheme, ServerTls, Settings, SharedGroup, StaticToken,
-    Timeouts, Tls, TlsName, TrustedProxies, TunnelTls, UpstreamProtocol, UpstreamServer,
-    UpstreamSettings, layers,
+    HostCertificate, HostRules, HttpsSettings, IssuerSettings, JwksUrl, KeySource, Limits,
+    MAX_KEY_BYTES, Network, OwnCaSettings, PortRanges, PublicUrl, RuleSettings, RuleTarget, Scheme,
+    ServerTls, Settings, SharedGroup, StaticToken, Timeouts, Tls, TlsName, TrustedProxies,
+    TunnelTls, UpstreamProtocol, UpstreamServer, UpstreamSettings, UrlSource, layers,
 };
 pub use status::{
     CertificateStatus, ClientStatus, ConfigStatus, CoreCounters, HttpsStatus, ProcessStatus,

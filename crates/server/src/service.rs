@@ -1,16 +1,13 @@
 //! Registration, control streams and the configuration of clients.
 
 use std::{
-    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::SystemTime,
 };
 
 use adit_auth::{
-    Attempt, ClientClaim, ClientId, Credential, DenialReason, Denied, Grant, GroupId,
-    InstanceSecret, SessionToken, Wanted,
+    ClientClaim, ClientId, Credential, Grant, GroupId, InstanceSecret, SessionToken, Wanted,
 };
 use adit_link::{
     BoxFuture, Failure, Reason, Turn,
@@ -20,10 +17,10 @@ use adit_link::{
     },
 };
 use adit_proto::{
-    ConfigSyncRequest, ConfigSyncResponse, EnrolRequest, EnrolResponse, Error as ProtoError,
-    Heartbeat, LinkSettings, PROTOCOL_VERSION, RegisterRequest, RegisterResponse, Roots,
-    TunnelResult, TunnelResults, TunnelsAnnounce, TunnelsFreed, Upstream, control::Kind,
-    credential,
+    ConfigSyncRequest, ConfigSyncResponse, CredentialRenewal, CredentialRenewalResult,
+    EnrolRequest, EnrolResponse, Error as ProtoError, Heartbeat, LinkSettings, PROTOCOL_VERSION,
+    RegisterRequest, RegisterResponse, Roots, TunnelResult, TunnelResults, TunnelsAnnounce,
+    TunnelsFreed, Upstream, control::Kind, credential,
 };
 use adit_registry::{ControlGuard, Link, RegisterError, Registry};
 use secrecy::ExposeSecret;
@@ -31,13 +28,13 @@ use tokio::{task::JoinHandle, time::Instant};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 
 use crate::{
+    authentication::Authentication,
     authorization::Authorization,
     channels::{ChannelUse, Channels},
     configuration::InForce,
     directory::{Directory, EnterError},
     enrolment::{Enrolment, NotEnrolled},
     floods::Floods,
-    guesses::Guesses,
     lanes::{session_of, stream_refusal},
     upstreams::Upstreams,
     worker::Announcer,
@@ -53,11 +50,11 @@ struct Shared {
     registry: Arc<Registry>,
     channels: Arc<Channels>,
     floods: Arc<Floods>,
-    guesses: Arc<Guesses>,
     directory: Arc<Directory>,
     announcer: Announcer,
     upstreams: Arc<Upstreams>,
     authorization: Arc<Authorization>,
+    authentication: Authentication,
     enrolment: Enrolment,
     config: Arc<InForce>,
 }
@@ -65,10 +62,10 @@ struct Shared {
 impl Service {
     pub(crate) fn new(
         registry: Arc<Registry>,
-        (channels, floods, guesses): (Arc<Channels>, Arc<Floods>, Arc<Guesses>),
+        (channels, floods): (Arc<Channels>, Arc<Floods>),
         (directory, announcer): (Arc<Directory>, Announcer),
         upstreams: Arc<Upstreams>,
-        (authorization, enrolment): (Arc<Authorization>, Enrolment),
+        (authorization, authentication, enrolment): (Arc<Authorization>, Authentication, Enrolment),
         config: Arc<InForce>,
     ) -> Self {
         Self {
@@ -76,11 +73,11 @@ impl Service {
                 registry,
                 channels,
                 floods,
-                guesses,
                 directory,
                 announcer,
                 upstreams,
                 authorization,
+                authentication,
                 enrolment,
                 config,
             }),
@@ -116,7 +113,10 @@ impl Service {
                 id.map_or(Credential::None, Credential::Certificate)
             }
         };
-        let grant = self.authenticate(connection, &credential, &claim).await?;
+        let authentication = &shared.authentication;
+        let grant = authentication
+            .authenticate(connection.peer, &credential, &claim)
+            .await?;
         connection.allowance.lift();
         self.check_names(connection, &grant)?;
         let entered = shared
@@ -179,48 +179,6 @@ impl Service {
 }
 
 impl Service {
-    /// The grant of a client with this credential (P-1.3).
-    async fn authenticate(
-        &self,
-        connection: &ClientConnection,
-        credential: &Credential,
-        claim: &ClientClaim,
-    ) -> Result<Grant, Refusal> {
-        let shared = &self.shared;
-        let began = Instant::now();
-        let address = connection.peer.ip();
-        // A certificate cannot be guessed: the handshake has proved it.
-        if !matches!(credential, Credential::Certificate(_)) {
-            self.may_guess(address, began)?;
-        }
-        let attempt = Attempt {
-            credential,
-            claim,
-            address,
-            now: SystemTime::now(),
-        };
-        match shared.authorization.authenticator().authenticate(&attempt) {
-            Ok(grant) => Ok(grant),
-            Err(denied) => {
-                let floods = &shared.floods;
-                floods.denied(&claim.client_id, connection.peer, denied.reason());
-                Err(self.denied(connection, began, denied).await)
-            }
-        }
-    }
-
-    /// Refuses an address that has presented too many wrong credentials.
-    fn may_guess(&self, address: IpAddr, now: Instant) -> Result<(), Refusal> {
-        let waits = self.shared.guesses.check(address, now.into_std());
-        waits.map_err(|wait| {
-            let text = format!(
-                "too many wrong credentials have come from this address; the next attempt is possible in {} s",
-                wait.as_secs() + 1
-            );
-            Refusal::new(RefusalReason::Limit, text)
-        })
-    }
-
     /// Makes the first credential of a client (P-1.19).
     async fn enrol_client(
         &self,
@@ -232,36 +190,16 @@ impl Service {
         let shared = &self.shared;
         let began = Instant::now();
         let address = connection.peer.ip();
-        self.may_guess(address, began)?;
+        shared.authentication.may_guess(address, began)?;
         match shared.enrolment.enrol(&client, request, address).await {
             Ok(enrolled) => Ok(enrolled),
             Err(NotEnrolled::Refused(refusal)) => Err(refusal),
             Err(NotEnrolled::Denied(denied)) => {
                 let floods = &shared.floods;
                 floods.denied(&client, connection.peer, denied.reason());
-                Err(self.denied(connection, began, denied).await)
+                Err(shared.authentication.denied(address, began, denied).await)
             }
         }
-    }
-
-    /// The refusal of a wrong credential, after a time that is the same for every cause.
-    async fn denied(
-        &self,
-        connection: &ClientConnection,
-        began: Instant,
-        denied: Denied,
-    ) -> Refusal {
-        if let DenialReason::AwaitsApproval(id) = denied.reason() {
-            let text = format!(
-                "this client awaits approval: run `adit-server key approve {id}` on the server's machine"
-            );
-            return Refusal::new(RefusalReason::Forbidden, text);
-        }
-        let shared = &self.shared;
-        shared.guesses.count(connection.peer.ip(), began.into_std());
-        let delay = shared.config.load().settings.timeouts.denial;
-        tokio::time::sleep_until(began + delay).await;
-        Refusal::new(RefusalReason::Unauthenticated, denied)
     }
 
     /// Refuses names that the scopes of the client do not allow (P-1.18).
@@ -457,8 +395,29 @@ impl Shared {
                 let result = Kind::CertificateResult(result);
                 link.send_control(ControlMessage::new(request_id, result));
             }
+            Kind::CredentialRenewal(renewal) => {
+                let result = Kind::CredentialRenewalResult(self.renew(link, renewal).await);
+                link.send_control(ControlMessage::new(request_id, result));
+            }
             // Other messages are responses, or are from a newer version of the client (P-1.2).
             _ => {}
+        }
+    }
+
+    /// Continues the session with another credential (P-1.22).
+    async fn renew(&self, link: &Arc<Link>, renewal: CredentialRenewal) -> CredentialRenewalResult {
+        let credential = match renewal.credential.and_then(|credential| credential.kind) {
+            Some(credential::Kind::Token(token)) => Credential::Token(token.into()),
+            None => Credential::None,
+        };
+        let renewed = self.authentication.renew(link, &credential).await;
+        CredentialRenewalResult {
+            sequence: renewal.sequence,
+            error: renewed.err().map(|refusal| ProtoError {
+                code: refusal.reason.to_string(),
+                message: refusal.detail,
+                detail: String::new(),
+            }),
         }
     }
 

@@ -3,6 +3,7 @@
 mod forward_auth;
 mod host_rules;
 mod https;
+mod issuer;
 mod limits;
 mod port_ranges;
 mod public_url;
@@ -16,6 +17,7 @@ use std::{net::SocketAddr, path::PathBuf};
 pub use adit_auth::StaticToken;
 use adit_auth::{GroupId, UserName};
 pub use adit_egress::Tls;
+pub use adit_identity::{JwksUrl, KeySource, MAX_KEY_BYTES, UrlSource};
 use adit_ingress::layers::LayerConfig;
 pub use adit_ingress::{
     EdgeTimeouts, ErrorPage, ErrorPageError, ErrorPages, Network, Scheme, TrustedProxies, layers,
@@ -27,6 +29,7 @@ pub use self::{
     forward_auth::ForwardAuthSettings,
     host_rules::HostRules,
     https::HttpsSettings,
+    issuer::IssuerSettings,
     limits::Limits,
     port_ranges::PortRanges,
     public_url::PublicUrl,
@@ -57,6 +60,8 @@ pub struct Settings {
     pub domain: Option<String>,
     /// Tokens of clients.
     pub tokens: Vec<StaticToken>,
+    /// Issuers whose JWTs are accepted.
+    pub issuers: Vec<IssuerSettings>,
     /// Whether the server makes a token, kept in the state directory, if it has no other.
     pub makes_token: bool,
     /// Groups that several users share. Every other group belongs to the user that first registers it (P-1.9).
@@ -98,6 +103,7 @@ impl Settings {
             threads: 1,
             domain: None,
             tokens: Vec::new(),
+            issuers: Vec::new(),
             makes_token: true,
             shared_groups: Vec::new(),
             state_dir: PathBuf::new(),

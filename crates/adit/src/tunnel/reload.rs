@@ -50,10 +50,16 @@ fn log(applied: &Applied) {
         tunnels,
         entries,
         tls,
+        token,
         needs_restart,
     } = applied;
     if *tls {
         tracing::info!("the next connection to the server uses the changed `client.tls`");
+    }
+    if *token {
+        tracing::info!(
+            "the token has changed: it is presented on the running link if the server supports it, and used by the next one"
+        );
     }
     if tunnels.is_empty() && entries.is_empty() {
         tracing::info!("no tunnel or entry has changed");

@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     Client,
@@ -22,6 +22,8 @@ pub struct Applied {
     pub entries: Changes,
     /// Whether TLS has changed, which the next connection to the server uses. The current one continues.
     pub tls: bool,
+    /// Whether the token has changed. It is presented on the running link, and used by the next connection.
+    pub token: bool,
     /// Keys whose new value needs a restart; the client continues with the old value.
     pub needs_restart: Vec<&'static str>,
 }
@@ -63,7 +65,7 @@ impl Changes {
 impl Client {
     /// Applies changed settings: tunnels and entries are added, changed and removed on the current link, without an
     /// effect on the others. Running requests of a changed or removed tunnel or entry finish. Changed TLS applies to the
-    /// next connection to the server. Other settings need a restart and are listed in [`Applied::needs_restart`].
+    /// next connection to the server, a changed token to the current link as well. Other settings need a restart and are listed in [`Applied::needs_restart`].
     ///
     /// Does not wait for the server: the tunnels are announced as soon as the link is up.
     ///
@@ -74,18 +76,21 @@ impl Client {
         let state = &self.state;
         let before = state.settings();
         let tls = tls_of(&before, &settings);
+        let token = token_of(&before, &settings);
         let applied = Applied {
             tunnels: Changes::between(&before.tunnels, &settings.tunnels, tunnel_name),
             entries: Changes::between(&before.entries, &settings.entries, entry_name),
             tls: before.tls != tls,
+            token: secret(&before.token) != secret(&token),
             needs_restart: needs_restart(&before, &settings),
         };
         let has_other_services = !applied.tunnels.is_empty() || !applied.entries.is_empty();
-        let is_changed = has_other_services || applied.tls;
+        let is_changed = has_other_services || applied.tls || applied.token;
         let next = Settings {
             tunnels: settings.tunnels,
             entries: settings.entries,
             tls,
+            token,
             ..Settings::clone(&before)
         };
         if has_other_services {
@@ -125,6 +130,18 @@ fn tls_of(before: &Settings, next: &Settings) -> Option<ClientTls> {
     settings.tls.clone()
 }
 
+/// The token of the current link and of the next one. It belongs to the server that it was configured with, as TLS does. A
+/// client with a certificate instead needs a restart.
+fn token_of(before: &Settings, next: &Settings) -> Option<SecretString> {
+    let is_same_server = before.server_addr() == next.server_addr();
+    let settings = if is_same_server && before.token.is_some() && next.token.is_some() {
+        next
+    } else {
+        before
+    };
+    settings.token.clone()
+}
+
 fn tunnel_name(tunnel: &TunnelSettings) -> &str {
     &tunnel.name
 }
@@ -145,7 +162,10 @@ fn needs_restart(before: &Settings, next: &Settings) -> Vec<&'static str> {
         ("client.server_addr", before.server_host != next.server_host),
         ("client.server_port", before.server_port != next.server_port),
         ("client.proxy", before.proxy != next.proxy),
-        ("client.auth_token", secret(before) != secret(next)),
+        (
+            "client.auth_token",
+            before.token.is_some() != next.token.is_some(),
+        ),
         ("client.reconnect", before.reconnect != next.reconnect),
         ("client.lanes", before.lanes != next.lanes),
         ("client.state_dir", before.state_dir != next.state_dir),
@@ -157,8 +177,8 @@ fn needs_restart(before: &Settings, next: &Settings) -> Vec<&'static str> {
     differs.map(|(key, _)| key).collect()
 }
 
-fn secret(settings: &Settings) -> Option<&str> {
-    settings.token.as_ref().map(ExposeSecret::expose_secret)
+fn secret(token: &Option<SecretString>) -> Option<&str> {
+    token.as_ref().map(ExposeSecret::expose_secret)
 }
 
 #[cfg(test)]
@@ -196,12 +216,7 @@ mod tests {
         next.group_id = "other".into();
         next.lanes = 3;
         next.tunnels.clear();
-        let expected = [
-            "client.group_id",
-            "client.server_addr",
-            "client.auth_token",
-            "client.lanes",
-        ];
+        let expected = ["client.group_id", "client.server_addr", "client.lanes"];
         assert_eq!(needs_restart(&before, &next), expected);
     }
 

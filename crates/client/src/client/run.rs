@@ -19,6 +19,7 @@ use crate::{
     certificate::CertificateKeeper,
     instance::Instance,
     links::CurrentLink,
+    renewal::{RenewalKeeper, RenewalResults},
     session::{self, Session, SessionObserver, Upstreams},
     status::TunnelOutcome,
 };
@@ -179,11 +180,18 @@ impl<T: Transport> Run<T> {
         if let Some(keeper) = &certificate {
             tasks.spawn(keeper.clone().run(session.control.clone()));
         }
+        let renewal = session.renewable.clone().map(|presented| {
+            let (keeper, results) =
+                RenewalKeeper::new(presented, self.state.subscribe(), session.control.clone());
+            tasks.spawn(keeper.run());
+            results
+        });
         let observer = Arc::new(Observer {
             state: self.state.clone(),
             registrations: self.registrations.clone(),
             epoch: session.epoch,
             certificate,
+            renewal,
         });
         let failure = session.serve(observer).await;
         tracing::warn!(%failure, "the link was lost");
@@ -206,6 +214,8 @@ struct Observer {
     epoch: u64,
     /// Of a client that has joined.
     certificate: Option<Arc<CertificateKeeper>>,
+    /// Of a client with a token, of a server that can continue a session with another one.
+    renewal: Option<RenewalResults>,
 }
 
 impl SessionObserver for Observer {
@@ -218,6 +228,11 @@ impl SessionObserver for Observer {
             Kind::CertificateResult(result) => {
                 if let Some(keeper) = &self.certificate {
                     keeper.on_result(result);
+                }
+            }
+            Kind::CredentialRenewalResult(result) => {
+                if let Some(renewal) = &self.renewal {
+                    renewal.on_result(result);
                 }
             }
             Kind::Roots(roots) => {

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use adit_auth::{GroupId, MIN_TOKEN_BYTES, Principals, Records, Scopes, StaticToken, UserName};
-use adit_server::SharedGroup;
+use adit_server::{IssuerSettings, Settings, SharedGroup};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::issuers;
 use crate::{
     environment::Variables,
     error::{ConfigError, Kind, Origin},
@@ -19,14 +20,14 @@ use crate::{
 const DEFAULT_USER: &str = "default";
 
 /// Reads `auth`: one method or a list of methods. `ADIT__TOKEN` is always the token of the user `default`. Without both
-/// the list is empty, and the server generates a token.
-pub(super) fn tokens(
+/// the lists are empty, and the server generates a token.
+pub(super) fn read(
     server: &mut Section<'_>,
     file: Option<&Path>,
     variables: &Variables,
     warnings: &mut Vec<String>,
-) -> Result<Vec<StaticToken>, ConfigError> {
-    let mut tokens = Vec::new();
+) -> Result<(Vec<StaticToken>, Vec<IssuerSettings>), ConfigError> {
+    let (mut tokens, mut issuers) = (Vec::new(), Vec::new());
     // Of an entry whose token is in the environment.
     let mut restricted = None;
     let auth = server.item("auth");
@@ -46,7 +47,8 @@ pub(super) fn tokens(
                     }
                     restricted = Some(scopes);
                 }
-                Method::Nothing => {}
+                Method::Issuer(issuer) => issuers.push(*issuer),
+                Method::Store => {}
             }
         }
     }
@@ -81,7 +83,7 @@ pub(super) fn tokens(
         Principals::new(&Records::default(), &tokens)
             .map_err(|error| refused(error.to_string()))?;
     }
-    Ok(tokens)
+    Ok((tokens, issuers))
 }
 
 /// One entry of `auth`.
@@ -92,15 +94,17 @@ enum Method {
         user: UserName,
         scopes: Scopes,
     },
-    Nothing,
+    Issuer(Box<IssuerSettings>),
+    /// The credentials of the store, which are always accepted.
+    Store,
 }
 
-/// Whether the list of methods has `api_key`: then no token is generated.
-pub(super) fn has_api_key(server: &mut Section<'_>) -> bool {
+/// Whether the list of methods has one besides tokens: then no token is generated.
+pub(super) fn needs_no_token(server: &mut Section<'_>) -> bool {
     let methods = server.item("auth").map(|item| item.one_or_more("methods"));
     let methods = methods.into_iter().flatten().flatten();
     let mut names = methods.filter_map(|item| item.section().ok()?.item("method"));
-    names.any(|name| name.text("a method").is_ok_and(|name| name == "api_key"))
+    names.any(|name| name.text("a method").is_ok_and(|name| name != "token"))
 }
 
 fn method(
@@ -109,21 +113,26 @@ fn method(
     warnings: &mut Vec<String>,
 ) -> Result<Method, ConfigError> {
     if let Some(item) = auth.item("method") {
-        match item.text("`token` or `api_key`")? {
+        match item.text("`token`, `jwt` or `api_key`")? {
             "token" => {}
-            // Keys and certificates of the store are always accepted: without a token, they alone are.
+            "jwt" => {
+                let issuer = issuers::read(auth, file, warnings)?;
+                return Ok(Method::Issuer(issuer.into()));
+            }
             "api_key" => {
                 auth.finish(&NO_OTHER_KEYS)?;
-                return Ok(Method::Nothing);
+                return Ok(Method::Store);
             }
-            method @ ("jwt" | "mtls") => {
+            method @ "mtls" => {
                 return Err(item
                     .error(format!(
                         "`method: {method}` is not supported by this version"
                     ))
-                    .with_help("this version authenticates clients by `token` or `api_key`"));
+                    .with_help(
+                        "this version authenticates clients by `token`, `jwt` or `api_key`",
+                    ));
             }
-            _ => return Err(item.error("unknown method, expected `token` or `api_key`")),
+            _ => return Err(item.error("unknown method, expected `token`, `jwt` or `api_key`")),
         }
     }
     let is_restricted = auth.has("user") || auth.has("scopes");
@@ -161,7 +170,7 @@ fn method(
             scopes,
         }),
         None if is_restricted => Method::NoToken { user, scopes },
-        None => Method::Nothing,
+        None => Method::Store,
     })
 }
 
@@ -183,7 +192,7 @@ fn long_enough(token: SecretString) -> Result<SecretString, String> {
 /// Reads `shared_groups`: groups that several users share. Each may be listed once.
 pub(super) fn shared_groups(
     server: &mut Section<'_>,
-    tokens: &[StaticToken],
+    settings: &Settings,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<SharedGroup>, ConfigError> {
     let mut groups: Vec<SharedGroup> = Vec::new();
@@ -191,9 +200,13 @@ pub(super) fn shared_groups(
         return Ok(groups);
     };
     let is_known = |user: &UserName| {
+        let Settings {
+            tokens, issuers, ..
+        } = settings;
         // If there are no tokens, the server generates one for this user.
         (tokens.is_empty() && user.as_str() == DEFAULT_USER)
             || tokens.iter().any(|known| known.user == *user)
+            || issuers.iter().any(|issuer| issuer.rules.may_name(user))
     };
     for item in item.list("groups")? {
         let mut section = item.section()?;

@@ -5,6 +5,7 @@ mod documents;
 mod entries;
 mod errors;
 mod https;
+mod issuers;
 mod joined;
 mod layers;
 mod properties;

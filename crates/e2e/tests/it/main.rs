@@ -22,6 +22,7 @@ mod https;
 mod interim;
 mod isolation;
 mod join;
+mod jwt;
 mod layers;
 mod leaks;
 mod live_tunnels;

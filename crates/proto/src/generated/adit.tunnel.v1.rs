@@ -252,7 +252,10 @@ pub struct WebSocketFrame {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Control {
-    #[prost(oneof = "control::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15")]
+    #[prost(
+        oneof = "control::Kind",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
+    )]
     pub kind: ::core::option::Option<control::Kind>,
 }
 /// Nested message and enum types in `Control`.
@@ -283,7 +286,10 @@ pub mod control {
         CertificateRequest(super::CertificateRequest),
         #[prost(message, tag = "12")]
         CertificateResult(super::CertificateResult),
-        /// 13 and 14 are reserved for the renewal of credentials.
+        #[prost(message, tag = "13")]
+        CredentialRenewal(super::CredentialRenewal),
+        #[prost(message, tag = "14")]
+        CredentialRenewalResult(super::CredentialRenewalResult),
         #[prost(message, tag = "15")]
         Roots(super::Roots),
     }
@@ -300,6 +306,23 @@ pub struct CertificateResult {
     #[prost(message, optional, tag = "1")]
     pub certificate: ::core::option::Option<ClientCertificate>,
     /// Empty when there is a certificate.
+    #[prost(message, optional, tag = "2")]
+    pub error: ::core::option::Option<Error>,
+}
+/// Another credential of a client, for the running session. The response is CredentialRenewalResult with the same sequence
+/// number.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CredentialRenewal {
+    #[prost(uint64, tag = "1")]
+    pub sequence: u64,
+    #[prost(message, optional, tag = "2")]
+    pub credential: ::core::option::Option<Credential>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CredentialRenewalResult {
+    #[prost(uint64, tag = "1")]
+    pub sequence: u64,
+    /// Empty when the session continues with the new credential. Otherwise it keeps the one that it has.
     #[prost(message, optional, tag = "2")]
     pub error: ::core::option::Option<Error>,
 }

@@ -93,10 +93,10 @@ impl Reconfigure {
         }
     }
 
-    /// Applies the settings. Returns the number of links that were ended, because their tokens are gone.
+    /// Applies the settings. Returns the number of links that were ended, because their credentials are gone.
     fn try_apply(&self, settings: &Settings) -> Result<usize, StartError> {
-        let checked = self.identities.check_tokens(&settings.tokens);
-        checked.map_err(|error| StartError::Identities(error.to_string()))?;
+        let identities = self.identities.prepare(settings);
+        let identities = identities.map_err(StartError::Identities)?;
         let tls = self.tls.prepare(&settings.tls)?;
         let providers = providers(&settings.forward_auth)?;
         let upstreams = self.upstreams.prepare(&settings.upstreams)?;
@@ -133,7 +133,7 @@ impl Reconfigure {
         if let (Some(https), Some(settings)) = (&self.https, &settings.https) {
             https.follow(settings, limits);
         }
-        self.identities.replace_tokens(&settings.tokens);
+        self.identities.replace(identities);
         Ok(self.authorization.end_lapsed(SystemTime::now()))
     }
 

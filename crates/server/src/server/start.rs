@@ -36,6 +36,7 @@ use super::{
     visitors::Visitors,
 };
 use crate::{
+    authentication::Authentication,
     authorization::Authorization,
     channels::Channels,
     client_port::ClientPort,
@@ -112,8 +113,7 @@ impl Server {
         let in_force = InForce::new(started.clone(), source);
         let settings = &started.settings;
         let (limits, timeouts) = (&settings.limits, &settings.timeouts);
-        let identities =
-            Identities::start(&settings.tokens, store).map_err(StartError::Identities)?;
+        let identities = Identities::start(settings, store).map_err(StartError::Identities)?;
         let (clients_port, tunnel_addr) = bind("clients", settings.tunnel_addr)?;
         let (visitors_port, http_addr) = bind("visitors", settings.http_addr)?;
         let https_port = { settings.https.as_ref() }
@@ -160,7 +160,7 @@ impl Server {
             ports.clone(),
             access.clone(),
         )?);
-        let names = owners(&directory, &settings.state_dir, &identities.users());
+        let names = owners(&directory, &settings.state_dir, &identities);
 
         let registry = Registry::new(registry_config(settings, first_epoch()), directory.clone());
         let channels = Channels::new(registry.clone());
@@ -187,11 +187,17 @@ impl Server {
             .map_err(StartError::Thread)?;
         let service = Service::new(
             registry.clone(),
-            (channels.clone(), floods.clone(), guesses.clone()),
+            (channels.clone(), floods.clone()),
             (directory.clone(), announcer.clone()),
             upstreams.clone(),
             (
                 authorization.clone(),
+                Authentication::new(
+                    authorization.clone(),
+                    identities.clone(),
+                    (floods.clone(), guesses.clone()),
+                    in_force.clone(),
+                ),
                 Enrolment::new(identities.clone(), tls.clone()),
             ),
             in_force.clone(),
@@ -395,7 +401,7 @@ fn directory_config(
 }
 
 /// Gives the directory the owners of names of an earlier run. The server starts even if their file is unusable.
-fn owners(directory: &Directory, state_dir: &Path, users: &HashSet<UserName>) -> Option<NamesFile> {
+fn owners(directory: &Directory, state_dir: &Path, identities: &Identities) -> Option<NamesFile> {
     if state_dir.as_os_str().is_empty() {
         return None;
     }
@@ -403,7 +409,11 @@ fn owners(directory: &Directory, state_dir: &Path, users: &HashSet<UserName>) ->
     let path = file.path().display();
     match file.read() {
         Ok(records) => {
-            let unreadable = directory.restore(records, users);
+            let users = { records.iter() }.filter_map(|record| UserName::parse(&record.user).ok());
+            // Those that issuers name are not known before they come.
+            let users = users.filter(|user| identities.may_name(user));
+            let users: HashSet<_> = users.chain(identities.users()).collect();
+            let unreadable = directory.restore(records, &users);
             if unreadable > 0 {
                 tracing::warn!(%path, entries = unreadable, "some owners of names have a form unknown to this version and are dropped");
             }

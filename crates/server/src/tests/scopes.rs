@@ -3,16 +3,23 @@
 use adit_auth::{Credential, NoRecords, Scopes, StaticToken};
 
 use super::*;
-use crate::identities::Identities;
+use crate::{identities::Identities, settings::Settings};
 
 const TOKEN: &str = "a-token-of-some-length";
 
-fn tokens(scopes: &str) -> Vec<StaticToken> {
-    vec![StaticToken {
+fn tokens(scopes: &str) -> Settings {
+    let any = ([127, 0, 0, 1], 0).into();
+    let mut settings = Settings::new(any, any);
+    settings.tokens = vec![StaticToken {
         user: UserName::parse("ann").unwrap(),
         token: TOKEN.into(),
         scopes: serde_json::from_str::<Scopes>(scopes).unwrap(),
-    }]
+    }];
+    settings
+}
+
+fn replace(identities: &Identities, settings: &Settings) {
+    identities.replace(identities.prepare(settings).unwrap());
 }
 
 /// The grant of a client of `ann` with these scopes.
@@ -156,10 +163,10 @@ async fn a_link_ends_with_its_credential_at_the_next_open() {
     let authorization = Authorization::new(identities.clone(), world.registry.clone());
     let (link, _) = world.enter_with(grant(&*identities)).await.ok().unwrap();
     assert!(authorization.holds(&link));
-    identities.replace_tokens(&tokens("{}"));
+    replace(&identities, &tokens("{}"));
     assert!(authorization.holds(&link));
     // Changed scopes end the link too: the client registers again with the new ones.
-    identities.replace_tokens(&tokens(r#"{"max_tunnels": 1}"#));
+    replace(&identities, &tokens(r#"{"max_tunnels": 1}"#));
     assert!(!authorization.holds(&link));
     assert!(link.is_ended());
     assert!(world.registry.links().is_empty());
@@ -172,7 +179,9 @@ async fn all_links_of_a_revoked_token_end() {
     let authorization = Authorization::new(identities.clone(), world.registry.clone());
     let (link, _) = world.enter_with(grant(&*identities)).await.ok().unwrap();
     assert_eq!(authorization.end_lapsed(SystemTime::now()), 0);
-    identities.replace_tokens(&[]);
+    let mut none = tokens("{}");
+    none.tokens.clear();
+    replace(&identities, &none);
     assert_eq!(authorization.end_lapsed(SystemTime::now()), 1);
     assert!(link.is_ended());
 }

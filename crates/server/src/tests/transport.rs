@@ -23,6 +23,7 @@ use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 
 use super::{SECOND, anyone, tunnel, world};
 use crate::{
+    authentication::Authentication,
     channels::Channels,
     clients_tls::ClientsTls,
     configuration::{ConfigSource as _, FixedSource, InForce},
@@ -55,15 +56,24 @@ async fn a_client_serves_a_request_without_grpc() {
     let stop = watch::Sender::new(false);
     let worker = worker::start(world.directory.clone(), None, SECOND, stop.subscribe());
     let (announcer, thread) = worker.unwrap();
+    let authorization = anyone(&world.registry);
+    let settings = Settings::new(any, any);
+    let identities = Identities::start(&settings, Arc::new(NoRecords)).unwrap();
     let service = Service::new(
         world.registry.clone(),
-        (channels.clone(), floods.clone(), Arc::new(Guesses::new(10))),
+        (channels.clone(), floods.clone()),
         (world.directory.clone(), announcer),
         Upstreams::none(),
         (
-            anyone(&world.registry),
+            authorization.clone(),
+            Authentication::new(
+                authorization,
+                identities.clone(),
+                (floods.clone(), Arc::new(Guesses::new(10))),
+                in_force.clone(),
+            ),
             Enrolment::new(
-                Identities::start(&[], Arc::new(NoRecords)).unwrap(),
+                identities,
                 ClientsTls::start(&TunnelTls::Off, any, Path::new(""))
                     .unwrap()
                     .into(),
