@@ -160,7 +160,8 @@ fn append(headers: &mut HeaderMap, name: HeaderName, element: &str) {
 fn remove_reports(headers: &mut HeaderMap) {
     retain(headers, |name| {
         let text = name.as_str();
-        !(text.starts_with("x-forwarded-") || text == "forwarded" || text == "x-real-ip")
-            && !could_be(name, &USER)
+        let is_forwarded =
+            text.starts_with("x-forwarded-") || text == "forwarded" || text == "x-real-ip";
+        !is_forwarded && !could_be(name, &USER)
     });
 }
