@@ -41,6 +41,9 @@ families! {
     CONNECTIONS = counter("adit_ingress_connections_total", &["protocol"], "Connections of visitors; flows for udp.");
     REQUESTS_OPEN = gauge("adit_ingress_requests", &["protocol"], "Requests of visitors that are open.");
     REFUSED = counter("adit_ingress_connections_refused_total", &["protocol"], "Connections of visitors that were closed because too many were open.");
+    HANDSHAKES = gauge("adit_ingress_handshakes", &[], "TLS handshakes of visitors that are running.");
+    HANDSHAKES_FAILED = counter("adit_ingress_handshakes_failed_total", &[], "Connections of visitors that ended in their TLS handshakes, except those that the visitor closed.");
+    CERTIFICATE_EXPIRES = gauge("adit_tls_certificate_expires_seconds", &["host"], "Seconds since 1970 at which a certificate for visitors expires, by its first host.");
     TCP_RECEIVED = counter("adit_ingress_tcp_received_bytes_total", &[], "Bytes from visitors of TCP, counted when they are received.");
     TCP_SENT = counter("adit_ingress_tcp_sent_bytes_total", &[], "Bytes to visitors of TCP, counted when they are sent.");
     FLOWS_ENDED = counter("adit_ingress_flows_ended_total", &["cause"], "Flows that ended: replaced by new flows (evicted), or without datagrams for too long (silent).");
@@ -154,6 +157,14 @@ pub fn samples(status: &Status) -> Vec<Sample> {
         );
     }
     all.extend(visitors(status));
+    if let Some(https) = &status.https {
+        all.push(HANDSHAKES.sample(&[], https.handshakes as f64));
+        all.push(HANDSHAKES_FAILED.sample(&[], https.handshakes_failed as f64));
+        for certificate in &https.certificates {
+            let host = certificate.names.first().map_or("", String::as_str);
+            all.push(CERTIFICATE_EXPIRES.sample(&[host], certificate.expires as f64));
+        }
+    }
     all
 }
 

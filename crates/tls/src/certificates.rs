@@ -151,7 +151,7 @@ impl Certificates {
         all
     }
 
-    /// The choice for a visitor.
+    /// The choice for a visitor (P-14.1, P-14.3).
     pub(crate) fn choose(&self, hello: &ClientHello) -> Choice {
         let state = self.0.read();
         let host = hello.server_name();

@@ -185,7 +185,7 @@ impl Directory {
             let tls = tls.filter(|other| definition.passes_through() || other.group != key.group);
             let requests = state.of_host(host);
             let requests = requests.filter(|held| {
-                !definition.visitor_tls.is_some()
+                definition.visitor_tls.is_none()
                     || held.values().all(|other| other.group != key.group)
             });
             let none = HashMap::new();

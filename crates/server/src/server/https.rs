@@ -29,7 +29,7 @@ use crate::{
 pub(super) struct Https {
     addr: SocketAddr,
     tls: VisitorTls,
-    /// Connections whose handshakes have not ended.
+    /// Connections whose handshakes have not ended (P-14.5).
     handshakes: Arc<Newcomers>,
     floods: Arc<Floods>,
     config: Arc<InForce>,

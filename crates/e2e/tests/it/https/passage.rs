@@ -133,7 +133,7 @@ async fn p_14_8_a_host_has_one_tunnel_for_its_tls() {
         let mut client = Client::spawn(ClientOptions::file(&server, id, &config));
         eventually("a refusal", SOON, async || {
             let log = client.process().stderr();
-            log.contains("host a.example.com is held by tunnel `one`")
+            log.contains("host `a.example.com` is held by tunnel `one`")
                 .then_some(())
         })
         .await;
