@@ -8,7 +8,7 @@ use adit_server::layers::{
 };
 
 use crate::{
-    error::ConfigError,
+    error::{ConfigError, Kind},
     key_names,
     read::{Item, Section},
 };
@@ -92,14 +92,15 @@ fn ip(item: &Item<'_>) -> Result<IpRules, ConfigError> {
         None => Ok(Vec::new()),
     };
     let rules = IpRules::new(networks(allow)?, networks(deny)?);
-    rules.map_err(|error| item.error(error.to_string()))
+    rules.map_err(|error| item.error(error.to_string()).of_kind(Kind::Missing))
 }
 
 /// Reads one network or a list of networks.
 fn networks(item: &Item<'_>) -> Result<Vec<Network>, ConfigError> {
     let networks = item.one_or_more("networks")?;
     if networks.is_empty() {
-        return Err(item.error("expected at least one network, such as 10.0.0.0/8"));
+        let what = "expected at least one network, such as 10.0.0.0/8";
+        return Err(item.error(what).of_kind(Kind::Missing));
     }
     let read = |item: &Item<'_>| item.parse("a network such as 10.0.0.0/8");
     networks.iter().map(read).collect()
@@ -120,12 +121,10 @@ fn basic_auth(item: &Item<'_>) -> Result<BasicAuth, ConfigError> {
         Some(item) => item.text("the name of a realm")?,
         None => BasicAuth::REALM,
     };
-    BasicAuth::new(read?, name, keep).map_err(|error| {
-        let at = match (&error, &realm) {
-            (LayerError::Realm { .. }, Some(realm)) => realm,
-            _ => &users,
-        };
-        at.error(error.to_string())
+    BasicAuth::new(read?, name, keep).map_err(|error| match (&error, &realm) {
+        (LayerError::Realm { .. }, Some(realm)) => realm.error(error.to_string()),
+        (LayerError::Users { .. }, _) => users.error(error.to_string()).of_kind(Kind::Missing),
+        _ => users.error(error.to_string()),
     })
 }
 
@@ -172,7 +171,7 @@ fn header_token(item: &Item<'_>) -> Result<HeaderToken, ConfigError> {
         hash.map_err(|error| item.error(error.to_string()))
     });
     let tokens_of = HeaderToken::new(read.collect::<Result<_, _>>()?, keep);
-    tokens_of.map_err(|error| tokens.error(error.to_string()))
+    tokens_of.map_err(|error| tokens.error(error.to_string()).of_kind(Kind::Missing))
 }
 
 /// Reads `{ requests: 10/s, burst: 20, total_requests: 500/s, connections: 5/s }`.
@@ -186,7 +185,7 @@ fn rate_limit(item: &Item<'_>) -> Result<RateLimit, ConfigError> {
     section.finish(&key_names::RATE_LIMIT)?;
     limit
         .checked()
-        .map_err(|error| item.error(error.to_string()))
+        .map_err(|error| item.error(error.to_string()).of_kind(Kind::Missing))
 }
 
 /// Reads a rate and its burst.

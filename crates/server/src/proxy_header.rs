@@ -57,7 +57,9 @@ impl ProxyHeaders {
         if !self.proxies.as_ref().is_some_and(is_proxy) {
             return Ok(peer);
         }
-        match timeout(self.within, read(stream)).await {
+        // Boxed: every connection of a visitor would otherwise have room for a header.
+        let reading = Box::pin(timeout(self.within, read(stream)));
+        match reading.await {
             // A proxy that connects for itself, to check its target, reports no visitor.
             Ok(read) => Ok(read?.map_or(peer, canonical_addr)),
             Err(_) => Err(HeaderError::Late(self.within)),

@@ -4,7 +4,13 @@ use std::path::Path;
 
 use adit_server::{ErrorPage, ErrorPageError, ErrorPages};
 
-use crate::{bounded_file, error::ConfigError, fields::path, key_names, read::Item};
+use crate::{
+    bounded_file,
+    error::{ConfigError, Kind},
+    fields::path,
+    key_names,
+    read::Item,
+};
 
 /// The largest page. The server keeps all pages in memory.
 const LARGEST_PAGE_BYTES: u64 = 256 << 10;
@@ -38,7 +44,7 @@ fn read_one(item: &Item<'_>, file: Option<&Path>) -> Result<ErrorPage, ConfigErr
         let at = match (&error, &status, &reason) {
             (ErrorPageError::Status(_), Some(status), _) => status,
             (ErrorPageError::Reason(_), _, Some(reason)) => reason,
-            _ => item,
+            _ => return item.error(error.to_string()).of_kind(Kind::Missing),
         };
         at.error(error.to_string())
     })

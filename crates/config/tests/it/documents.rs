@@ -23,6 +23,7 @@ fn files_of_the_documents_load() {
     let dir = tempfile::tempdir().unwrap();
     let token = dir.path().join("token");
     fs::write(&token, "a token of the documents\n").unwrap();
+    fs::create_dir(dir.path().join("pages")).unwrap();
     let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
     let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
     for (name, text) in [
@@ -36,6 +37,9 @@ fn files_of_the_documents_load() {
         ("wildcard.key", &key),
         ("shop.crt", &certificate),
         ("shop.key", &key),
+        ("pages/offline.html", &certificate),
+        ("pages/sorry.html", &certificate),
+        ("pages/sorry.json", &certificate),
     ] {
         fs::write(dir.path().join(name), text).unwrap();
     }
