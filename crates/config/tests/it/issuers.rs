@@ -220,10 +220,14 @@ fn a_shared_group_may_have_users_of_an_issuer() {
              shared_groups: [{{ group: office, users: [{users}] }}]\n"
         );
         fs::write(&file, text).unwrap();
-        load_server(Some(&file), pairs(), &ServerOverrides::default()).is_ok()
+        let loaded = load_server(Some(&file), pairs(), &ServerOverrides::default());
+        loaded.unwrap().warnings
     };
-    assert!(users("a-ann, a-bob"));
-    assert!(!users("a-ann, bob"));
+    assert_eq!(users("a-ann, a-bob"), [""; 0]);
+    let [warning] = &users("a-ann, bob")[..] else {
+        panic!("one warning is expected");
+    };
+    assert!(warning.contains("the user bob"), "{warning}");
 }
 
 #[test]

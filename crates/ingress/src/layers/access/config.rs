@@ -2,10 +2,7 @@
 
 use crate::layers::{
     access::{
-        bans::BanRule,
-        basic_auth::BasicAuth,
-        header_token::HeaderToken,
-        ip::IpRules,
+        bans::BanRule, basic_auth::BasicAuth, header_token::HeaderToken, ip::IpRules,
         rate_limit::RateLimit,
     },
     layer_error::LayerError,
