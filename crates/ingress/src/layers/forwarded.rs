@@ -160,7 +160,8 @@ fn append(headers: &mut HeaderMap, name: HeaderName, element: &str) {
 fn remove_reports(headers: &mut HeaderMap) {
     retain(headers, |name| {
         let text = name.as_str();
-        !(text.starts_with("x-forwarded-") || text == "forwarded" || text == "x-real-ip")
-            && !could_be(name, &USER)
+        let is_report =
+            text.starts_with("x-forwarded-") || text == "forwarded" || text == "x-real-ip";
+        !is_report && !could_be(name, &USER)
     });
 }

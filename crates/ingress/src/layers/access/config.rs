@@ -2,10 +2,7 @@
 
 use crate::layers::{
     access::{
-        bans::BanRule,
-        basic_auth::BasicAuth,
-        header_token::{HeaderToken, TokenHash},
-        ip::IpRules,
+        bans::BanRule, basic_auth::BasicAuth, header_token::HeaderToken, ip::IpRules,
         rate_limit::RateLimit,
     },
     layer_error::LayerError,
@@ -144,7 +141,7 @@ impl AccessRule {
                 let users = users.map(|(name, hash)| name.len() + hash.to_string().len());
                 basic.realm().len() + users.sum::<usize>()
             }
-            Self::HeaderToken(tokens) => tokens.tokens().len() * size_of::<TokenHash>(),
+            Self::HeaderToken(tokens) => size_of_val(tokens.tokens()),
             Self::ForwardAuth(name) => name.len(),
             Self::RateLimit(_) | Self::Ban(_) => 0,
         }
