@@ -89,7 +89,7 @@ fn read(section: &mut Section<'_>, file: Option<&Path>) -> Result<EntrySettings,
             .with_help("its provider is a part of the server's configuration"));
     }
     if kind == EntryKind::Tcp {
-        request_layers::check_for_sessions(&section, "tcp", &layers)?;
+        request_layers::check_for_sessions(section, "tcp", &layers)?;
     }
     Ok(EntrySettings {
         name: name.as_str().to_owned(),
