@@ -122,13 +122,13 @@ async fn logs(client: &mut Client, text: &str) {
     .await;
 }
 
-/// A request that the service holds until it is released.
+/// A request that the service holds until it is released. POST is not repeated when its link is lost.
 async fn held(server: &Server, service: &Service) -> Raw {
     let begun = service.stats.begun();
     let mut running = Raw::connect(server.http).await;
     running
         .send(format!(
-            "GET /held HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\r\n"
+            "POST /held HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
         ))
         .await;
     eventually("a running request", SOON, async || {
@@ -221,27 +221,19 @@ async fn a_token_for_another_audience_is_refused_as_every_other() {
         (
             "audience",
             key.token(|claims| claims["aud"] = json!("other")),
-            "wrong audience of a JWT",
+            "WrongAudience",
         ),
         (
             "issuer",
             key.token(|claims| claims["iss"] = json!("other")),
-            "unknown issuer of a JWT",
+            "WrongIssuer",
         ),
-        (
-            "key",
-            Key::new("k2").token(|_| {}),
-            "unknown signing key of a JWT",
-        ),
-        (
-            "signature",
-            Key::new("k1").token(|_| {}),
-            "wrong signature of a JWT",
-        ),
+        ("key", Key::new("k2").token(|_| {}), "UnknownSigningKey"),
+        ("signature", Key::new("k1").token(|_| {}), "WrongSignature"),
         (
             "expired",
             key.token(|claims| claims["exp"] = json!(1)),
-            "expired",
+            "Expired",
         ),
     ];
     let mut texts = Vec::new();
