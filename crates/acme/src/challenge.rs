@@ -9,7 +9,6 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::RwLock;
 use rustls::{server::ClientHello, sign::CertifiedKey};
-use thiserror::Error;
 
 pub(crate) use tls_alpn::challenge_certificate;
 
@@ -20,11 +19,19 @@ pub const ACME_TLS_ALPN: &[u8] = b"acme-tls/1";
 /// Where a CA looks for the answer of http-01 (RFC 8555, 8.3).
 pub const HTTP01_PATH: &str = "/.well-known/acme-challenge/";
 
-/// The most answers at a time: far more orders than run together.
-const MOST_ANSWERS: usize = 4096;
-
 /// The longest token that is looked up, in bytes. A token of 128 random bits has 22 characters.
 const LONGEST_TOKEN: usize = 256;
+
+/// Where the answers to running validations are shown: [`Challenges`], or tables of the listeners themselves. There are at most
+/// as many answers as orders run at a time.
+pub trait Answers: Send + Sync + 'static {
+    /// Answers requests of the token with this key authorization (RFC 8555, 8.3), or no more.
+    fn set_http01(&self, token: &str, authorization: Option<&str>);
+
+    /// Presents this certificate for the host to visitors that offer [`ACME_TLS_ALPN`] and no other protocol (RFC 8737, 3), or
+    /// no more. A verifier does not accept the certificate, because it has a critical extension.
+    fn set_tls_alpn01(&self, host: &str, certificate: Option<Arc<CertifiedKey>>);
+}
 
 /// The answers to running validations. Cheap to clone; all clones share the answers.
 ///
@@ -49,11 +56,6 @@ pub enum AlpnAnswer {
     /// The visitor offers ACME's protocol alone, but no order of this name runs: end the handshake.
     NoChallenge,
 }
-
-/// There are too many answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("{MOST_ANSWERS} validations run already")]
-pub(crate) struct TableFull;
 
 impl Challenges {
     /// Tables without answers.
@@ -99,43 +101,24 @@ impl Challenges {
             None => AlpnAnswer::NoChallenge,
         }
     }
+}
 
-    /// Answers http-01 until the guard is dropped.
-    pub(crate) fn answer_http01(
-        &self,
-        token: &str,
-        authorization: &str,
-    ) -> Result<Answering, TableFull> {
-        insert(&self.0.http01, token, authorization.into())?;
-        Ok(Answering {
-            challenges: self.clone(),
-            key: token.into(),
-            http: true,
-        })
+impl Answers for Challenges {
+    fn set_http01(&self, token: &str, authorization: Option<&str>) {
+        set(&self.0.http01, token, authorization.map(Arc::from));
     }
 
-    /// Answers tls-alpn-01 until the guard is dropped.
-    pub(crate) fn answer_tls_alpn01(
-        &self,
-        name: &str,
-        certificate: CertifiedKey,
-    ) -> Result<Answering, TableFull> {
-        insert(&self.0.tls_alpn01, name, Arc::new(certificate))?;
-        Ok(Answering {
-            challenges: self.clone(),
-            key: name.into(),
-            http: false,
-        })
+    fn set_tls_alpn01(&self, host: &str, certificate: Option<Arc<CertifiedKey>>) {
+        set(&self.0.tls_alpn01, host, certificate);
     }
 }
 
-fn insert<V>(table: &RwLock<HashMap<Box<str>, V>>, key: &str, value: V) -> Result<(), TableFull> {
+fn set<V>(table: &RwLock<HashMap<Box<str>, V>>, key: &str, value: Option<V>) {
     let mut table = table.write();
-    if table.len() >= MOST_ANSWERS {
-        return Err(TableFull);
+    match value {
+        Some(value) => drop(table.insert(key.into(), value)),
+        None => drop(table.remove(key)),
     }
-    table.insert(key.into(), value);
-    Ok(())
 }
 
 impl std::fmt::Debug for Challenges {
@@ -147,25 +130,6 @@ impl std::fmt::Debug for Challenges {
     }
 }
 
-/// An answer in a table; dropping it removes the answer.
-#[derive(Debug)]
-pub(crate) struct Answering {
-    challenges: Challenges,
-    key: Box<str>,
-    http: bool,
-}
-
-impl Drop for Answering {
-    fn drop(&mut self) {
-        let tables = &self.challenges.0;
-        if self.http {
-            tables.http01.write().remove(&self.key);
-        } else {
-            tables.tls_alpn01.write().remove(&self.key);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,7 +138,7 @@ mod tests {
     fn http01_answers_its_token_until_the_order_ends() {
         let challenges = Challenges::new();
         let path = "/.well-known/acme-challenge/token";
-        let answering = challenges.answer_http01("token", "token.thumb").unwrap();
+        challenges.set_http01("token", Some("token.thumb"));
         assert_eq!(challenges.http01(path).as_deref(), Some("token.thumb"));
         assert!(
             challenges
@@ -185,7 +149,7 @@ mod tests {
         assert!(challenges.http01("/token").is_none());
         let long = format!("{path}{}", "x".repeat(100_000));
         assert!(challenges.http01(&long).is_none());
-        drop(answering);
+        challenges.set_http01("token", None);
         assert!(challenges.http01(path).is_none());
     }
 
@@ -193,7 +157,7 @@ mod tests {
     fn acme_tls_1_is_answered_only_on_exact_alpn() {
         let challenges = Challenges::new();
         let certificate = challenge_certificate("a.example.com", &[7; 32]).unwrap();
-        let _answering = { challenges.answer_tls_alpn01("a.example.com", certificate) }.unwrap();
+        challenges.set_tls_alpn01("a.example.com", Some(Arc::new(certificate)));
         let answer = |name: &str, offered: &[&[u8]]| {
             let offered: Vec<&[u8]> = offered.to_vec();
             challenges.tls_alpn01_of(Some(name), offered.into_iter())
@@ -224,16 +188,5 @@ mod tests {
         }
         let none = challenges.tls_alpn01_of(None, std::iter::once(acme));
         assert!(matches!(none, AlpnAnswer::NoChallenge));
-    }
-
-    #[test]
-    fn the_tables_are_bounded() {
-        let challenges = Challenges::new();
-        let answers: Vec<_> = (0..MOST_ANSWERS)
-            .map(|token| challenges.answer_http01(&token.to_string(), "x").unwrap())
-            .collect();
-        assert_eq!(challenges.answer_http01("more", "x").err(), Some(TableFull));
-        drop(answers);
-        challenges.answer_http01("more", "x").unwrap();
     }
 }

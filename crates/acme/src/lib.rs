@@ -3,7 +3,8 @@
 //! - [`Settings`]: the CA ([`Ca`]), how it validates names ([`Validation`]), the numbers of the [`schedule`].
 //! - [`Manager`]: the task. [`Manager::want`] replaces the set of names; certificates leave it by a callback ([`Update`]);
 //!   [`Manager::status`] and [`Manager::stats`] report.
-//! - [`Challenges`]: the answers to running validations, which the HTTP port and the resolver of certificates look up.
+//! - [`Answers`]: where the answers to running validations are shown. [`Challenges`] are tables that the HTTP port and the
+//!   resolver of certificates look up.
 //! - [`Store`]: where accounts, certificates and orders are kept. [`FileStore`] is a directory; a database can take its place.
 //! - [`schedule`]: when something is ordered, without clock and without input or output.
 //!
@@ -14,13 +15,13 @@
 //! let ca = Ca::new(LETS_ENCRYPT)?.with_email("admin@example.com")?;
 //! let settings = Settings::new(ca, Validation::Http01);
 //! let store = Arc::new(FileStore::open(Path::new("state/acme"))?);
-//! let challenges = Challenges::new();
+//! let challenges = Arc::new(Challenges::new());
 //! // The HTTP port: `challenges.http01(path)`. The resolver: `challenges.tls_alpn01(&hello)`.
 //! let publish = |update: Update| match update {
 //!     Update::Available { name, certificate } => drop((name, certificate.certified_key())),
 //!     Update::Withdrawn { name } => drop(name),
 //! };
-//! let manager = Manager::start(settings, store, challenges, publish, runtime)?;
+//! let manager = Manager::start(settings, store, challenges.clone(), publish, runtime)?;
 //! manager.want([CertName::parse("app.example.com")?]);
 //! # Ok(())
 //! # }
@@ -59,7 +60,7 @@ mod status;
 mod store;
 
 pub use certificate::{Certificate, CertificateError};
-pub use challenge::{ACME_TLS_ALPN, AlpnAnswer, Challenges, HTTP01_PATH};
+pub use challenge::{ACME_TLS_ALPN, AlpnAnswer, Answers, Challenges, HTTP01_PATH};
 #[doc(hidden)]
 pub use dns::fuzz_answer;
 pub use dns::{

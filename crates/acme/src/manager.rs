@@ -12,7 +12,7 @@ use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    challenge::Challenges,
+    challenge::Answers,
     name::CertName,
     settings::Settings,
     status::{NameStatus, Stats},
@@ -41,12 +41,12 @@ impl Manager {
     pub fn start(
         settings: Settings,
         store: Arc<dyn Store>,
-        challenges: Challenges,
+        answers: Arc<dyn Answers>,
         publish: impl Fn(Update) + Send + Sync + 'static,
         runtime: &Handle,
     ) -> Result<Self, StartError> {
         let stop = CancellationToken::new();
-        let context = Context::new(settings, store, challenges, stop.clone())?;
+        let context = Context::new(settings, store, answers, stop.clone())?;
         let shared = Arc::new(Shared::default());
         let worker = Worker::new(Arc::new(context), shared.clone(), Box::new(publish));
         Ok(Self {

@@ -5,13 +5,15 @@ mod poll;
 mod present;
 mod validate;
 
+use std::sync::Arc;
+
 use instant_acme::{CertificateIdentifier, Error as AcmeError, Identifier, NewOrder, Order};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     account::{CaAccount, Session},
     certificate::Certificate,
-    challenge::Challenges,
+    challenge::Answers,
     error::{Context, OrderError, is_problem},
     http::HttpError,
     name::CertName,
@@ -24,7 +26,7 @@ pub(crate) struct Job<'a> {
     pub(crate) ca: &'a CaAccount,
     pub(crate) name: &'a CertName,
     pub(crate) validation: &'a Validation,
-    pub(crate) challenges: &'a Challenges,
+    pub(crate) answers: &'a Arc<dyn Answers>,
     pub(crate) timeouts: Timeouts,
     /// The certificate that is renewed, for a CA that exempts renewals from its limits (RFC 9773, 5).
     pub(crate) replaces: Option<CertificateIdentifier<'static>>,

@@ -94,6 +94,14 @@ impl Identity {
     }
 }
 
+impl From<Arc<CertifiedKey>> for Identity {
+    /// Takes a certificate with the key that it was issued for, without a check. The certificate may be one that verifiers do
+    /// not accept, such as the answer to a challenge of a CA.
+    fn from(certified: Arc<CertifiedKey>) -> Self {
+        Self(certified)
+    }
+}
+
 impl PartialEq for Identity {
     fn eq(&self, other: &Self) -> bool {
         self.0.cert == other.0.cert

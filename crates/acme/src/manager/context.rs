@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     account::CaAccount,
-    challenge::Challenges,
+    challenge::Answers,
     http::CaHttp,
     name::CertName,
     schedule::{Environment, Policy},
@@ -33,7 +33,7 @@ pub enum StartError {
 pub(super) struct Context {
     pub(super) settings: Settings,
     pub(super) policy: Arc<Policy>,
-    pub(super) challenges: Challenges,
+    pub(super) answers: Arc<dyn Answers>,
     pub(super) stop: CancellationToken,
     store: Arc<dyn Store>,
     production: CaAccount,
@@ -44,7 +44,7 @@ impl Context {
     pub(super) fn new(
         settings: Settings,
         store: Arc<dyn Store>,
-        challenges: Challenges,
+        answers: Arc<dyn Answers>,
         stop: CancellationToken,
     ) -> Result<Self, StartError> {
         let account = |ca: &Ca| {
@@ -64,7 +64,7 @@ impl Context {
         Ok(Self {
             policy: Arc::new(policy),
             settings,
-            challenges,
+            answers,
             stop,
             store,
             production,

@@ -53,7 +53,7 @@ pub(super) async fn order(
         ca: context.ca(environment),
         name: &name,
         validation: &context.settings.validation,
-        challenges: &context.challenges,
+        answers: &context.answers,
         timeouts: context.settings.timeouts,
         replaces,
         stop: &context.stop,

@@ -1,10 +1,12 @@
 //! What the CA is shown during a validation.
 
+use std::sync::Arc;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use instant_acme::ChallengeHandle;
 
 use crate::{
-    challenge::{Answering, Challenges, challenge_certificate},
+    challenge::{Answers, challenge_certificate},
     dns::{Change, Dns01, DnsError, DnsProvider, Propagation, Record},
     error::{OrderError, printable},
     name::CertName,
@@ -30,6 +32,23 @@ impl Proof {
     }
 }
 
+/// An answer of a listener, until it is dropped.
+pub(super) enum Answering {
+    /// With the token.
+    Http01(Arc<dyn Answers>, String),
+    /// With the host.
+    TlsAlpn01(Arc<dyn Answers>, String),
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        match self {
+            Self::Http01(answers, token) => answers.set_http01(token, None),
+            Self::TlsAlpn01(answers, host) => answers.set_tls_alpn01(host, None),
+        }
+    }
+}
+
 /// What is shown; [`withdraw`](Self::withdraw) removes it.
 pub(super) enum Presented<'a> {
     /// An answer of a listener, until it is dropped.
@@ -45,19 +64,23 @@ pub(super) enum Presented<'a> {
 impl<'a> Presented<'a> {
     pub(super) async fn new(
         validation: &'a Validation,
-        challenges: &Challenges,
+        answers: &Arc<dyn Answers>,
         name: &'a CertName,
         proof: &Proof,
     ) -> Result<Self, OrderError> {
         let host = name.base();
         let answering = match validation {
-            Validation::Http01 => challenges.answer_http01(&proof.token, &proof.authorization),
+            Validation::Http01 => {
+                answers.set_http01(&proof.token, Some(&proof.authorization));
+                Answering::Http01(answers.clone(), proof.token.clone())
+            }
             Validation::TlsAlpn01 => {
                 let digest = digest(&SHA256, proof.authorization.as_bytes());
                 let digest = <&[u8; 32]>::try_from(digest.as_ref());
                 let digest = digest.map_err(|error| OrderError::local(error.to_string()))?;
                 let certificate = challenge_certificate(host, digest).map_err(OrderError::local)?;
-                challenges.answer_tls_alpn01(host, certificate)
+                answers.set_tls_alpn01(host, Some(Arc::new(certificate)));
+                Answering::TlsAlpn01(answers.clone(), host.to_owned())
             }
             Validation::Dns01(dns) => {
                 let Dns01 {
@@ -83,7 +106,6 @@ impl<'a> Presented<'a> {
                 return Ok(presented);
             }
         };
-        let answering = answering.map_err(|error| OrderError::local(error.to_string()))?;
         Ok(Self::Answer {
             _answering: answering,
         })

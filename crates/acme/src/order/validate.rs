@@ -29,11 +29,11 @@ impl Job<'_> {
             Err(error) => return Ok(Err(error)),
         };
         // Not until it is stopped: a record that is being added would be left behind.
-        let presented =
-            match Presented::new(self.validation, self.challenges, self.name, &proof).await {
-                Ok(presented) => presented,
-                Err(error) => return Ok(Err(error)),
-            };
+        let presented = match Presented::new(self.validation, self.answers, self.name, &proof).await
+        {
+            Ok(presented) => presented,
+            Err(error) => return Ok(Err(error)),
+        };
         let confirmed = self.until_stopped(async {
             presented.wait().await?;
             self.confirm(session, order).await

@@ -68,13 +68,8 @@ impl Run {
             sink.all.lock().push(update);
             sink.changed.notify_waiters();
         };
-        let started = Manager::start(
-            settings,
-            store,
-            challenges.clone(),
-            publish,
-            &Handle::current(),
-        );
+        let answers = Arc::new(challenges.clone());
+        let started = Manager::start(settings, store, answers, publish, &Handle::current());
         Self {
             manager: started.unwrap(),
             published,
