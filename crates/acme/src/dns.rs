@@ -17,7 +17,7 @@ pub use update::DnsUpdate;
 pub use message::fuzz_answer;
 
 /// How records of dns-01 are shown to a CA.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dns01 {
     /// What adds and removes the record.
     pub provider: DnsProvider,
@@ -26,7 +26,7 @@ pub struct Dns01 {
 }
 
 /// What adds and removes the records of dns-01.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DnsProvider {
     /// A program.
     Command(DnsCommand),

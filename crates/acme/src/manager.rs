@@ -8,8 +8,8 @@ mod worker;
 
 use std::sync::Arc;
 
-use tokio::{runtime::Handle, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
+use tokio::runtime::Handle;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     challenge::Answers,
@@ -25,11 +25,11 @@ use worker::Worker;
 pub use context::StartError;
 pub use shared::Update;
 
-/// The task. Dropping it cancels running orders as [`shutdown`](Self::shutdown) does, without waiting for their end.
+/// The task. Dropping it ends running orders as [`stop`](Self::stop) does.
 pub struct Manager {
     shared: Arc<Shared>,
     stop: CancellationToken,
-    task: Option<JoinHandle<()>>,
+    tasks: TaskTracker,
 }
 
 impl Manager {
@@ -49,10 +49,13 @@ impl Manager {
         let context = Context::new(settings, store, answers, stop.clone())?;
         let shared = Arc::new(Shared::default());
         let worker = Worker::new(Arc::new(context), shared.clone(), Box::new(publish));
+        let tasks = TaskTracker::new();
+        tasks.spawn_on(worker.run(), runtime);
+        tasks.close();
         Ok(Self {
             shared,
             stop,
-            task: Some(runtime.spawn(worker.run())),
+            tasks,
         })
     }
 
@@ -79,12 +82,17 @@ impl Manager {
     }
 
     /// Ends running orders and the task. An order that the CA may have finished gets
-    /// [`Timeouts::shutdown`](crate::Timeouts::shutdown), and records of dns-01 are removed.
-    pub async fn shutdown(mut self) {
+    /// [`Timeouts::shutdown`](crate::Timeouts::shutdown), and records of dns-01 are removed. Does not wait.
+    pub fn stop(&self) {
         self.stop.cancel();
-        if let Some(task) = self.task.take() {
-            let _ = task.await;
-        }
+    }
+
+    /// Waits until the task has ended, after [`stop`](Self::stop).
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the wait; another call waits again.
+    pub async fn stopped(&self) {
+        self.tasks.wait().await;
     }
 }
 

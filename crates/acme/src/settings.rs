@@ -20,7 +20,7 @@ pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 pub const LETS_ENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
 
 /// A CA and the account at it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ca {
     directory: String,
     roots: Option<Roots>,
@@ -112,6 +112,18 @@ impl Ca {
         Ok(self)
     }
 
+    /// Another CA with the same roots and contact, and without an external account.
+    ///
+    /// # Errors
+    /// [`CaError::Directory`].
+    pub fn at(self, directory: &str) -> Result<Self, CaError> {
+        Ok(Self {
+            directory: Self::new(directory)?.directory,
+            binding: None,
+            ..self
+        })
+    }
+
     /// The URL of the directory.
     #[must_use]
     pub fn directory(&self) -> &str {
@@ -139,6 +151,14 @@ impl ExternalBinding {
     }
 }
 
+impl PartialEq for ExternalBinding {
+    fn eq(&self, other: &Self) -> bool {
+        self.key_id == other.key_id && self.key.expose_secret() == other.key.expose_secret()
+    }
+}
+
+impl Eq for ExternalBinding {}
+
 impl fmt::Debug for ExternalBinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ExternalBinding")
@@ -148,7 +168,7 @@ impl fmt::Debug for ExternalBinding {
 }
 
 /// How the CA validates names.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Validation {
     /// The CA requests a path over HTTP on port 80.
     Http01,
@@ -195,7 +215,7 @@ impl Default for Timeouts {
 }
 
 /// The settings of a [`Manager`](crate::Manager).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The CA whose certificates are used.
     pub production: Ca,

@@ -192,6 +192,18 @@ fn length(bytes: &[u8]) -> Result<[u8; 2], MessageError> {
     Ok(length.to_be_bytes())
 }
 
+impl PartialEq for TsigKey {
+    /// The secrets are equal if they sign alike.
+    fn eq(&self, other: &Self) -> bool {
+        let signed = |key: &Self| hmac::sign(&key.key, key.name.as_bytes());
+        self.name == other.name
+            && self.algorithm == other.algorithm
+            && signed(self).as_ref() == signed(other).as_ref()
+    }
+}
+
+impl Eq for TsigKey {}
+
 impl fmt::Debug for TsigKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TsigKey")

@@ -21,7 +21,7 @@ const NONE: u16 = 254;
 const MOST_ALIASES: usize = 8;
 
 /// A name server that accepts updates of the zone, and the key to sign them with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DnsUpdate {
     /// The primary name server of the zone, as `host:port`.
     pub server: String,

@@ -150,7 +150,8 @@ impl Run {
     }
 
     pub(crate) async fn shutdown(self) {
-        timeout(PATIENCE, self.manager.shutdown())
+        self.manager.stop();
+        timeout(PATIENCE, self.manager.stopped())
             .await
             .expect("the shutdown ends");
     }
