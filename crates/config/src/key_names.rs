@@ -106,7 +106,7 @@ pub(crate) const HTTP: KeyNames = KeyNames {
 };
 
 pub(crate) const HTTPS: KeyNames = KeyNames {
-    unsupported: &["acme"],
+    unsupported: &[],
     foreign_keys: &[
         ("addr", "`server.bind_addr`, for clients and visitors alike"),
         (

@@ -1,5 +1,6 @@
 //! The settings of the server.
 
+mod acme;
 mod auth;
 mod error_pages;
 mod forward_auth;

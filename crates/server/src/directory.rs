@@ -402,6 +402,14 @@ impl Directory {
         with_url.collect()
     }
 
+    /// The hosts of all tunnels whose visitors find HTTPS, each as a pattern.
+    pub(crate) fn hosts(&self) -> Vec<String> {
+        let state = self.state.lock();
+        let tunnels = { state.tunnels() }.filter(|tunnel| tunnel.definition.is_http());
+        let hosts = tunnels.flat_map(|tunnel| &tunnel.definition.hosts);
+        hosts.map(ToString::to_string).collect()
+    }
+
     fn refresh(&self, link: &Link) {
         for tunnel in self.index.lock().of_link(link.id()) {
             tunnel.refresh(link.id());

@@ -23,6 +23,7 @@ mod floods;
 mod forward_auth;
 mod guesses;
 mod identities;
+mod issued;
 mod lane_config;
 mod lanes;
 pub mod metrics;
@@ -45,6 +46,7 @@ mod upstream;
 mod upstreams;
 mod worker;
 
+pub use adit_acme as acme;
 pub use adit_net::{HostPort, HostPortError, raise_descriptor_limit};
 pub use adit_tls::Certificates;
 pub use clients_tls::{OwnCaStatus, TlsSetupError};
@@ -60,8 +62,8 @@ pub use settings::{
     TunnelTls, UpstreamProtocol, UpstreamServer, UpstreamSettings, UrlSource, layers,
 };
 pub use status::{
-    CertificateStatus, ClientStatus, ConfigStatus, CoreCounters, HttpsStatus, ProcessStatus,
-    RefusalStatus, RouteStatus, Status, TcpStatus, TlsStatus, TunnelStatus, UdpStatus,
-    UpstreamServerStatus, UpstreamStatus, VisitorStatus,
+    CertificateStatus, ClientStatus, ConfigStatus, CoreCounters, HttpsStatus, IssuedStatus,
+    ProcessStatus, RefusalStatus, RouteStatus, Status, TcpStatus, TlsStatus, TunnelStatus,
+    UdpStatus, UpstreamServerStatus, UpstreamStatus, VisitorStatus,
 };
 pub use upstream::UpstreamError;

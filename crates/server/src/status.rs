@@ -67,10 +67,30 @@ pub struct HttpsStatus {
     pub addr: String,
     /// The certificates that visitors are shown.
     pub certificates: Vec<CertificateStatus>,
+    /// The names for which certificates are obtained from a CA.
+    pub acme: Vec<IssuedStatus>,
     /// Handshakes that are running.
     pub handshakes: usize,
     /// Connections that ended in their handshakes, except those that the visitor closed.
     pub handshakes_failed: u64,
+}
+
+/// A name for which a certificate is obtained from a CA.
+#[derive(Debug, Clone, Serialize)]
+pub struct IssuedStatus {
+    /// The name.
+    pub name: String,
+    /// `pending`, `valid`, `expired` or `unsupported`.
+    pub state: &'static str,
+    /// Seconds since 1970 at which its certificate expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<u64>,
+    /// Seconds since 1970 at which the next order begins; in the past if it waits for others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_order: Option<u64>,
+    /// How the last order failed, and what to change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A certificate for visitors.

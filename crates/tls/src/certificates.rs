@@ -135,6 +135,17 @@ impl Certificates {
         }
     }
 
+    /// Whether a given certificate is for every host that the pattern matches, so that none has to be issued.
+    #[must_use]
+    pub fn is_given(&self, pattern: &str) -> bool {
+        let state = self.0.read();
+        match HostName::parse(pattern) {
+            Some(HostName::Exact(host)) => state.given.find(&host, |_| true).is_some(),
+            Some(HostName::Wildcard(above)) => state.given.wildcard.contains_key(&above),
+            None => false,
+        }
+    }
+
     /// The certificates, each once: those given in the order of their first names, then those issued.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<HostCertificate>> {

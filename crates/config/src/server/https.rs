@@ -8,6 +8,7 @@ use std::{
 
 use adit_server::{HostCertificate, HttpsSettings};
 
+use super::acme;
 use crate::{
     certificates::identity,
     error::ConfigError,
@@ -36,6 +37,8 @@ pub(super) fn read(
         Some(item) => certificates(&item, file, warnings)?,
         None => Vec::new(),
     };
+    let mut acme = section.section("acme")?;
+    let acme = acme::read(&mut acme, file, warnings)?;
     section.finish(&key_names::HTTPS)?;
     if !section.is_written() {
         return Ok(None);
@@ -62,6 +65,7 @@ pub(super) fn read(
             .map(|(certificate, _)| certificate)
             .collect(),
         default,
+        acme: acme.map(Arc::new),
     }))
 }
 

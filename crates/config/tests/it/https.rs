@@ -114,3 +114,57 @@ fn certificates_that_cannot_serve_are_refused() {
         assert!(error.to_string().contains(expected), "{error}");
     }
 }
+
+#[test]
+fn certificates_of_a_ca_have_their_settings() {
+    use adit_server::acme::{DnsProvider, LETS_ENCRYPT, Validation};
+    let dir = files();
+    write(&dir, "key", "c2VjcmV0LXNlY3JldA==\n");
+    let acme = |section: &str| {
+        let https = load(&dir, &format!("https: {{ acme: {{ {section} }} }}"));
+        https.map(|https| https.unwrap().acme.unwrap())
+    };
+    let least = acme("email: admin@example.com").unwrap();
+    assert_eq!(least.production.directory(), LETS_ENCRYPT);
+    assert_eq!(least.validation, Validation::Http01);
+    assert!(least.staging.is_some());
+    let other =
+        acme("directory: 'https://ca.example/dir', challenge: tls-alpn-01, max_orders: 7").unwrap();
+    assert_eq!(
+        (other.validation.name(), other.max_orders),
+        ("tls-alpn-01", 7)
+    );
+    assert!(other.staging.is_none());
+    let command = acme("dns_command: [/usr/bin/hook, --fast], dns_command_timeout: 5s").unwrap();
+    let Validation::Dns01(dns) = &command.validation else {
+        panic!("{command:?}");
+    };
+    let DnsProvider::Command(hook) = &dns.provider else {
+        panic!("{dns:?}");
+    };
+    assert_eq!((&*hook.program, hook.args.len()), ("/usr/bin/hook", 1));
+    let update = "dns_update: { server: ns.example, key_name: acme, key_file: key }";
+    let update = acme(update).unwrap();
+    let Validation::Dns01(dns) = &update.validation else {
+        panic!("{update:?}");
+    };
+    let DnsProvider::Update(update) = &dns.provider else {
+        panic!("{dns:?}");
+    };
+    assert_eq!(update.server, "ns.example:53");
+    assert!(!format!("{update:?}").contains("c2Vj"));
+    for (section, expected) in [
+        ("directory: 'http://ca.example'", "https://"),
+        ("email: admin", "admin@example.com"),
+        ("challenge: dns-02", "`http-01`, `tls-alpn-01` or `dns-01`"),
+        ("challenge: dns-01", "dns_command"),
+        ("challenge: http-01, dns_command: [x]", "challenge: dns-01"),
+        ("eab_key_id: kid", "eab_key_file"),
+        ("dns_update: { server: ns.example }", "key_name"),
+        ("dns_command: []", "found nothing"),
+        ("mail: x", "unknown"),
+    ] {
+        let error = acme(section).unwrap_err().to_string();
+        assert!(error.contains(expected), "{section}: {error}");
+    }
+}

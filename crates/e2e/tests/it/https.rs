@@ -1,5 +1,6 @@
 //! HTTPS for visitors: F03, F36, section 14 of the protocol.
 
+mod acme;
 mod certificates;
 mod floods;
 mod passage;

@@ -39,6 +39,9 @@ impl Server {
         if left > 0 {
             tracing::info!(connections = left, within = ?drain_within, "waiting for running requests to finish");
         }
+        if let Some(issued) = &self.inner.issued {
+            issued.stop();
+        }
         let finished = async {
             self.visitors.wait().await;
             while self.inner.upstreams.in_flight() > 0 {
@@ -50,6 +53,12 @@ impl Server {
                 tokio::time::sleep(FLOWS_GRACE).await;
             } else if !self.inner.upstreams.is_empty() {
                 tokio::time::sleep(RESPONSES_GRACE).await;
+            }
+        };
+        let finished = async {
+            finished.await;
+            if let Some(issued) = &self.inner.issued {
+                issued.stopped().await;
             }
         };
         if tokio::time::timeout(drain_within, finished).await.is_err() {

@@ -32,6 +32,9 @@ pub enum StartError {
     /// The port for HTTPS visitors has no TLS.
     #[error("HTTPS for visitors: {0}")]
     Https(SetupError),
+    /// Certificates cannot be obtained from a CA.
+    #[error("certificates over ACME (`server.https.acme`): {0}")]
+    Acme(String),
     /// A rule is invalid.
     #[error(transparent)]
     Rule(#[from] RuleError),

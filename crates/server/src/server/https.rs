@@ -19,6 +19,7 @@ use crate::{
     configuration::InForce,
     directory::Directory,
     floods::Floods,
+    issued::Issued,
     newcomers::{Crowded, Newcomers},
     settings::{HttpsSettings, Limits, Settings},
     status::{CertificateStatus, HttpsStatus},
@@ -257,7 +258,11 @@ impl Https {
     }
 
     /// The state of the port.
+<<<<<<< HEAD:crates/server/src/server/https.rs
     pub(super) fn status(&self) -> HttpsStatus {
+=======
+    pub(crate) fn status(&self, issued: Option<&Issued>) -> HttpsStatus {
+>>>>>>> fa47466 (server, config: certificates over ACME for the hosts that exist (in progress)):crates/server/src/https.rs
         let seconds = |time: SystemTime| {
             let since = time.duration_since(SystemTime::UNIX_EPOCH);
             since.map_or(0, |since| since.as_secs())
@@ -271,6 +276,7 @@ impl Https {
                     expires: seconds(certificate.expires()),
                 })
                 .collect(),
+            acme: issued.map(Issued::status).unwrap_or_default(),
             handshakes: self.handshakes.count(),
             handshakes_failed: self.floods.stats().handshakes,
         }

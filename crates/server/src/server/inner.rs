@@ -10,7 +10,8 @@ use tokio::{runtime::Handle, sync::watch};
 use super::{https::Https, visitors::Visitors};
 use crate::{
     clients_tls::ClientsTls, configuration::InForce, directory::Directory, floods::Floods,
-    lanes::Lanes, newcomers::Newcomers, ports::Ports, upstreams::Upstreams, worker::Announcer,
+    issued::Issued, lanes::Lanes, newcomers::Newcomers, ports::Ports, upstreams::Upstreams,
+    worker::Announcer,
 };
 
 pub(super) struct Inner {
@@ -19,6 +20,7 @@ pub(super) struct Inner {
     pub(super) tunnel_addr: SocketAddr,
     pub(super) http_addr: SocketAddr,
     pub(super) https: Option<Arc<Https>>,
+    pub(super) issued: Option<Issued>,
     pub(super) tls: Arc<ClientsTls>,
     pub(super) registry: Arc<Registry>,
     pub(super) newcomers: Arc<Newcomers>,

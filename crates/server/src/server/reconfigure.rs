@@ -169,6 +169,10 @@ fn https_port(settings: &Settings) -> Option<u16> {
     { settings.https.as_ref() }.map(|https| https.addr.port())
 }
 
+fn acme(settings: &Settings) -> Option<&adit_acme::Settings> {
+    settings.https.as_ref()?.acme.as_deref()
+}
+
 /// The keys of the settings that differ and take effect only at the next start.
 fn needs_restart(started: &Settings, next: &Settings) -> Vec<&'static str> {
     let (was, is) = (&started.limits, &next.limits);
@@ -187,6 +191,7 @@ fn needs_restart(started: &Settings, next: &Settings) -> Vec<&'static str> {
             "server.https.bind_port",
             https_port(started) != https_port(next),
         ),
+        ("server.https.acme", acme(started) != acme(next)),
         ("server.admin.bind", started.admin_addr != next.admin_addr),
         ("server.threads", started.threads != next.threads),
         ("server.domain", started.domain != next.domain),

@@ -102,7 +102,7 @@ impl Inner {
             tunnel_addr: self.tunnel_addr.to_string(),
             tls: self.tls.status(),
             http_addr: self.http_addr.to_string(),
-            https: self.https.as_ref().map(|https| https.status()),
+            https: { self.https.as_ref() }.map(|https| https.status(self.issued.as_ref())),
             phase: if *self.drain.borrow() {
                 "draining"
             } else {

@@ -49,6 +49,7 @@ use crate::{
     forward_auth::providers,
     guesses::Guesses,
     identities::Identities,
+    issued::Issued,
     lanes::Lanes,
     names::NamesFile,
     newcomers::Newcomers,
@@ -291,12 +292,27 @@ impl Server {
         let serve = serving.into_serve();
         let threads = Threads::start(settings.threads, serve, guard, &stop.subscribe(), accept)
             .map_err(StartError::Thread)?;
+        let issued = match (&settings.https, &https) {
+            (Some(own), Some(https)) => {
+                let challenges = entries.challenges().cloned().unwrap_or_default();
+                let hosts = (directory.clone(), in_force.clone());
+                Issued::start(
+                    own,
+                    &settings.state_dir,
+                    https.certificates(),
+                    challenges,
+                    hosts,
+                )?
+            }
+            _ => None,
+        };
         let inner = Arc::new(Inner {
             started: now,
             in_force,
             tunnel_addr,
             http_addr,
             https,
+            issued,
             tls,
             registry,
             newcomers,

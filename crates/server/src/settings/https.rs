@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use adit_acme::Settings as AcmeSettings;
 use adit_tls::HostCertificate;
 
 /// The port for HTTPS visitors, and its certificates.
@@ -13,4 +14,6 @@ pub struct HttpsSettings {
     pub certificates: Vec<Arc<HostCertificate>>,
     /// One of them, for visitors that name no host, or one that no certificate is for. Without it their handshakes fail.
     pub default: Option<Arc<HostCertificate>>,
+    /// Certificates are obtained from this CA for the hosts of tunnels and rules that no certificate above is for.
+    pub acme: Option<Arc<AcmeSettings>>,
 }
