@@ -405,7 +405,9 @@ impl Directory {
     /// The hosts of all tunnels whose visitors find HTTPS, each as a pattern.
     pub(crate) fn hosts(&self) -> Vec<String> {
         let state = self.state.lock();
-        let tunnels = { state.tunnels() }.filter(|tunnel| tunnel.definition.is_http());
+        // A passed-through connection is opened by its service, which has the certificate.
+        let tunnels = { state.tunnels() }
+            .filter(|tunnel| tunnel.definition.is_http() || tunnel.definition.terminates());
         let hosts = tunnels.flat_map(|tunnel| &tunnel.definition.hosts);
         hosts.map(ToString::to_string).collect()
     }
