@@ -10,7 +10,7 @@ use crate::secret_file;
 /// The bound of a token file: room for a token or a JWT and the white space around it. A longer file was given by mistake, or
 /// is endless.
 const LARGEST_FILE_BYTES: u64 = 4096;
-const _: () = assert!(MAX_JWT_BYTES + 1024 <= LARGEST_FILE_BYTES as usize);
+const _: () = assert!(MAX_JWT_BYTES as u64 + 1024 <= LARGEST_FILE_BYTES);
 
 /// Extracts a token that a server accepts from a text.
 ///

@@ -157,7 +157,7 @@ async fn start(protocol: Protocol, config: Config) -> (EgressLink, mpsc::Receive
                         .serve_connection(io, handler)
                         .await;
                 }
-                Protocol::Either | Protocol::Tcp | Protocol::Udp => unreachable!("not of HTTP"),
+                Protocol::Tcp | Protocol::Udp => unreachable!("not of HTTP"),
             }
         }
     })

@@ -258,11 +258,7 @@ impl Https {
     }
 
     /// The state of the port.
-<<<<<<< HEAD:crates/server/src/server/https.rs
-    pub(super) fn status(&self) -> HttpsStatus {
-=======
-    pub(crate) fn status(&self, issued: Option<&Issued>) -> HttpsStatus {
->>>>>>> fa47466 (server, config: certificates over ACME for the hosts that exist (in progress)):crates/server/src/https.rs
+    pub(super) fn status(&self, issued: Option<&Issued>) -> HttpsStatus {
         let seconds = |time: SystemTime| {
             let since = time.duration_since(SystemTime::UNIX_EPOCH);
             since.map_or(0, |since| since.as_secs())

@@ -165,7 +165,6 @@ impl Server {
 
         let registry = Registry::new(registry_config(settings, first_epoch()), directory.clone());
         let channels = Channels::new(registry.clone());
-        let floods = Floods::new();
         let guesses = Arc::new(Guesses::new(limits.max_denials_per_minute));
         let authorization = Authorization::new(identities.clone(), registry.clone());
         let newcomers = Newcomers::new(

@@ -9,7 +9,8 @@ use std::{
 };
 
 use adit_e2e::{
-    Client, ClientOptions, Process, Server, Service, Visitor, eventually, own_address, program,
+    Client, ClientOptions, Process, Server, Service, Visitor, eventually, own_address,
+    programs::program,
 };
 use http::StatusCode;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
@@ -112,8 +113,8 @@ impl Pebble {
 
     async fn spawn(&mut self, name: &str, args: &[&str], port: u16) {
         let env = [
-            ("PEBBLE_VA_SLEEPTIME", "1"),
-            ("PEBBLE_WFE_NONCEREJECT", "20"),
+            ("PEBBLE_VA_SLEEPTIME".to_owned(), "1".to_owned()),
+            ("PEBBLE_WFE_NONCEREJECT".to_owned(), "20".to_owned()),
         ];
         let dir: &Path = self.dir.path();
         self.processes
