@@ -205,7 +205,13 @@ impl Program {
         );
         let addr = SocketAddr::from((ip, 5432));
         let mut program = Self { process, addr, dir };
-        program.listening().await;
+        // It listens before it serves.
+        eventually("a database", PATIENCE, async || {
+            program.process.assert_running();
+            let log = program.process.stderr();
+            log.contains("ready to accept connections").then_some(())
+        })
+        .await;
         program
     }
 

@@ -124,7 +124,7 @@ fn publish(certificates: &Certificates, update: Update) {
             match HostCertificate::new(Identity::from(certificate.certified_key())) {
                 Ok(certificate) => certificates.insert(name.as_str(), certificate),
                 Err(error) => {
-                    tracing::error!(%name, "the certificate of a CA cannot be used: {error}")
+                    tracing::error!(%name, "the certificate of a CA cannot be used: {error}");
                 }
             }
         }

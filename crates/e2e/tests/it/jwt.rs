@@ -104,6 +104,7 @@ fn client(server: &Server, id: &str, token: &str, service: &Service) -> (ClientO
     );
     let mut options = ClientOptions::file(server, id, &config);
     options.state = server.state().join(format!("of-{id}"));
+    fs::create_dir(&options.state).unwrap();
     (options, file)
 }
 
