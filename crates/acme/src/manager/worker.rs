@@ -233,7 +233,8 @@ impl Worker {
             stats.renewals_by_window += u64::from(reason == Some(Reason::Window));
         });
         self.pace(environment).on_started(now);
-        tracing::info!(%name, ?reason, ?environment, "a certificate is ordered");
+        let reason = reason.map(Reason::name);
+        tracing::info!(%name, reason, ?environment, "a certificate is ordered");
         self.show(&name);
         let work = work::order(
             self.context.clone(),

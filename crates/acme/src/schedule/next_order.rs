@@ -32,6 +32,21 @@ pub enum Reason {
     FailedValidations,
 }
 
+impl Reason {
+    /// The name of the reason in logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Lifetime => "lifetime",
+            Self::Window => "window",
+            Self::Retry => "retry",
+            Self::Orders => "orders",
+            Self::FailedValidations => "failed_validations",
+        }
+    }
+}
+
 /// The next order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NextOrder {

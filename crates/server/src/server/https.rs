@@ -82,7 +82,7 @@ impl Https {
             .set_bounds(limits.max_handshakes, limits.max_handshakes_per_address);
         let certificates = self.certificates();
         certificates.give(&https.certificates, https.default.clone());
-        if https.certificates.is_empty() {
+        if https.certificates.is_empty() && https.acme.is_none() {
             tracing::warn!(
                 "`server.https` has no certificate: only visitors whose TLS is passed through are served"
             );

@@ -211,7 +211,7 @@ async fn obtains(challenge: &str) {
         .unwrap();
     let first = shown(&stream);
     let mut visitor = Visitor::http1_over(stream, "app.example.com").await;
-    assert_eq!(visitor.get("/").await.status, StatusCode::OK);
+    assert_eq!(visitor.get("/who").await.status, StatusCode::OK);
     // A host without a tunnel has none.
     connect(server.https.unwrap(), "other.example.com")
         .await
