@@ -218,7 +218,7 @@ async fn obtains(challenge: &str) {
         .unwrap_err();
 
     // A restart of the server loads it: the CA is away.
-    drop(pebble);
+    pebble.processes.clear();
     drop(visitor);
     server.terminate();
     server.exit(PATIENCE).await;
