@@ -14,8 +14,7 @@ use rustls::sign::CertifiedKey;
 use tokio::{runtime::Handle, task::AbortHandle};
 
 use crate::{
-    configuration::InForce, directory::Directory, server::StartError, settings::HttpsSettings,
-    status::IssuedStatus,
+    configuration::InForce, directory::Directory, settings::HttpsSettings, status::IssuedStatus,
 };
 
 /// How often the hosts are compared with those for which certificates are wanted.
@@ -34,23 +33,22 @@ impl Issued {
     /// Starts the tasks on the current runtime; `None` without ACME in the settings.
     ///
     /// # Errors
-    /// [`StartError::Acme`]: the state directory cannot be used, the system has no trust store, or there is no runtime.
+    /// A text: the state directory cannot be used, the system has no trust store, or there is no runtime.
     pub(crate) fn start(
         settings: &HttpsSettings,
         state_dir: &Path,
         certificates: &Certificates,
         challenges: HttpChallenges,
         (directory, config): (Arc<Directory>, Arc<InForce>),
-    ) -> Result<Option<Self>, StartError> {
+    ) -> Result<Option<Self>, String> {
         let Some(acme) = &settings.acme else {
             return Ok(None);
         };
-        let failed = |error: &dyn std::fmt::Display| StartError::Acme(error.to_string());
         if state_dir == Path::new("") {
-            return Err(failed(&"another server uses the state directory"));
+            return Err("another server uses the state directory".to_owned());
         }
-        let store = FileStore::open(&state_dir.join(DIR)).map_err(|error| failed(&error))?;
-        let runtime = Handle::try_current().map_err(|error| failed(&error))?;
+        let store = FileStore::open(&state_dir.join(DIR)).map_err(|error| error.to_string())?;
+        let runtime = Handle::try_current().map_err(|error| error.to_string())?;
         let answers = Listeners {
             certificates: certificates.clone(),
             challenges,
@@ -63,7 +61,7 @@ impl Issued {
             move |update| publish(&table, update),
             &runtime,
         );
-        let manager = Arc::new(manager.map_err(|error| failed(&error))?);
+        let manager = Arc::new(manager.map_err(|error| error.to_string())?);
         let reported = report_hosts(manager.clone(), directory, config, certificates.clone());
         let hosts = runtime.spawn(reported).abort_handle();
         Ok(Some(Self { manager, hosts }))

@@ -301,7 +301,8 @@ impl Server {
                     https.certificates(),
                     challenges,
                     hosts,
-                )?
+                )
+                .map_err(StartError::Acme)?
             }
             _ => None,
         };

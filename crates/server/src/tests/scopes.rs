@@ -22,10 +22,14 @@ fn replace(identities: &Identities, settings: &Settings) {
     identities.replace(identities.prepare(settings).unwrap());
 }
 
-/// The grant of a client of `ann` with these scopes.
+/// The grant of a client of `ann`.
 fn grant(authenticator: &dyn Authenticator) -> Grant {
+    grant_of("office-1", authenticator)
+}
+
+fn grant_of(client: &str, authenticator: &dyn Authenticator) -> Grant {
     let claim = ClientClaim {
-        client_id: ClientId::parse("office-1").unwrap(),
+        client_id: ClientId::parse(client).unwrap(),
         group_id: GroupId::parse("office").unwrap(),
     };
     let attempt = Attempt {
@@ -123,17 +127,7 @@ async fn p_1_18_the_scopes_bound_the_clients_of_a_user() {
     let scopes = r#"{"max_clients": 1}"#;
     let _first = link(&world, scopes).await;
     let principals = Identities::start(&tokens(scopes), Arc::new(NoRecords)).unwrap();
-    let claim = ClientClaim {
-        client_id: ClientId::parse("office-2").unwrap(),
-        group_id: GroupId::parse("office").unwrap(),
-    };
-    let attempt = Attempt {
-        credential: &Credential::Token(TOKEN.into()),
-        claim: &claim,
-        address: [127, 0, 0, 1].into(),
-        now: SystemTime::now(),
-    };
-    let grant = principals.authenticate(&attempt).unwrap();
+    let grant = grant_of("office-2", &*principals);
     let channel = (ChannelId::next(), ([127, 0, 0, 1], 1).into());
     let instance = InstanceSecret::from_random([1; 32]).key();
     let session = SessionToken::from_random(rand::random()).key();
@@ -146,7 +140,7 @@ async fn p_1_18_the_scopes_bound_the_clients_of_a_user() {
 }
 
 #[tokio::test]
-async fn p_1_18_the_scopes_bound_the_number_the_number_of_tunnels() {
+async fn p_1_18_the_scopes_bound_the_number_of_tunnels() {
     let world = world();
     let link = link(&world, r#"{"max_tunnels": 1}"#).await;
     let two = [tunnel("web", &[]), tunnel("shop", &[])];
