@@ -15,7 +15,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Process, binary, eventually, query};
+use crate::{Process, binary, count, eventually, query};
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -157,6 +157,20 @@ impl Server {
         eventually(&what, READY_WITHIN, async || {
             let status = self.status().await;
             (status["config"]["revision"] == revision).then_some(())
+        })
+        .await;
+    }
+
+    /// Sends SIGHUP, and waits until the server has applied another configuration.
+    ///
+    /// # Panics
+    /// Panics when the server does not apply one.
+    pub async fn reload(&mut self) {
+        let revision = |status: &Value| count(status, "/config/revision");
+        let before = revision(&self.status().await);
+        self.process.signal("HUP");
+        eventually("another revision", READY_WITHIN, async || {
+            (revision(&self.status().await) > before).then_some(())
         })
         .await;
     }

@@ -68,17 +68,6 @@ fn trusting(dir: &TempDir) -> String {
     format!("{{ ca_file: {dir}/ca.crt, server_name: {NAME} }}")
 }
 
-/// Sends SIGHUP, and waits until the server has applied another configuration.
-async fn reload(server: &mut Server) {
-    let revision = |status: &serde_json::Value| count(status, "/config/revision");
-    let before = revision(&server.status().await);
-    server.process().signal("HUP");
-    eventually("another revision", SOON, async || {
-        (revision(&server.status().await) > before).then_some(())
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn requests_go_on_while_certificates_are_replaced() {
     let (ca, next, dir) = (Ca::new(), Ca::new(), tempfile::tempdir().unwrap());
@@ -90,7 +79,7 @@ async fn requests_go_on_while_certificates_are_replaced() {
     let load = Load::start(server.http, HOST, "site").await;
     for _ in 0..3 {
         ca.issue(dir.path());
-        reload(&mut server).await;
+        server.reload().await;
         load.goes_on().await;
     }
     // A bad file changes nothing, and is reported with the place of its key.
@@ -121,7 +110,7 @@ async fn requests_go_on_while_certificates_are_replaced() {
     })
     .await;
     next.issue(dir.path());
-    reload(&mut server).await;
+    server.reload().await;
     load.goes_on().await;
     load.stop().await;
     let status = server.status().await;

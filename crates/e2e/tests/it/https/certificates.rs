@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use adit_e2e::{Load, Server, Service, Visitor, count, eventually};
+use adit_e2e::{Load, Service, Visitor, eventually};
 use http::StatusCode;
 
 use super::{Ca, SOON, replace, shown, tunnel, world};
@@ -97,17 +97,6 @@ async fn a_default_certificate_serves_every_host() {
     assert_eq!(visitor.get("/who").await.text(), "site");
 }
 
-/// Sends SIGHUP, and waits until the server has applied another configuration.
-async fn reload(server: &mut Server) {
-    let revision = |status: &serde_json::Value| count(status, "/config/revision");
-    let before = revision(&server.status().await);
-    server.process().signal("HUP");
-    eventually("another revision", SOON, async || {
-        (revision(&server.status().await) > before).then_some(())
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn certificates_are_replaced_under_load_without_a_failure() {
     let (ca, service) = (Arc::new(Ca::new()), Service::site("site").await);
@@ -143,7 +132,7 @@ async fn certificates_are_replaced_under_load_without_a_failure() {
     )];
     for _ in 0..3 {
         ca.issue("www", &["www.example.com", "new.example.com"]);
-        reload(&mut server).await;
+        server.reload().await;
         goes_on().await;
         let now = shown(&ca.connect(https, "www.example.com", &[]).await.unwrap());
         assert!(!seen.contains(&now), "the replaced certificate is shown");
