@@ -46,6 +46,6 @@ pub use header::{HeaderError, HeaderMatch};
 pub use host::{HostError, HostPattern, HostPatternError, normalize_host};
 pub use path::{PathError, PathPrefix};
 pub use query::Query;
-pub use rule::Rule;
+pub use rule::{HostRank, Rule};
 pub use sharded::ShardedMap;
 pub use table::{Match, Table, TableError};

@@ -80,11 +80,14 @@ pub(crate) struct Rank {
     grpc: GrpcRank,
 }
 
+/// How specific the host of a rule is, in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum HostRank {
+pub enum HostRank {
+    /// Every host.
     Any,
-    /// Bytes of the name of a wildcard: two wildcards that match one host differ in them.
+    /// A wildcard below a name of this many bytes: two wildcards that match one host differ in them.
     Below(usize),
+    /// One host.
     Exact,
 }
 

@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 use thiserror::Error;
 
 use crate::{
-    HostPattern, PathPrefix, Query, Rule, ShardedMap, normalize_host,
+    HostPattern, HostRank, PathPrefix, Query, Rule, ShardedMap, normalize_host,
     path::{ends_segment, without_query},
 };
 
@@ -278,14 +278,45 @@ impl<T> Table<T> {
     }
 
     fn find_below(&self, host: &str, path: &str, query: &Query<'_>) -> Option<&Numbered<T>> {
-        let (shortest, _) = self.below_lengths.first_key_value()?;
-        let (longest, _) = self.below_lengths.last_key_value()?;
+        self.names_above(host)
+            .find_map(|(_, paths)| paths.find(path, query))
+    }
+
+    /// The names of wildcards that match a host, with their rules.
+    fn names_above<'h>(
+        &self,
+        host: &'h str,
+    ) -> impl Iterator<Item = (&'h str, &Paths<T>)> + use<'_, 'h, T> {
+        let shortest = self.below_lengths.first_key_value();
+        let longest = self.below_lengths.last_key_value();
+        let lengths = shortest.zip(longest);
+        let lengths = lengths.map(|((shortest, _), (longest, _))| *shortest..=*longest);
         // The search begins from the left, so that the longest name, which is the most specific, is first.
-        host.match_indices('.')
-            .filter_map(|(dot, _)| host.get(dot + 1..))
-            .filter(|name| (*shortest..=*longest).contains(&name.len()))
-            .filter_map(|name| self.below.get(name))
-            .find_map(|paths| paths.find(path, query))
+        lengths
+            .into_iter()
+            .flat_map(move |lengths| {
+                let names = host.match_indices('.');
+                let names = names.filter_map(|(dot, _)| host.get(dot + 1..));
+                names.filter(move |name| lengths.contains(&name.len()))
+            })
+            .filter_map(|name| Some((name, &**self.below.get(name)?)))
+    }
+
+    /// How specific the most specific host of the table is that matches this one; [`HostRank::Any`] when only rules without
+    /// a host can match.
+    ///
+    /// # Complexity
+    /// That of [`Table::route`], without the paths.
+    #[must_use]
+    pub fn host_rank(&self, host: &str) -> HostRank {
+        let Ok(host) = normalize_host(host) else {
+            return HostRank::Any;
+        };
+        if self.exact.get(&*host).is_some() {
+            return HostRank::Exact;
+        }
+        let longest = self.names_above(&host).next();
+        longest.map_or(HostRank::Any, |(name, _)| HostRank::Below(name.len()))
     }
 
     /// All rules, the most specific first.

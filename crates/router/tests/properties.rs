@@ -12,7 +12,7 @@
 use std::{borrow::Cow, cmp::Ordering};
 
 use adit_router::{
-    GrpcPattern, HeaderMatch, HostPattern, PathPrefix, Query, Rule, Table, TableError,
+    GrpcPattern, HeaderMatch, HostPattern, HostRank, PathPrefix, Query, Rule, Table, TableError,
     normalize_host,
 };
 use proptest::prelude::*;
@@ -234,6 +234,25 @@ proptest! {
             });
             prop_assert_eq!(explained, expected);
             prop_assert_eq!(tried + left_out, rules.len());
+        }
+    }
+
+    #[test]
+    fn the_rank_of_a_host_is_that_of_the_most_specific_pattern(
+        rules in prop::collection::vec(rules(), 0..40),
+        requests in prop::collection::vec(requests(), 1..20),
+    ) {
+        let (table, rules) = settled(rules);
+        for host in requests.iter().filter_map(|request| request.host.as_deref()) {
+            let patterns = rules.iter().filter_map(|rule| rule.host.as_ref());
+            let expected = patterns
+                .filter(|pattern| pattern.matches(host))
+                .map(|pattern| match pattern.is_wildcard() {
+                    true => HostRank::Below(pattern.name().len()),
+                    false => HostRank::Exact,
+                })
+                .max();
+            prop_assert_eq!(table.host_rank(host), expected.unwrap_or(HostRank::Any));
         }
     }
 

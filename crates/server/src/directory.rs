@@ -14,6 +14,7 @@ mod index;
 mod keep;
 mod owner;
 mod refusal;
+mod rule_hosts;
 mod rules;
 mod scopes;
 mod state;
@@ -30,7 +31,7 @@ use adit_auth::Grant;
 use adit_codec::ProtocolType;
 use adit_ingress::layers::Access;
 use adit_registry::{Link, MembershipObserver};
-use adit_router::{HostPattern, Match, Query, ShardedMap, Table};
+use adit_router::{HostPattern, HostRank, ShardedMap, Table};
 use adit_tls::Certificates;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -211,29 +212,15 @@ impl Directory {
         tunnel.definition.terminates().then(|| tunnel.clone())
     }
 
-    /// Whether the TLS of visitors that ask for this host is passed through. An exact host of a tunnel of HTTP precedes a
-    /// wildcard.
+    /// Whether the TLS of visitors that ask for this host is passed through: the most specific host of a tunnel or rule
+    /// decides, and between equal ones that of the passed-through TLS (P-14.8).
     pub(crate) fn passes_through(&self, host: &str) -> bool {
         let snapshot = self.current.load();
         if snapshot.tls_routes.is_empty() {
             return false;
         }
-        let query = Query::new(Some(host), "/");
-        let Some(found) = snapshot.tls_routes.route(&query) else {
-            return false;
-        };
-        let is_exact = |found: &Match<'_, Target>| {
-            found
-                .rule
-                .host
-                .as_ref()
-                .is_some_and(|host| !host.is_wildcard())
-        };
-        is_exact(&found)
-            || !snapshot
-                .routes
-                .route(&query)
-                .is_some_and(|other| is_exact(&other))
+        let tls = snapshot.tls_routes.host_rank(host);
+        tls != HostRank::Any && tls >= snapshot.routes.host_rank(host)
     }
 
     /// Whether tunnels share a TCP port of the server, so that the host selects the tunnel.

@@ -4,6 +4,7 @@ mod owners;
 mod ports;
 mod rules;
 mod scopes;
+mod tls_hosts;
 mod transport;
 
 use std::{

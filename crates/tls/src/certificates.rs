@@ -3,7 +3,6 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use parking_lot::RwLock;
-use rustls::SignatureScheme;
 
 use crate::{
     client_hello::ClientHello,
@@ -120,19 +119,22 @@ impl Certificates {
     /// Whether there is a certificate for every host that the pattern matches: a host, or `*.` and a host.
     #[must_use]
     pub fn is_for(&self, pattern: &str) -> bool {
-        self.of_pattern(pattern).is_some()
+        self.of_pattern(pattern, |_| true).is_some()
     }
 
-    /// A certificate for every host that the pattern matches.
-    pub(crate) fn of_pattern(&self, pattern: &str) -> Option<Arc<HostCertificate>> {
-        match HostName::parse(pattern)? {
-            HostName::Exact(host) => self.of_host(&host),
-            HostName::Wildcard(above) => {
-                let state = self.0.read();
-                let mut tables = [&state.given, &state.issued].into_iter();
-                tables.find_map(|table| table.wildcard.get(&above)?.first().cloned())
-            }
-        }
+    /// A certificate for every host that the pattern matches, of those that fit if there are any; not the default.
+    pub(crate) fn of_pattern(
+        &self,
+        pattern: &str,
+        fits: impl Fn(&HostCertificate) -> bool,
+    ) -> Option<Arc<HostCertificate>> {
+        let name = HostName::parse(pattern)?;
+        let state = self.0.read();
+        let mut tables = [&state.given, &state.issued].into_iter();
+        tables.find_map(|table| match &name {
+            HostName::Exact(host) => table.find(host, &fits),
+            HostName::Wildcard(above) => best(table.wildcard.get(above)?, &fits),
+        })
     }
 
     /// Whether a given certificate is for every host that the pattern matches, so that none has to be issued.
@@ -170,7 +172,7 @@ impl Certificates {
             let answer = host.and_then(|host| state.challenges.get(host));
             return answer.map_or(Choice::Nothing, |answer| Choice::Challenge(answer.clone()));
         }
-        let fits = |one: &HostCertificate| one.identity().can_sign(hello.schemes());
+        let fits = |one: &HostCertificate| one.can_sign(hello);
         let named = host.and_then(|host| {
             { [&state.given, &state.issued].into_iter() }.find_map(|table| table.find(host, fits))
         });
@@ -196,16 +198,24 @@ impl Table {
     ) -> Option<Arc<HostCertificate>> {
         let above = host.split_once('.').map(|(_, above)| above);
         let exact = self.exact.get(host);
-        let found = exact.or_else(|| self.wildcard.get(above?))?;
-        let best = found.iter().find(|one| fits(one));
-        best.or(found.first()).cloned()
+        best(exact.or_else(|| self.wildcard.get(above?))?, fits)
     }
 }
 
-impl Identity {
-    /// Whether the key can make a signature by one of these schemes.
-    fn can_sign(&self, schemes: &[SignatureScheme]) -> bool {
-        self.certified().key.choose_scheme(schemes).is_some()
+/// The first certificate that fits, or else the first.
+fn best(
+    of_name: &[Arc<HostCertificate>],
+    fits: impl Fn(&HostCertificate) -> bool,
+) -> Option<Arc<HostCertificate>> {
+    let best = of_name.iter().find(|one| fits(one));
+    best.or(of_name.first()).cloned()
+}
+
+impl HostCertificate {
+    /// Whether its key can make a signature that the visitor accepts.
+    pub(crate) fn can_sign(&self, hello: &ClientHello) -> bool {
+        let key = &self.identity().certified().key;
+        key.choose_scheme(hello.schemes()).is_some()
     }
 }
 

@@ -175,9 +175,8 @@ impl VisitorTls {
         }
     }
 
-    /// Handshakes with a visitor of a port that belongs to these hosts, whatever host it asks for: with the certificate of the
-    /// first one that has any, or else the one that the visitor's host selects. The protocol of the bytes is left to the
-    /// visitor.
+    /// Handshakes with a visitor of a port that belongs to these hosts, each as a pattern, with the certificate of the first
+    /// one that has any, and with no other certificate. The protocol of the bytes is left to the visitor.
     ///
     /// # Errors
     /// As [`VisitorTls::accept`].
@@ -192,18 +191,15 @@ impl VisitorTls {
         limit: TimeLimit,
     ) -> Result<Stream, TlsError> {
         let certificates = &self.certificates;
-        let of_port = { hosts }.find_map(|host| certificates.of_pattern(&host));
-        let choice = match of_port {
-            Some(certificate) => Choice::Certificate(certificate),
-            None => certificates.choose(hello),
-        };
-        match choice {
-            Choice::Certificate(certificate) => {
+        let fits = |one: &HostCertificate| one.can_sign(hello);
+        let found = { hosts }.find_map(|host| certificates.of_pattern(&host, fits));
+        match found {
+            // The authority asks on the port for HTTPS.
+            Some(certificate) if !hello.is_challenge() => {
                 let identity = certificate.identity();
                 self.handshake(&self.bytes, identity, stream, limit).await
             }
-            // The authority asks on the port for HTTPS.
-            Choice::Challenge(_) | Choice::Nothing => Err(self.refuse(stream, hello, limit).await),
+            _ => Err(self.refuse(stream, hello, limit).await),
         }
     }
 

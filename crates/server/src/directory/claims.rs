@@ -7,6 +7,7 @@ use std::{
 };
 
 use adit_auth::Grant;
+use adit_router::HostPattern;
 
 use super::{
     Directory, claimant,
@@ -144,6 +145,9 @@ impl Directory {
                 format!("{name} is held by {holder}, of another user{kept}"),
             )
         };
+        if let Some(held) = state.rule_conflict(definition) {
+            return Err(refuse_host_of_rule(held.host, definition));
+        }
         for host in &definition.hosts {
             if let Some((name, entry)) = names.host_conflict(host, claimant) {
                 return Err(refuse(&name, entry, "name_taken"));
@@ -377,6 +381,16 @@ fn makes_room(holder: &Tunnel, newcomer: &TunnelKey) -> bool {
         Vacancy::Left => true,
         Vacancy::Lost => holder.key.group == newcomer.group,
     }
+}
+
+fn refuse_host_of_rule(host: &HostPattern, definition: &Definition) -> Refusal {
+    let why = if definition.visitor_tls.is_some() {
+        "so that no tunnel has its TLS; choose another host"
+    } else {
+        "with every path below the rule's; choose another host or path"
+    };
+    let message = format!("host `{host}` belongs to a rule of the server, {why}");
+    refusal("name_taken", message)
 }
 
 fn refuse_port(error: &PortError) -> Refusal {

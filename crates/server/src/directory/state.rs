@@ -10,6 +10,7 @@ use adit_auth::TunnelName;
 use adit_router::{HostPattern, PathPrefix, Rule, ShardedMap, Table, TableError};
 
 use super::{
+    rule_hosts::{HeldHost, RuleHosts},
     rules::RuleError,
     target::{Static, Target},
 };
@@ -38,6 +39,7 @@ pub(super) struct State {
     rules: Vec<(usize, Rule<Static>)>,
     /// The rules of the configuration that select a tunnel name, by their position in the list.
     rules_to: HashMap<Arc<str>, Vec<usize>>,
+    rule_hosts: RuleHosts,
     /// Numbers below this are for rules of the configuration, so that they keep their numbers.
     first_tunnel_rule: usize,
     next_rule: usize,
@@ -72,6 +74,10 @@ impl State {
     /// # Complexity
     /// That of removing and adding each rule; routes of tunnels are not changed.
     pub(super) fn set_rules(&mut self, rules: Vec<Rule<Static>>) -> Result<(), RuleError> {
+        let rule_hosts = RuleHosts::of(rules.iter());
+        if let Some(error) = self.tunnel_in_the_way(&rule_hosts) {
+            return Err(error);
+        }
         // The copy shares the unchanged parts.
         let mut routes = self.routes.clone();
         for (number, rule) in &self.rules {
@@ -104,6 +110,7 @@ impl State {
         }
         self.routes = routes;
         self.next_rule = next_rule;
+        self.rule_hosts = rule_hosts;
         self.rules = numbered;
         self.rules_to = rules_to;
         self.changed = true;
@@ -125,6 +132,28 @@ impl State {
         for name in names {
             self.lead_rules(&name);
         }
+    }
+
+    /// A tunnel that has what belongs to a rule.
+    fn tunnel_in_the_way(&self, rule_hosts: &RuleHosts) -> Option<RuleError> {
+        let (held, key) = self.tunnels().find_map(|tunnel| {
+            let held = rule_hosts.conflict(&tunnel.definition)?;
+            Some((held, &tunnel.key))
+        })?;
+        let TunnelKey { group, name } = key;
+        Some(RuleError {
+            index: held.index + 1,
+            problem: format!(
+                "tunnel `{name}` of group `{group}` has the host `{}` already, with a path below the rule's or for its \
+                 TLS; give the rule another host or path, or end the tunnel",
+                held.host
+            ),
+        })
+    }
+
+    /// The host of a rule that a tunnel may not have.
+    pub(super) fn rule_conflict(&self, definition: &Definition) -> Option<HeldHost<'_>> {
+        self.rule_hosts.conflict(definition)
     }
 
     fn why_rejected(&self, rule: &Rule<Static>, error: &TableError) -> String {

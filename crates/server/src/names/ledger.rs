@@ -1,13 +1,14 @@
 //! The owners of names, without clock and file.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
 use adit_auth::{GroupId, TunnelName, UserName};
-use adit_router::ShardedMap;
+use adit_router::{HostPattern, ShardedMap};
 
+use self::from_top::FromTop;
 use super::name::Name;
 use crate::settings::SharedGroup;
 
@@ -55,6 +56,8 @@ pub(crate) struct Ledger {
     idle: HashMap<UserName, BTreeSet<(Duration, Name)>>,
     /// Number of wildcards among the names; if there is none, the hosts above a name need no lookup.
     wildcards: usize,
+    /// The hosts among the names, so that those below a name are beside each other.
+    hosts: BTreeMap<FromTop, HostPattern>,
     /// Counts the changes that the file must store.
     changes: u64,
 }
@@ -75,6 +78,7 @@ impl Ledger {
             entries: ShardedMap::default(),
             idle: HashMap::new(),
             wildcards: 0,
+            hosts: BTreeMap::new(),
             changes: 0,
         }
     }
@@ -107,11 +111,14 @@ impl Ledger {
         (!is_own || self.is_shared_without(claimant)).then_some(entry)
     }
 
-    /// The claim of another owner to a host: to the host itself, to a wildcard above it, or, for a wildcard, to a host
-    /// below it.
+    /// The claim of another owner to a host: to the host itself, to a wildcard above it, or, for a wildcard, to the name
+    /// below which it matches or to a host below it.
+    ///
+    /// # Cost
+    /// A look-up for each label; for a wildcard also one for each known host below it, up to the first of another owner.
     pub(crate) fn host_conflict(
         &self,
-        host: &adit_router::HostPattern,
+        host: &HostPattern,
         claimant: &Claimant,
     ) -> Option<(Name, &Entry)> {
         let find = |name: Name| {
@@ -125,6 +132,17 @@ impl Ledger {
         find(Name::Host(host.clone()))
             .or_else(|| host.base().and_then(|base| find(Name::Host(base))))
             .or_else(|| (self.wildcards > 0).then(above).flatten())
+            .or_else(|| {
+                let mut below = self.hosts_below(host);
+                below.find_map(|host| find(Name::Host(host.clone())))
+            })
+    }
+
+    /// The hosts that a wildcard matches, and the wildcards of which it matches every host.
+    fn hosts_below(&self, wildcard: &HostPattern) -> impl Iterator<Item = &HostPattern> {
+        let below = wildcard.is_wildcard().then(|| FromTop::below(wildcard));
+        let hosts = below.map(|range| self.hosts.range(range));
+        hosts.into_iter().flatten().map(|(_, host)| host)
     }
 
     /// Whether another owner has the name.
@@ -202,7 +220,10 @@ impl Ledger {
     }
 
     fn insert(&mut self, name: Name, entry: Entry) {
-        self.wildcards += usize::from(is_wildcard(&name));
+        if let Name::Host(host) = &name {
+            self.wildcards += usize::from(host.is_wildcard());
+            self.hosts.insert(FromTop::of(host), host.clone());
+        }
         self.entries.insert(name, entry);
         self.changes += 1;
     }
@@ -219,7 +240,10 @@ impl Ledger {
 
     fn remove(&mut self, name: &Name) {
         if self.entries.remove(name).is_some() {
-            self.wildcards -= usize::from(is_wildcard(name));
+            if let Name::Host(host) = name {
+                self.wildcards -= usize::from(host.is_wildcard());
+                self.hosts.remove(&FromTop::of(host));
+            }
             self.changes += 1;
         }
     }
@@ -317,9 +341,6 @@ fn forget_idle(
     }
 }
 
-fn is_wildcard(name: &Name) -> bool {
-    matches!(name, Name::Host(host) if host.is_wildcard())
-}
-
+mod from_top;
 #[cfg(test)]
 mod tests;

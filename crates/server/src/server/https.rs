@@ -244,7 +244,14 @@ impl Https {
         let (opening, stream) = self.tls.open(stream, limit).await?;
         match opening {
             Opening::Tls(hello) => {
-                let hosts = tunnel.definition.hosts.iter().map(ToString::to_string);
+                // A host that the tunnel does not hold belongs to somebody else, also when the tunnel's own certificate
+                // has it among its names.
+                let asked_for = hello.server_name();
+                let hosts = tunnel.definition.hosts.iter();
+                let hosts = hosts.filter_map(|host| match asked_for {
+                    Some(asked_for) => host.matches(asked_for).then(|| asked_for.to_owned()),
+                    None => Some(host.to_string()),
+                });
                 let secured = self.tls.accept_for(hosts, stream, &hello, limit).await;
                 secured.map(Some)
             }

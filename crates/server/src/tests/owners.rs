@@ -189,6 +189,26 @@ async fn p_1_10_wildcards_above_a_name_of_the_own_domain_are_refused() {
     assert_eq!(code(&results[0]), "name_taken");
 }
 
+/// Regression: a wildcard above a host of another user was accepted.
+#[tokio::test]
+async fn p_1_9_a_wildcard_above_a_host_of_another_user_is_refused() {
+    let world = world();
+    let (_, _guard) = world
+        .serve("one", "web", &[tunnel("shop", &["a.shop.localhost"])])
+        .await;
+    let (bob, _) = world.enter("bob", "bob", "bob").await.unwrap();
+    let all = [tunnel("all", &["*.shop.localhost"])];
+    let results = world.announce(&bob, &all);
+    assert_eq!(code(&results[0]), "name_taken");
+    assert!(
+        text(&results[0]).contains("a.shop.localhost"),
+        "{results:?}"
+    );
+    // The user itself may have both.
+    let (own, _) = world.register("two", "web").await;
+    assert_eq!(code(&world.announce(&own, &all)[0]), "");
+}
+
 /// Regression: a rule of the server selected the group that was first in the alphabet.
 #[tokio::test]
 async fn p_1_9_a_tunnel_that_a_rule_leads_to_has_one_owner() {

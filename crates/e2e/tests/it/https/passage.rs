@@ -175,8 +175,11 @@ async fn p_14_9_tls_ends_at_the_port_of_a_tcp_tunnel() {
     let sent = vec![b'y'; 200_000];
     let read = exchange(&ca, addr, "db.example.com", &sent).await;
     assert_eq!((&read[..6], read.len()), (&b"clear "[..], 6 + sent.len()));
-    // Whatever host a visitor asks for, the certificate is that of the tunnel.
+    // A certificate for another host is not shown on this port: the host belongs to somebody else.
     let error = ca.connect(addr, "www.example.com", &[]).await.unwrap_err();
+    assert!(error.to_string().contains("UnrecognisedName"), "{error}");
+    // A visitor that asks for no host gets the certificate of the tunnel's own.
+    let error = ca.connect(addr, "127.0.0.1", &[]).await.unwrap_err();
     assert!(error.to_string().contains("not valid for name"), "{error}");
     let mut raw = adit_e2e::Raw::connect(addr).await;
     raw.send("clear text\r\n").await;

@@ -77,6 +77,20 @@ fn a_wildcard_and_the_hosts_below_it_have_one_owner() {
         assert!(of_other(&ledger, text), "{text}");
     }
     assert!(!of_other(&ledger, "app.test") && !of_other(&ledger, "xapp.test"));
+    for text in ["a.shop.test", "*.b.dev.test"] {
+        ledger.hold(&host(text), &alice, None);
+    }
+    for text in ["*.shop.test", "*.dev.test", "*.test"] {
+        assert!(
+            of_other(&ledger, text),
+            "a host of another user below {text}"
+        );
+    }
+    assert!(!of_other(&ledger, "*.xshop.test") && !of_other(&ledger, "shop.test"));
+    ledger.end_use(&host("a.shop.test"), at(1));
+    assert!(of_other(&ledger, "*.shop.test"), "for the retention");
+    assert_eq!(ledger.release(&host("a.shop.test")), Released::Free);
+    assert!(!of_other(&ledger, "*.shop.test"));
 }
 
 #[test]
