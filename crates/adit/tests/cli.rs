@@ -110,7 +110,7 @@ fn every_flag_has_a_variable_by_one_rule() {
 
 #[test]
 fn flags_of_the_server_reach_the_configuration() {
-    let args = "adit-server --config s.yaml --bind-addr 0.0.0.0 --bind-port 0 --http-port 80 --https-port 443 --admin off \
+    let args = "adit-server --config s.yaml --bind-addr 0.0.0.0 --bind-port 0 --http-port 80 --https-port 443 --acme-email a@t.example --admin off \
                 --state-dir /s --threads 3 --domain t.example --log-format json --check -vv";
     let server = Server::try_parse_from(args.split_whitespace()).unwrap();
     assert_eq!(
@@ -120,6 +120,7 @@ fn flags_of_the_server_reach_the_configuration() {
             bind_port: Some(0),
             http_port: Some(80),
             https_port: Some(443),
+            acme_email: Some("a@t.example".to_owned()),
             admin: Some("off".to_owned()),
             state_dir: Some("/s".into()),
             threads: Some(3),

@@ -26,6 +26,8 @@ pub struct ServerOverrides {
     pub http_port: Option<u16>,
     /// `--https-port`
     pub https_port: Option<u16>,
+    /// `--acme-email`
+    pub acme_email: Option<String>,
     /// `--admin`: address with port, port, or `off`.
     pub admin: Option<String>,
     /// `--state-dir`
@@ -130,6 +132,8 @@ impl ServerOverrides {
         set(root, &http, "--http-port", self.http_port)?;
         let https = ["server", "https", "bind_port"];
         set(root, &https, "--https-port", self.https_port)?;
+        let email = ["server", "https", "acme", "email"];
+        set(root, &email, "--acme-email", self.acme_email.as_ref())?;
         let admin = ["server", "admin", "bind"];
         set(root, &admin, "--admin", self.admin.as_ref())?;
         set(root, &["server", "threads"], "--threads", self.threads)?;

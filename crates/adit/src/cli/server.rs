@@ -21,6 +21,7 @@ Examples:
   adit-server --config server.yaml             everything from a file
   adit-server --config server.yaml --check     only check the file
   adit-server --bind-addr 0.0.0.0 --http-port 80 --domain tunnel.example.com
+  adit-server --bind-addr 0.0.0.0 --http-port 80 --https-port 443 --acme-email you@example.com --domain tunnel.example.com
   adit-server join --public-addr tunnel.example.com    the line for `adit join` on another machine
   adit-server user add alice --group office    a user, and what it may use
   adit-server key add alice                    a key for one of its clients
@@ -56,9 +57,14 @@ pub struct Server {
     /// Port for HTTP visitors [default: 7080] [env: ADIT__SERVER__HTTP__BIND_PORT]
     #[arg(long, value_name = "PORT")]
     pub http_port: Option<u16>,
-    /// Port for HTTPS visitors; their certificates are in the file [default: none] [env: ADIT__SERVER__HTTPS__BIND_PORT]
+    /// Port for HTTPS visitors; their certificates come over ACME, or from files [default: none] [env:
+    /// ADIT__SERVER__HTTPS__BIND_PORT]
     #[arg(long, value_name = "PORT")]
     pub https_port: Option<u16>,
+    /// Orders a certificate for each host of a tunnel over ACME, with this address for the CA [env:
+    /// ADIT__SERVER__HTTPS__ACME__EMAIL]
+    #[arg(long, value_name = "ADDRESS")]
+    pub acme_email: Option<String>,
     /// Address of health and status, or off [default: 127.0.0.1:7500] [env: ADIT__SERVER__ADMIN__BIND]
     #[arg(long, value_name = "IP:PORT")]
     pub admin: Option<String>,
@@ -155,6 +161,7 @@ impl Server {
             bind_port: self.bind_port,
             http_port: self.http_port,
             https_port: self.https_port,
+            acme_email: self.acme_email.clone(),
             admin: self.admin.clone(),
             state_dir: self.state_dir.clone(),
             threads: self.threads,

@@ -112,13 +112,13 @@ mod tests {
         RuleHosts::of(rules.iter())
     }
 
-    fn conflict(tunnel: Tunnel) -> Option<usize> {
-        let definition = Definition::parse(&tunnel, None, &Limits::default()).unwrap();
+    fn conflict(tunnel: &Tunnel) -> Option<usize> {
+        let definition = Definition::parse(tunnel, None, &Limits::default()).unwrap();
         rules().conflict(&definition).map(|held| held.index)
     }
 
     fn http(host: &str, path: &str) -> Option<usize> {
-        conflict(Tunnel {
+        conflict(&Tunnel {
             name: "one".into(),
             protocol_type: ProtocolType::Http.into(),
             domains: vec![host.into()],
@@ -128,7 +128,7 @@ mod tests {
     }
 
     fn tls(host: &str, tls: VisitorTls) -> Option<usize> {
-        conflict(Tunnel {
+        conflict(&Tunnel {
             name: "one".into(),
             protocol_type: ProtocolType::Tcp.into(),
             domains: vec![host.into()],
