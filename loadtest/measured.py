@@ -1,12 +1,70 @@
-"""A server, a client and the load between them, as the scripts beside this file measure them."""
+"""What the scripts beside this file have in common: programs, a server and a client with the load between them, what a
+measurement is of, and where its page goes."""
 
 import json
+import os
+import platform
 import re
 import signal
+import statistics
 import subprocess
 import tempfile
 import time
+from datetime import datetime, timezone
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def add_options(parser):
+    """The options that every script has; `programs_of` and `write` read them."""
+    parser.add_argument("--programs", type=Path, help="where the programs are; without it, they are built")
+    parser.add_argument("--md", type=Path)
+    parser.add_argument("--json", type=Path)
+
+
+def programs_of(args):
+    """The directory of adit-server, adit and adit-loadtest, which are built when no other one is given."""
+    if args.programs:
+        return args.programs
+    command = ["cargo", "build", "--profile", "dist", "-p", "adit", "-p", "adit-loadtest"]
+    subprocess.run(command, cwd=ROOT, check=True)
+    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "dist"
+
+
+def provenance():
+    """What was measured, when and where."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return {
+        "commit": commit.stdout.strip(),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}",
+    }
+
+
+def said(of):
+    """The provenance as the start of a page."""
+    return f"Commit {of['commit']}, {of['date']}, {of['machine']}."
+
+
+def ratios(here, there):
+    """The median of the ratios of rounds, and the least and most."""
+    each = [one / other for one, other in zip(here, there)]
+    return {"ratio": round(statistics.median(each), 3), "ratio_range": [round(min(each), 3), round(max(each), 3)]}
+
+
+def table(rows):
+    """Rows of cells as lines of Markdown; the second row has the kinds of the columns."""
+    return ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def write(args, page, result):
+    """Prints the page, and writes it and the result to the files that were asked for."""
+    print(page)
+    if args.md:
+        args.md.write_text(page)
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 class Service:
@@ -35,7 +93,7 @@ class Tunnel:
 
     def __exit__(self, *_):
         for process in (self.client, self.server):
-            if process and process.poll() == None:  # noqa: E711
+            if process and process.poll() is None:
                 process.kill()
                 process.wait()
 
