@@ -1,5 +1,5 @@
-"""What the scripts beside this file have in common: programs, a server and a client with the load between them, what a
-measurement is of, and where its page goes."""
+"""Shared by the scripts in this directory: builds the programs, runs a server and a client with load between them, and
+writes the result with commit, date and machine."""
 
 import json
 import os
@@ -17,14 +17,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def add_options(parser):
-    """The options that every script has; `programs_of` and `write` read them."""
+    """Adds the options that `programs_of` and `write` read."""
     parser.add_argument("--programs", type=Path, help="where the programs are; without it, they are built")
     parser.add_argument("--md", type=Path)
     parser.add_argument("--json", type=Path)
 
 
 def programs_of(args):
-    """The directory of adit-server, adit and adit-loadtest, which are built when no other one is given."""
+    """The directory of adit-server, adit and adit-loadtest. Builds them unless `--programs` names a directory."""
     if args.programs:
         return args.programs
     command = ["cargo", "build", "--profile", "dist", "-p", "adit", "-p", "adit-loadtest"]
@@ -33,7 +33,7 @@ def programs_of(args):
 
 
 def provenance():
-    """What was measured, when and where."""
+    """Commit, date and machine of a measurement."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     return {
         "commit": commit.stdout.strip(),
@@ -42,24 +42,24 @@ def provenance():
     }
 
 
-def said(of):
-    """The provenance as the start of a page."""
-    return f"Commit {of['commit']}, {of['date']}, {of['machine']}."
+def heading(provenance):
+    """The provenance as the first sentence of a page."""
+    return f"Commit {provenance['commit']}, {provenance['date']}, {provenance['machine']}."
 
 
 def ratios(here, there):
-    """The median of the ratios of rounds, and the least and most."""
+    """The median of the ratios of two series, round by round, with the smallest and the largest."""
     each = [one / other for one, other in zip(here, there)]
     return {"ratio": round(statistics.median(each), 3), "ratio_range": [round(min(each), 3), round(max(each), 3)]}
 
 
 def table(rows):
-    """Rows of cells as lines of Markdown; the second row has the kinds of the columns."""
+    """Rows of cells as a Markdown table; the second row has the alignment of the columns."""
     return ["| " + " | ".join(row) + " |" for row in rows]
 
 
 def write(args, page, result):
-    """Prints the page, and writes it and the result to the files that were asked for."""
+    """Prints the page, and writes page and result to the files given by `--md` and `--json`."""
     print(page)
     if args.md:
         args.md.write_text(page)
