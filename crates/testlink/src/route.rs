@@ -33,6 +33,8 @@ impl Link {
             revision: 7,
             link: number,
             layers: Layers::default(),
+            limits: None,
+            limits: None,
             compression: None,
             permit: None,
             hold: Box::new(()),

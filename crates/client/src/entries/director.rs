@@ -40,6 +40,7 @@ impl Route {
             grant: grant(settings)?,
             links,
             wait: settings.timeouts.link_wait,
+            limits: None,
             compression: entry.compression,
             retries: RetryBudget::new(Instant::now()),
         })
@@ -53,6 +54,7 @@ impl Route {
             revision: link.revision,
             link: link.epoch,
             layers: Layers::default(),
+            limits: None,
             compression: self.compression,
             permit: None,
             hold: Box::new(()),
