@@ -34,7 +34,6 @@ impl Link {
             link: number,
             layers: Layers::default(),
             limits: None,
-            limits: None,
             compression: None,
             permit: None,
             hold: Box::new(()),

@@ -40,7 +40,6 @@ impl Route {
             grant: grant(settings)?,
             links,
             wait: settings.timeouts.link_wait,
-            limits: None,
             compression: entry.compression,
             retries: RetryBudget::new(Instant::now()),
         })
