@@ -134,11 +134,42 @@ pub(crate) const ADMIN: KeyNames = KeyNames {
 };
 
 pub(crate) const SERVER_LIMITS: KeyNames = KeyNames {
-    unsupported: &["max_bandwidth"],
+    unsupported: &[],
     foreign_keys: &[
+        ("bandwidth", "`max_bandwidth`"),
+        ("bandwidth_limit", "`max_bandwidth`"),
         ("max_clients", "`server.max_clients`"),
         ("max_ports_per_client", "`max_tunnels_per_client`"),
     ],
+};
+
+/// `limits.per_client`: what all clients have beside it.
+pub(crate) const CLIENT_TRAFFIC: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
+        ("max_bandwidth", "`server.limits.max_bandwidth`"),
+        (
+            "max_running_requests",
+            "`server.limits.max_requests_per_client`",
+        ),
+        ("max_tunnels", "`server.limits.max_tunnels_per_client`"),
+    ],
+};
+
+pub(crate) const TUNNEL_TRAFFIC: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[
+        ("bandwidth", "`max_bandwidth`"),
+        (
+            "max_tunnels",
+            "`max_tunnels` in `per_user`, or `server.limits.max_tunnels_per_client`",
+        ),
+    ],
+};
+
+pub(crate) const TRAFFIC: KeyNames = KeyNames {
+    unsupported: &[],
+    foreign_keys: &[("bandwidth", "`max_bandwidth`"), ("user", "`name`")],
 };
 
 pub(crate) const ISSUER: KeyNames = KeyNames {

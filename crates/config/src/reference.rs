@@ -104,6 +104,7 @@ server:
     - { user: alice, token: "a token of the sample", scopes: { max_clients: 1, max_tunnels: 1 } }
     - { method: jwt, audience: adit, jwks_url: "http://127.0.0.1/keys" }
   https: { certificates: [{ cert_file: tls.crt, key_file: tls.key }] }
+  limits: { per_client: { quota: {} }, per_tunnel: { quota: {} }, per_user: { quota: {} }, users: [{ name: alice, quota: {} }] }
   shared_groups: [{ group: office, users: [alice] }]
   upstreams: [{ name: erp, protocol: h2, tls: { server_name: erp.internal }, servers: [{ address: "127.0.0.1:1" }] }]
   rules: [{ host: a.example, header: { x-env: test }, to: { upstream: erp } }]

@@ -8,6 +8,7 @@ mod https;
 mod issuers;
 mod limits;
 mod rules;
+mod traffic;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},

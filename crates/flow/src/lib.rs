@@ -5,7 +5,8 @@
 //! - [`Budget`], bytes that many requests share, a link's below the process's;
 //! - [`Gate`], a counted set of permits that tasks wait for in order;
 //! - [`FairSender`], the requests' queues, served in turn by cost, newcomers early (P-5.1).
-//! - [`Rate`], a rate of events with a burst, for any number of senders.
+//! - [`Rate`], a rate of events with a burst, for any number of senders;
+//! - [`Bandwidth`], a rate of bytes that senders share in turn.
 //!
 //! Promises:
 //! - A sender that stays within its credit never exceeds the receiver's limit, however late windows arrive.
@@ -16,7 +17,8 @@
 //!   latest when its [`RecvCredit`] is dropped.
 //! - No permit is lost or doubled, in any order of drops; waiters are served in the order of their first poll and their number is bounded.
 //! - When permits are short, a holder takes at most an eighth of the permits that its share leaves to others.
-//! - A [`Rate`] admits at most its burst and what the rate gives, in any window of time.
+//! - A [`Rate`] admits at most its burst and what the rate gives, in any window of time; a [`Bandwidth`] as well, and one
+//!   chunk more.
 //! - For two requests that always have something queued, the costs served differ by at most a quantum and one item; the
 //!   items of a request keep their order; no item is lost.
 //! - A request that had nothing queued is served before those in turn as far as its next turn covers the cost; those in
@@ -31,6 +33,7 @@
 //! Proof: `tests/properties.rs` compares both ends, the budgets and the fair sender with simple models; `tests/loom.rs`
 //! runs concurrent calls of gate and budget in every order.
 
+mod bandwidth;
 mod budget;
 mod cost;
 mod fair;
@@ -41,6 +44,7 @@ mod ring;
 mod send_credit;
 mod sync;
 
+pub use bandwidth::Bandwidth;
 pub use budget::{Budget, Loan};
 pub use cost::MESSAGE_COST;
 pub use fair::{FairSender, QUANTUM};

@@ -18,6 +18,7 @@ pub(crate) mod headers;
 pub(crate) mod inbound;
 pub(crate) mod interim;
 pub(crate) mod layer;
+pub(crate) mod limits;
 pub(crate) mod local_response;
 pub(crate) mod options;
 pub(crate) mod pace;

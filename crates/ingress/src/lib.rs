@@ -52,6 +52,7 @@ pub use forward::{
     director::{Destination, Direction, Director},
     error_pages::{ErrorPage, ErrorPageError, ErrorPages},
     layer::{Held, Layer, Layers, NoResponse, Verdict},
+    limits::Limits,
     local_response::LocalResponse,
     request_meta::{RequestMeta, Scheme, Visitor},
     retry_budget::RetryBudget,

@@ -22,6 +22,20 @@ pub(crate) enum Arrived {
     Trailers(HeaderBlock),
 }
 
+impl Arrived {
+    /// Bytes of payload, uncompressed.
+    fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Data(packed) | Self::Frame(_, packed) => {
+                let bytes = packed.cost.saturating_sub(adit_flow::MESSAGE_COST);
+                usize::try_from(bytes).unwrap_or(usize::MAX)
+            }
+            Self::Datagram(data) => data.len(),
+            Self::Response(_) | Self::Trailers(_) => 0,
+        }
+    }
+}
+
 /// Payload that has not been read yet, as received. If it is dropped here, no credit is returned: its request is over.
 pub(crate) struct Packed {
     pub(crate) bytes: Bytes,
@@ -62,6 +76,8 @@ pub(crate) struct State {
     datagram_bytes: usize,
     /// A request whose parts wait for longer than this is reset; `None`: the setting of the lane.
     pub(crate) stall: Option<Duration>,
+    /// The reader waits for its pace until this time: the request is not stalled (P-16.3).
+    pub(crate) paced_until: Option<Instant>,
     /// Interim responses so far: they cost no credit.
     interim: u8,
     /// Resources that the request holds while it runs: permits, load.
@@ -103,6 +119,20 @@ impl State {
             return self.held.take();
         }
         None
+    }
+
+    /// Bytes of payload in the first part, and in the first parts together up to about `most`.
+    pub(crate) fn payload_ahead(&self, most: usize) -> (usize, usize) {
+        let mut sizes = self.parts.iter().map(Arrived::payload_bytes);
+        let first = sizes.next().unwrap_or(0);
+        let mut all = first;
+        for bytes in sizes {
+            if all >= most {
+                break;
+            }
+            all += bytes;
+        }
+        (first, all)
     }
 
     /// The next part for the request's task.

@@ -29,6 +29,7 @@ use crate::{
     port::{PortKey, Transport},
     settings::Timeouts,
     shortcuts::ToUpstream,
+    traffic::Traffic,
     tunnel::{RunningRequest, Tunnel},
 };
 
@@ -40,6 +41,7 @@ pub(crate) struct ServerDirector {
 struct Routing {
     directory: Arc<Directory>,
     authorization: Arc<Authorization>,
+    traffic: Arc<Traffic>,
     retries: RetryBudget,
     /// The wait, which is read when a request begins to wait.
     waits: Mutex<Waits>,
@@ -89,6 +91,7 @@ impl ServerDirector {
     pub(crate) fn new(
         directory: Arc<Directory>,
         authorization: Arc<Authorization>,
+        traffic: Arc<Traffic>,
         timeouts: &Timeouts,
         now: Instant,
     ) -> Self {
@@ -96,6 +99,7 @@ impl ServerDirector {
             shared: Arc::new(Routing {
                 directory,
                 authorization,
+                traffic,
                 retries: RetryBudget::new(now),
                 waits: Mutex::new(Waits::new(timeouts)),
                 grace_until: now + timeouts.startup_grace,
@@ -360,12 +364,12 @@ impl Routing {
         let allowed = |link: &Arc<Link>| choice.allows(link) && self.authorization.holds(link);
         if !choice.takes_permit() {
             let (link, load) = tunnel.choose(choice.draw, allowed)?;
-            return destination(selected, revision, &link, None, load);
+            return destination(&self.traffic, selected, revision, &link, None, load);
         }
         let free = |link: &Arc<Link>| link.permits().has_room_for(choice.claim) && allowed(link);
         let (link, load) = tunnel.choose(choice.draw, free)?;
         let permit = link.permits().try_acquire_for(choice.claim)?;
-        destination(selected, revision, &link, Some(permit), load)
+        destination(&self.traffic, selected, revision, &link, Some(permit), load)
     }
 
     /// The client to wait for when all are busy.
@@ -389,11 +393,18 @@ impl Routing {
         let permit_wait = self.waits.lock().permit;
         let waited = timeout(permit_wait, link.permits().acquire_for(claim)).await;
         match waited {
-            Ok(Ok(permit)) => Ok(destination(selected, revision, &link, Some(permit), load)),
+            Ok(Ok(permit)) => Ok(destination(
+                &self.traffic,
+                selected,
+                revision,
+                &link,
+                Some(permit),
+                load,
+            )),
             Ok(Err(_)) | Err(_) => Err(Failure::new(
                 Reason::Limit,
                 format!(
-                    "all clients of tunnel `{}` are at their request limit",
+                    "all clients of tunnel `{}` are at their limit of running requests (`limits.max_requests_per_client`)",
                     selected.0.name
                 ),
             )),
@@ -463,6 +474,7 @@ fn draw(tunnel: &Tunnel, input: RouteInput<'_>) -> Draw {
 }
 
 fn destination(
+    traffic: &Arc<Traffic>,
     (tunnel, layers): (&Arc<Tunnel>, &Layers),
     revision: u64,
     link: &Arc<Link>,
@@ -476,6 +488,7 @@ fn destination(
         revision,
         link: link.id().value(),
         layers: layers.clone(),
+        limits: traffic.of_request(link.grant(), Some(&tunnel.key)),
         compression: tunnel.definition.compression,
         permit,
         hold: Box::new(RequestHold {

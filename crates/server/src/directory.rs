@@ -23,7 +23,7 @@ mod visitor_https;
 
 use std::{
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -48,6 +48,7 @@ use crate::{
     ports::Ports,
     settings::{Limits, PublicUrl, RuleSettings, Scheme, SharedGroup},
     shortcuts::Shortcuts,
+    traffic::Traffic,
     tunnel::{Tunnel, TunnelKey},
     upstreams::UpstreamSet,
 };
@@ -112,6 +113,8 @@ pub(crate) struct Directory {
     /// Wakes visitors that wait for an unknown host.
     pub(crate) changed: Notify,
     freed: watch::Sender<u64>,
+    /// Counts the tunnels that limits refuse.
+    traffic: OnceLock<Arc<Traffic>>,
 }
 
 impl Directory {
@@ -147,9 +150,15 @@ impl Directory {
             }),
             changed: Notify::new(),
             freed: watch::Sender::new(0),
+            traffic: OnceLock::new(),
         };
         directory.publish(&mut directory.state.lock());
         Ok(directory)
+    }
+
+    /// Counts the tunnels that limits refuse, from now on. Called once.
+    pub(crate) fn set_traffic(&self, traffic: Arc<Traffic>) {
+        let _ = self.traffic.set(traffic);
     }
 
     /// Replaces the rules of the configuration, in one snapshot.

@@ -8,11 +8,14 @@ use adit_balance::InFlight;
 use adit_codec::ResetCode;
 use adit_egress::{Egress, RequestOrigin, RequestOwner};
 use adit_flow::{Acquire, Gate, GateError, Permit};
+use adit_ingress::{Denial, Held};
 use adit_link::{Dispatch, IncomingRequest};
 use adit_registry::Link;
 use tokio::time::{Instant, timeout};
 
-use crate::{authorization::Authorization, upstream::Upstream, upstreams::Upstreams};
+use crate::{
+    authorization::Authorization, traffic::Traffic, upstream::Upstream, upstreams::Upstreams,
+};
 
 /// Serves the requests that one client opens on one lane, for visitors of its entries.
 #[derive(Clone)]
@@ -24,6 +27,8 @@ pub(crate) struct Entries {
     grant: Grant,
     /// The link of the client, and whether it may still be used; `None` for visitors of the server.
     client: Option<(Weak<Link>, Arc<Authorization>)>,
+    /// The limits of the client and its user; `None` for visitors of the server.
+    traffic: Option<Arc<Traffic>>,
     /// Permits of the client; `None` for visitors of the server, whose requests hold their permits already.
     permits: Option<Arc<Gate>>,
 }
@@ -31,6 +36,7 @@ pub(crate) struct Entries {
 /// The values that a request holds until it ends.
 struct UpstreamHold {
     _permits: Option<(Permit, Permit)>,
+    _limits: Option<Held>,
     _load: InFlight,
 }
 
@@ -40,9 +46,11 @@ impl Entries {
         upstreams: &Arc<Upstreams>,
         link: &Arc<Link>,
         authorization: &Arc<Authorization>,
+        traffic: &Arc<Traffic>,
     ) -> Arc<Self> {
         let mut entries = Self::new(upstreams, link.grant(), Some(link.permits().clone()));
         // The link owns the lane, which owns this.
+        entries.traffic = Some(traffic.clone());
         entries.client = Some((Arc::downgrade(link), authorization.clone()));
         Arc::new(entries)
     }
@@ -63,6 +71,7 @@ impl Entries {
             }),
             grant: grant.clone(),
             client: None,
+            traffic: None,
             permits,
         }
     }
@@ -174,18 +183,42 @@ impl Entries {
         &self,
         upstream: &Upstream,
         origin: RequestOrigin,
-        opened: IncomingRequest,
+        mut opened: IncomingRequest,
         permits: Option<(Permit, Permit)>,
     ) {
+        let limits = match self.admit(&mut opened) {
+            Ok(limits) => limits,
+            Err(denial) => {
+                let why = &denial.failure().detail;
+                return self.refuse(origin, opened, ResetCode::Limit, why);
+            }
+        };
         let Some((server, load)) = upstream.choose(&opened.head) else {
             let why = "the upstream has no servers";
             return self.refuse(origin, opened, ResetCode::Internal, why);
         };
         opened.exchange.hold(UpstreamHold {
             _permits: permits,
+            _limits: limits,
             _load: load,
         });
         self.egress.dispatch_to(&server.service, origin, opened);
+    }
+
+    /// Admits a request by the limits of its client and user, and limits its payload.
+    fn admit(&self, opened: &mut IncomingRequest) -> Result<Option<Held>, Box<Denial>> {
+        let traffic = self.traffic.as_ref();
+        let Some(limits) = traffic.and_then(|traffic| traffic.of_request(&self.grant, None)) else {
+            return Ok(None);
+        };
+        let held = limits.admit(opened.head.protocol(), false)?;
+        if let Some(pace) = limits.to_client() {
+            opened.exchange.send.set_pace(pace);
+        }
+        if let Some(pace) = limits.from_client() {
+            opened.exchange.recv.set_pace(pace);
+        }
+        Ok(Some(held))
     }
 
     fn refuse(&self, origin: RequestOrigin, opened: IncomingRequest, code: ResetCode, why: &str) {

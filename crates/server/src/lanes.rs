@@ -12,7 +12,7 @@ use adit_registry::{Link, Registry, StreamError};
 
 use crate::{
     authorization::Authorization, channels::Channels, configuration::InForce, entries::Entries,
-    floods::Floods, lane_config::lane_config, upstreams::Upstreams,
+    floods::Floods, lane_config::lane_config, traffic::Traffic, upstreams::Upstreams,
 };
 
 /// Creates the lanes of all links.
@@ -24,6 +24,7 @@ pub(crate) struct Lanes {
     budget: Budget,
     upstreams: Arc<Upstreams>,
     authorization: Arc<Authorization>,
+    traffic: Arc<Traffic>,
 }
 
 impl Lanes {
@@ -35,6 +36,7 @@ impl Lanes {
         budget: Budget,
         upstreams: Arc<Upstreams>,
         authorization: Arc<Authorization>,
+        traffic: Arc<Traffic>,
     ) -> Self {
         Self {
             registry,
@@ -44,6 +46,7 @@ impl Lanes {
             budget,
             upstreams,
             authorization,
+            traffic,
         }
     }
 
@@ -70,7 +73,8 @@ impl AcceptLane for Lanes {
                 (lane_config(limits, timeouts), limits.link_budget_bytes)
             };
             let budget = self.budget.child(link_budget_bytes);
-            let entries = Entries::of_client(&self.upstreams, link, &self.authorization);
+            let entries =
+                Entries::of_client(&self.upstreams, link, &self.authorization, &self.traffic);
             let lane = Lane::new(config, budget, entries);
             if link.supports("upgrade") {
                 lane.allow_upgrades();

@@ -41,6 +41,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod traffic;
 mod tunnel;
 mod upstream;
 mod upstreams;
@@ -48,6 +49,7 @@ mod worker;
 
 pub use adit_acme as acme;
 pub use adit_net::{HostPort, HostPortError, raise_descriptor_limit};
+pub use adit_quota::{Calendar, Quota};
 pub use adit_tls::Certificates;
 pub use clients_tls::{OwnCaStatus, TlsSetupError};
 pub use configuration::{ConfigSource, Configuration, FixedSource, Rejections};
@@ -58,12 +60,14 @@ pub use settings::{
     Compression, EdgeTimeouts, ErrorPage, ErrorPageError, ErrorPages, ForwardAuthSettings,
     HostCertificate, HostRules, HttpsSettings, IssuerSettings, JwksUrl, KeySource, Limits,
     MAX_KEY_BYTES, Network, OwnCaSettings, PortRanges, PublicUrl, RuleSettings, RuleTarget, Scheme,
-    ServerTls, Settings, SharedGroup, StaticToken, Timeouts, Tls, TlsName, TrustedProxies,
-    TunnelTls, UpstreamProtocol, UpstreamServer, UpstreamSettings, UrlSource, layers,
+    ServerTls, Settings, SharedGroup, StaticToken, Timeouts, Tls, TlsName, TrafficLimits,
+    TrafficSettings, TrustedProxies, TunnelTls, UpstreamProtocol, UpstreamServer, UpstreamSettings,
+    UrlSource, layers,
 };
 pub use status::{
     CertificateStatus, ClientStatus, ConfigStatus, CoreCounters, HttpsStatus, IssuedStatus,
     ProcessStatus, RefusalStatus, RouteStatus, Status, TcpStatus, TlsStatus, TunnelStatus,
     UdpStatus, UpstreamServerStatus, UpstreamStatus, VisitorStatus,
 };
+pub use traffic::{AccountStatus, QuotaStatus, TrafficRefusalStatus, TrafficStatus};
 pub use upstream::UpstreamError;

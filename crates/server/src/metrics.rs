@@ -12,6 +12,10 @@ use crate::status::{ClientStatus, Status};
 /// The labels of a client.
 const CLIENT: &[&str] = &["client", "group", "user"];
 
+/// The labels of a limited client, tunnel or user. At most a thousand of each kind are shown.
+const ACCOUNT: &[&str] = &["of", "group", "name"];
+const QUOTA: &[&str] = &["of", "group", "name", "quota"];
+
 families! {
     UPTIME = gauge("adit_server_uptime_seconds", &[], "Since the server started.");
     DRAINING = gauge("adit_server_draining", &[], "1 while the server drains, else 0.");
@@ -52,6 +56,14 @@ families! {
     DENIED = counter("adit_ingress_access_denied_total", &["layer", "enforced"], "Requests, connections and flows that access layers did not admit (enforced true), or would not have admitted (false).");
     BANS = gauge("adit_ingress_bans", &[], "Addresses of visitors that are banned.");
     PASSWORD_CHECKS = counter("adit_ingress_password_checks_total", &[], "Passwords of visitors that were checked.");
+    LIMIT_REFUSALS = counter("adit_limits_refusals_total", &["of", "limit"], "Requests, connections, flows and tunnels that a limit of a client, a tunnel or a user (of) has refused, by limit.");
+    LIMIT_ACCOUNTS = gauge("adit_limits_accounts", &[], "Limited clients, tunnels and users that are known.");
+    LIMIT_BANDWIDTH = gauge("adit_limits_bandwidth_bytes", ACCOUNT, "Bytes per second in each direction that a client, a tunnel or a user may have.");
+    LIMIT_WAITED = gauge("adit_limits_waited_seconds", ACCOUNT, "How long payload has waited for the bandwidth, the sum of all requests since the account is known.");
+    LIMIT_RUNNING = gauge("adit_limits_running_requests", ACCOUNT, "Running requests of a limited client, tunnel or user.");
+    LIMIT_CONNECTIONS = gauge("adit_limits_connections", ACCOUNT, "TCP connections, WebSockets and UDP flows of a limited client, tunnel or user.");
+    QUOTA_MOST = gauge("adit_limits_quota", QUOTA, "What a client, a tunnel or a user may use in the current day or month.");
+    QUOTA_USED = gauge("adit_limits_quota_used", QUOTA, "What it has used.");
     PUBLIC_PORTS = gauge("adit_ingress_public_ports", &[], "Public ports of tunnels that are bound.");
     UPSTREAM_REQUESTS = counter("adit_egress_upstream_requests_total", &["upstream"], "Requests sent to an upstream.");
     UPSTREAM_OPEN = gauge("adit_egress_upstream_requests", &["upstream", "server"], "Requests that a server of an upstream works on.");
@@ -157,12 +169,44 @@ pub fn samples(status: &Status) -> Vec<Sample> {
         );
     }
     all.extend(visitors(status));
+    all.extend(limits(status));
     if let Some(https) = &status.https {
         all.push(HANDSHAKES.sample(&[], https.handshakes as f64));
         all.push(HANDSHAKES_FAILED.sample(&[], https.handshakes_failed as f64));
         for certificate in &https.certificates {
             let host = certificate.names.first().map_or("", String::as_str);
             all.push(CERTIFICATE_EXPIRES.sample(&[host], certificate.expires as f64));
+        }
+    }
+    all
+}
+
+/// Limits of clients, tunnels and users, and their use.
+#[allow(clippy::cast_precision_loss)] // counts and bytes
+fn limits(status: &Status) -> Vec<Sample> {
+    let traffic = &status.traffic;
+    let mut all = vec![LIMIT_ACCOUNTS.sample(&[], traffic.known as f64)];
+    for refusals in &traffic.refusals {
+        let labels = [refusals.of, refusals.limit];
+        all.push(LIMIT_REFUSALS.sample(&labels, refusals.count as f64));
+    }
+    for account in &traffic.accounts {
+        let labels = [
+            account.of,
+            account.group.as_deref().unwrap_or_default(),
+            &account.name,
+        ];
+        if let Some(bandwidth) = account.max_bandwidth {
+            all.push(LIMIT_BANDWIDTH.sample(&labels, bandwidth as f64));
+            all.push(LIMIT_WAITED.sample(&labels, account.waited_millis as f64 / 1e3));
+        }
+        all.push(LIMIT_RUNNING.sample(&labels, account.running_requests as f64));
+        all.push(LIMIT_CONNECTIONS.sample(&labels, account.connections as f64));
+        let [of, group, name] = labels;
+        for quota in &account.quotas {
+            let labels = [of, group, name, quota.quota];
+            all.push(QUOTA_MOST.sample(&labels, quota.most as f64));
+            all.push(QUOTA_USED.sample(&labels, quota.used as f64));
         }
     }
     all

@@ -9,6 +9,7 @@ mod port_ranges;
 mod public_url;
 mod rule;
 mod timeouts;
+mod traffic;
 mod tunnel_tls;
 mod upstream;
 
@@ -35,6 +36,7 @@ pub use self::{
     public_url::PublicUrl,
     rule::{RuleSettings, RuleTarget},
     timeouts::Timeouts,
+    traffic::{TrafficLimits, TrafficSettings},
     tunnel_tls::{OwnCaSettings, TunnelTls},
     upstream::{UpstreamProtocol, UpstreamServer, UpstreamSettings},
 };

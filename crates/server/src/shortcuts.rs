@@ -109,6 +109,7 @@ impl ToUpstream {
             revision,
             link: NO_LINK,
             layers: self.layers.clone(),
+            limits: None,
             compression: None,
             permit: None,
             hold: Box::new(()),

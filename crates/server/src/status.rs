@@ -6,6 +6,8 @@ use adit_ingress::{SessionStats, UdpStats, layers::Ban};
 use adit_link::compress::CompressionStats;
 use serde::Serialize;
 
+use crate::traffic::TrafficStatus;
+
 /// The state of a server at one moment.
 #[derive(Debug, Clone, Serialize)]
 pub struct Status {
@@ -39,6 +41,8 @@ pub struct Status {
     pub udp: UdpStatus,
     /// Visitors that layers did not admit.
     pub access: AccessStatus,
+    /// Limits of clients, tunnels and users, and their use.
+    pub traffic: TrafficStatus,
     /// Refused clients.
     pub refusals: RefusalStatus,
     /// Resources that the process holds.

@@ -1,5 +1,6 @@
 //! The thread of the directory: it runs announcements and other long operations instead of the data threads. It also
-//! removes unused tunnels and names, and stores the owners of names in the state directory.
+//! removes unused tunnels and names, and stores the owners of names, and what has been used of quotas, in the state
+//! directory.
 
 use std::{
     io,
@@ -20,6 +21,7 @@ use tokio::{
 use crate::{
     directory::Directory,
     names::{Name, NamesFile},
+    traffic::{USAGE_KEPT, UsageKeeper},
 };
 
 /// Announcements that may wait in the queue; beyond them, control streams wait.
@@ -140,10 +142,11 @@ fn stopping(name: String) -> TunnelResult {
 }
 
 /// Starts the thread. It removes unused tunnels and names every `look`, stores the owners of names in `file`, and ends
-/// when `stop` becomes true.
+/// when `stop` becomes true. `usage` stores what has been used.
 pub(crate) fn start(
     directory: Arc<Directory>,
     file: Option<NamesFile>,
+    usage: UsageKeeper,
     look: Duration,
     stop: watch::Receiver<bool>,
 ) -> io::Result<(Announcer, JoinHandle<()>)> {
@@ -154,7 +157,7 @@ pub(crate) fn start(
     let thread = thread::Builder::new()
         .name("directory".to_owned())
         .spawn(move || {
-            runtime.block_on(run(directory, receiver, file, look, stop));
+            runtime.block_on(run(directory, receiver, file, usage, look, stop));
             // A disk that hangs must not keep the server from ending.
             runtime.shutdown_background();
         })?;
@@ -165,13 +168,15 @@ async fn run(
     directory: Arc<Directory>,
     mut jobs: mpsc::Receiver<Job>,
     file: Option<NamesFile>,
+    mut usage: UsageKeeper,
     look: Duration,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut keeper = Keeper::new(directory.clone(), file);
     let mut batch = Vec::with_capacity(BATCH);
     let (mut look, mut save) = (interval(look), interval(SAVE_LOOK));
-    for ticks in [&mut look, &mut save] {
+    let mut keep_usage = interval(USAGE_KEPT);
+    for ticks in [&mut look, &mut save, &mut keep_usage] {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     loop {
@@ -186,9 +191,11 @@ async fn run(
             }
             _ = look.tick() => directory.forget(Instant::now()),
             _ = save.tick() => keeper.look().await,
+            _ = keep_usage.tick() => usage.look().await,
         }
     }
     keeper.finish().await;
+    usage.finish().await;
 }
 
 /// Runs the jobs in their order; consecutive announcements are added in one snapshot.

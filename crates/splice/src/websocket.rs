@@ -248,7 +248,14 @@ impl<'b, S: AsyncRead + AsyncWrite + Unpin> Carrier<'b, S> {
             && let Some(Exchange { send, .. }) = &self.exchange
         {
             self.credit = match send.poll_ready(cx) {
-                Poll::Ready(Ok(credit)) => credit,
+                Poll::Ready(Ok(credit)) => match self.relay.unsent() {
+                    0 => credit,
+                    // Bytes that have been read wait for the pace as they do for credit.
+                    unsent => match send.poll_pace(cx, credit.min(unsent)) {
+                        Poll::Ready(allowed) => allowed,
+                        Poll::Pending => 0,
+                    },
+                },
                 Poll::Ready(Err(failure)) => {
                     self.on_send_failed(cx, failure);
                     return true;

@@ -33,6 +33,7 @@ impl Link {
             revision: 7,
             link: number,
             layers: Layers::default(),
+            limits: None,
             compression: None,
             permit: None,
             hold: Box::new(()),

@@ -77,6 +77,11 @@ impl Inbound {
         self.bytes.is_empty()
     }
 
+    /// Bytes that have not been consumed.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Whether a frame has been returned whose payload has not been received completely.
     pub const fn is_in_frame(&self) -> bool {
         self.left > 0

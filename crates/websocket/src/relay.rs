@@ -262,6 +262,11 @@ impl<P: AsRef<[u8]>> Relay<P> {
         }
     }
 
+    /// Bytes from the socket that have not been sent, with the heads of their frames.
+    pub fn unsent(&self) -> usize {
+        self.own.len() + self.inbound.len()
+    }
+
     /// The next message for the link, with credit for `allowed` bytes of payload; 0: none.
     pub fn to_link(&mut self, allowed: usize) -> Option<ToLink> {
         if self.sent != Sent::Open || self.link == LinkState::Failed {

@@ -96,6 +96,7 @@ fn render_server(out: &mut String, server: &Value) {
     }
     render_upstreams(out, server);
     render_sessions(out, server);
+    render_limits(out, server);
     heading(out, "clients", list(server, "clients").count());
     for client in list(server, "clients") {
         line(
@@ -154,6 +155,56 @@ fn render_upstreams(out: &mut String, server: &Value) {
         );
         line(out, 4, &[servers.join(", ")]);
     }
+}
+
+/// The limits of clients, tunnels and users, if there are any: what has been used of quotas, and what was refused.
+fn render_limits(out: &mut String, server: &Value) {
+    let traffic = &server["traffic"];
+    let (accounts, refusals) = (list(traffic, "accounts"), list(traffic, "refusals"));
+    let refusals: Vec<_> = refusals.collect();
+    if accounts.count() == 0 && refusals.is_empty() {
+        return;
+    }
+    heading(out, "limited", list(traffic, "accounts").count());
+    for account in list(traffic, "accounts") {
+        let name = match text(account, "group").as_str() {
+            "" => text(account, "name"),
+            group => format!("{} of group {group}", text(account, "name")),
+        };
+        let mut facts = vec![format!("{} {name}", text(account, "of"))];
+        if let Some(bandwidth) = account["max_bandwidth"].as_u64() {
+            facts.push(format!("{} a second", bytes(bandwidth)));
+        }
+        line(out, 2, &facts);
+        for quota in list(account, "quotas") {
+            let (kind, used, most) = (
+                text(quota, "quota"),
+                number(quota, "used"),
+                number(quota, "most"),
+            );
+            let amounts = if kind.starts_with("bytes") {
+                format!("{} of {}", bytes(used), bytes(most))
+            } else {
+                format!("{used} of {most}")
+            };
+            line(out, 4, &[format!("{kind}: {amounts}")]);
+        }
+    }
+    for refused in refusals {
+        let (of, limit) = (text(refused, "of"), text(refused, "limit"));
+        line(
+            out,
+            2,
+            &[format!(
+                "refused: {} by {limit} of a {of}",
+                number(refused, "count")
+            )],
+        );
+    }
+}
+
+fn bytes(bytes: u64) -> String {
+    bytesize::ByteSize(bytes).display().si().to_string()
 }
 
 /// TCP connections and UDP flows, if there were any.
@@ -376,6 +427,33 @@ mod tests {
             "    https://customer-portal-staging.tunnel.example.com/a/long/path/of/the/portal\n",
             "    1200 requests, served by frankfurt-office-1, frankfurt-office-2 (least_connections)\n",
             "    1 request, no client serves it now\n",
+        ] {
+            assert!(
+                text.contains(expected),
+                "{expected:?} is missing in\n{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn limits_are_shown_with_their_use() {
+        let mut server = server();
+        assert!(!render(Some(&server), &[]).contains("limited"));
+        server["traffic"] = json!({
+            "accounts": [
+                { "of": "client", "name": "laptop", "max_bandwidth": 100_000_000, "quotas": [] },
+                { "of": "tunnel", "name": "web", "group": "office", "max_bandwidth": null, "quotas": [
+                    { "quota": "bytes_per_day", "used": 1_500_000, "most": 10_000_000_000_u64 },
+                    { "quota": "requests_per_month", "used": 3, "most": 100 },
+                ] },
+            ],
+            "refusals": [{ "of": "tunnel", "limit": "requests_per_second", "count": 7 }],
+        });
+        let text = render(Some(&server), &[]);
+        for expected in [
+            "  client laptop, 100.0 MB a second\n",
+            "  tunnel web of group office\n    bytes_per_day: 1.5 MB of 10.0 GB\n    requests_per_month: 3 of 100\n",
+            "  refused: 7 by requests_per_second of a tunnel\n",
         ] {
             assert!(
                 text.contains(expected),

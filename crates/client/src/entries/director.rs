@@ -53,6 +53,7 @@ impl Route {
             revision: link.revision,
             link: link.epoch,
             layers: Layers::default(),
+            limits: None,
             compression: self.compression,
             permit: None,
             hold: Box::new(()),

@@ -8,6 +8,7 @@ use crate::{
     key_names,
     ranges::{BUDGET, CHECKS, COUNT, LANES, LAYERS, LOCATION, RATE, SHARE, TURN, WINDOW},
     read::{Item, Section},
+    server::traffic,
 };
 
 pub(super) fn read(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
@@ -92,6 +93,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
     ] {
         section.set_number(key, COUNT, slot)?;
     }
+    limits.traffic = traffic::read(section)?;
     section.set_size(
         "max_location_bytes",
         LOCATION,

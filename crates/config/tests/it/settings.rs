@@ -11,8 +11,8 @@ use adit_config::{
     load_client, load_server,
 };
 use adit_server::{
-    EdgeTimeouts, HostRules, PortRanges, PublicUrl, RuleSettings, RuleTarget, Scheme,
-    TrustedProxies,
+    EdgeTimeouts, HostRules, PortRanges, PublicUrl, Quota, RuleSettings, RuleTarget, Scheme,
+    TrafficLimits, TrafficSettings, TrustedProxies,
 };
 use secrecy::ExposeSecret;
 
@@ -298,6 +298,7 @@ fn every_bound_and_time_of_a_server_can_be_set() {
             max_password_checks: 4,
             max_waiting_password_checks: 33,
             max_rate_addresses: 1_000,
+            traffic: TrafficSettings::default(),
             max_bans: 99,
             max_tunnels_per_client: 5,
             max_domains_per_tunnel: 9,
@@ -998,4 +999,64 @@ fn trusted_proxies_and_the_public_url_are_read() {
         let error = server("server.yaml", text).unwrap_err().to_string();
         assert!(error.contains(expected), "{text}: {error}");
     }
+}
+
+#[test]
+fn limits_of_clients_tunnels_and_users_are_read() {
+    let settings = server(
+        "server.yaml",
+        "server:
+  limits:
+    max_bandwidth: 100MB
+    time_zone: Europe/Berlin
+    per_client: { max_requests_per_second: 10, max_connections: 11, quota: { requests_per_day: 12 } }
+    per_tunnel: { max_bandwidth: 1MiB, max_running_requests: 13 }
+    per_user:
+      max_tunnels: 14
+      quota: { bytes_per_day: 10GB, bytes_per_month: 100GB, requests_per_month: 15 }
+    users:
+      - { name: alice, max_bandwidth: 20MB, quota: { bytes_per_day: 20GB } }
+",
+    )
+    .unwrap();
+    let traffic = settings.limits.traffic;
+    let bandwidth = |bytes| std::num::NonZeroU64::new(bytes);
+    assert_eq!(traffic.calendar.to_string(), "Europe/Berlin");
+    assert_eq!(
+        traffic.per_client,
+        TrafficLimits {
+            max_bandwidth: bandwidth(100_000_000),
+            max_requests_per_second: std::num::NonZeroU32::new(10),
+            max_connections: Some(11),
+            quota: Quota {
+                requests_per_day: Some(12),
+                ..Quota::default()
+            },
+            ..TrafficLimits::default()
+        }
+    );
+    assert_eq!(
+        traffic.per_tunnel,
+        TrafficLimits {
+            max_bandwidth: bandwidth(1 << 20),
+            max_running_requests: Some(13),
+            ..TrafficLimits::default()
+        }
+    );
+    let per_user = TrafficLimits {
+        max_tunnels: Some(14),
+        quota: Quota {
+            bytes_per_day: Some(10_000_000_000),
+            bytes_per_month: Some(100_000_000_000),
+            requests_per_month: Some(15),
+            ..Quota::default()
+        },
+        ..TrafficLimits::default()
+    };
+    assert_eq!(traffic.per_user, per_user);
+    let alice = traffic.of_user(&"alice".parse().unwrap());
+    assert_eq!(alice.max_bandwidth, bandwidth(20_000_000));
+    assert_eq!(alice.quota.bytes_per_day, Some(20_000_000_000));
+    assert_eq!(alice.max_tunnels, Some(14), "that of all users");
+    assert_eq!(traffic.of_user(&"bob".parse().unwrap()), &per_user);
 }

@@ -25,6 +25,7 @@ mod join;
 mod jwt;
 mod layers;
 mod leaks;
+mod limits;
 mod live_tunnels;
 mod living_programs;
 mod own_ca;

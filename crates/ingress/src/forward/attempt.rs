@@ -16,12 +16,14 @@ use crate::{
         demand::Demand,
         director::Destination,
         layer::Held,
+        limits::limit_exchange,
         options::ForwardOptions,
         pump,
         receive::{RequestSend, UpstreamResponse, receive},
         record::RequestRecord,
         request_body::RequestBody,
         request_head::{Head, lines_of},
+        retry::inline_bytes,
         streaming::Streaming,
     },
 };
@@ -54,19 +56,12 @@ pub(super) fn open(
     options: ForwardOptions<'_>,
 ) -> Result<Opened, Failure> {
     let lane = destination.lane;
-    let fits = |body: &Bytes| {
-        body.len() as u64 + adit_flow::MESSAGE_COST <= u64::from(lane.initial_window())
-    };
-    // The part of the body in the message of the head, and whether the request ends with that message.
-    let (riding, end) = match body {
-        RequestBody::None => (&[][..], record.request.protocol != ProtocolType::WebSocket),
-        RequestBody::Inline(body, trailers) if fits(body) => (&body[..], trailers.is_none()),
-        RequestBody::Incomplete(first, _) | RequestBody::Streamed { first, .. } if fits(first) => {
-            (&first[..], false)
-        }
-        RequestBody::Inline(..) | RequestBody::Incomplete(..) | RequestBody::Streamed { .. } => {
-            (&[][..], false)
-        }
+    let riding = body.inlined(inline_bytes(&lane));
+    // Whether the request ends with that message.
+    let end = match body {
+        RequestBody::None => record.request.protocol != ProtocolType::WebSocket,
+        RequestBody::Inline(body, trailers) => body.len() == riding.len() && trailers.is_none(),
+        RequestBody::Incomplete(..) | RequestBody::Streamed { .. } => false,
     };
     // An upgrade is offered only with the whole body in that message: bytes after it belong to the other protocol
     // (P-3.7).
@@ -98,7 +93,10 @@ pub(super) fn open(
             .map(|within| Instant::now() + within),
     };
     record.on_route(destination.grant, lane.mux().side());
-    let exchange = lane.open(head, end, due)?;
+    let mut exchange = lane.open(head, end, due)?;
+    if let Some(limits) = &destination.limits {
+        limit_exchange(&mut exchange, &**limits, riding.len());
+    }
     record.phases.watch(&exchange);
     exchange.hold((
         destination.hold,

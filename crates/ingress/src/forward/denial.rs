@@ -1,6 +1,6 @@
 //! Why a layer does not admit a visitor, and what the visitor receives.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use adit_link::{Failure, Reason};
 use http::{HeaderName, HeaderValue, StatusCode, header::RETRY_AFTER};
@@ -20,7 +20,7 @@ pub struct Denial {
 
 impl Denial {
     /// A denial with this reason. The detail is shown to the visitor.
-    pub fn new(reason: Reason, detail: &'static str) -> Self {
+    pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
         Self {
             failure: Failure::new(reason, detail),
             status: None,
@@ -31,7 +31,7 @@ impl Denial {
     }
 
     /// A visitor above a rate: status 429, and the time after which the next request is admitted.
-    pub fn above_rate(detail: &'static str, retry_after: Duration) -> Self {
+    pub fn above_rate(detail: impl Into<Cow<'static, str>>, retry_after: Duration) -> Self {
         let denial = Self::new(Reason::Limit, detail).with_status(StatusCode::TOO_MANY_REQUESTS);
         denial.retry_after(retry_after)
     }
@@ -101,7 +101,7 @@ impl Denial {
     }
 
     /// The failure, for a session.
-    pub(super) fn into_failure(self) -> Failure {
+    pub(crate) fn into_failure(self) -> Failure {
         self.failure
     }
 }

@@ -5,7 +5,7 @@ use std::{any::Any, sync::Arc};
 use adit_flow::Permit;
 use adit_link::{BoxFuture, Compression, Failure, Lane};
 
-use crate::forward::{layer::Layers, request_meta::RequestMeta, session::Session};
+use crate::forward::{layer::Layers, limits::Limits, request_meta::RequestMeta, session::Session};
 
 /// The target of one attempt.
 pub struct Destination {
@@ -22,6 +22,8 @@ pub struct Destination {
     /// The layers of the tunnel, which a request passes after it has been routed, in this order. All destinations of one
     /// tunnel share one list: a retry on another client of the tunnel does not pass it again.
     pub layers: Layers,
+    /// The limits of the client, the tunnel and the user; `None` if there are none.
+    pub limits: Option<Arc<dyn Limits>>,
     /// The compression that the tunnel is configured with (P-13.1).
     pub compression: Option<Compression>,
     /// A permit of that client, held until the exchange ends.

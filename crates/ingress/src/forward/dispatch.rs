@@ -19,6 +19,7 @@ use crate::forward::{
     director::{Destination, Direction, Director},
     inbound::Inbound,
     layer::{Layers, Passage, Rejected},
+    limits::{Limits, wait_for_head},
     options::ForwardOptions,
     phases::Phases,
     receive::UpstreamResponse,
@@ -117,6 +118,26 @@ impl Attempts for Forwarding<'_> {
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
             all.append(&mut holds);
         }
+        Ok(())
+    }
+
+    async fn pass_limits(
+        &mut self,
+        limits: Arc<dyn Limits>,
+        is_retry: bool,
+        inline_bytes: u32,
+    ) -> Result<(), Rejected> {
+        let held = limits.admit(self.record.request.protocol, is_retry);
+        let held = held.map_err(Rejected::Denied)?;
+        {
+            let all = self.holds.get_or_insert_default();
+            let mut all = all
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            all.push(held);
+        }
+        let inlined = self.body.inlined(inline_bytes).len();
+        wait_for_head(&*limits, inlined).await;
         Ok(())
     }
 

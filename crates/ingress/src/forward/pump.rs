@@ -66,6 +66,11 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
+    fn touch(&self) {
+        let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.progress_millis.store(millis, Ordering::Relaxed);
+    }
+
     /// Bytes read of the body.
     pub(crate) fn received_bytes(&self) -> u64 {
         self.received_bytes.load(Ordering::Relaxed)
@@ -255,7 +260,15 @@ impl Worker {
         match self.send.poll_ready(cx) {
             Poll::Ready(Err(failure)) => return Poll::Ready(Step::Over(failure)),
             Poll::Ready(Ok(allowed)) if !self.pending.is_empty() => {
-                return Poll::Ready(Step::Data(allowed));
+                let wanted = allowed.min(self.pending.len());
+                if let Poll::Ready(allowed) = self.send.poll_pace(cx, wanted) {
+                    return Poll::Ready(Step::Data(allowed));
+                }
+                // This side is slow, not the visitor.
+                if let Some(owed) = &mut self.owed {
+                    owed.pace.clear();
+                }
+                return Poll::Pending;
             }
             Poll::Ready(Ok(_)) => {}
             Poll::Pending => {
@@ -290,10 +303,7 @@ impl Worker {
     /// Returns whether the body has ended.
     fn on_frame(&mut self, frame: Frame<Bytes>) -> Result<bool, Failure> {
         self.touched = true;
-        let millis = u64::try_from(self.progress.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.progress
-            .progress_millis
-            .store(millis, Ordering::Relaxed);
+        self.progress.touch();
         match frame.into_data() {
             Ok(data) if data.is_empty() && self.body.is_end_stream() => {
                 self.send.finish().map(|()| true)
@@ -317,6 +327,10 @@ impl Worker {
     }
 
     fn send_some(&mut self, allowed: usize) -> Result<(), Failure> {
+        if self.send.is_paced() {
+            // The visitor does not send while this side delays what it has sent.
+            self.progress.touch();
+        }
         let part = self.pending.split_to(allowed.min(self.pending.len()));
         let end = self.pending.is_empty() && self.body.is_end_stream();
         self.send.send(part, end)
@@ -347,7 +361,11 @@ impl Worker {
                     _ => break,
                 }
             }
-            let part = self.pending.split_to(allowed.min(self.pending.len()));
+            let wanted = allowed.min(self.pending.len());
+            let Poll::Ready(allowed) = self.send.poll_pace(&mut cx, wanted) else {
+                break;
+            };
+            let part = self.pending.split_to(allowed);
             if self.send.send(part, false).is_err() {
                 break;
             }

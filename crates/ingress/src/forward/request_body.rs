@@ -98,6 +98,19 @@ impl RequestBody {
         Ok(Self::streamed(first, body))
     }
 
+    /// The part that is sent in the message of the head, which has room for `most` bytes: all that has arrived, or nothing.
+    pub(crate) fn inlined(&self, most: u32) -> &[u8] {
+        match self {
+            Self::None => &[],
+            Self::Inline(first, _) | Self::Incomplete(first, _) | Self::Streamed { first, .. }
+                if first.len() as u64 <= most.into() =>
+            {
+                first
+            }
+            Self::Inline(..) | Self::Incomplete(..) | Self::Streamed { .. } => &[],
+        }
+    }
+
     /// Whether another attempt can send the same body.
     pub(crate) fn can_start_over(&self) -> bool {
         !matches!(self, Self::Streamed { body: None, .. })

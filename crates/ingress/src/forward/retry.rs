@@ -1,7 +1,7 @@
 //! The retry loop of all protocols (P-7.2): routes a request, passes the layers of its destination, and tries one client
 //! after another.
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 use adit_auth::Grant;
 use adit_link::{BoxFuture, Failure, Lane, Reason, Retry};
@@ -10,6 +10,7 @@ use adit_trace::Phase;
 use crate::forward::{
     director::{Destination, Direction, Director, failed_on},
     layer::Layers,
+    limits::Limits,
     phases::Phases,
 };
 
@@ -36,6 +37,14 @@ pub(crate) trait Attempts: Send {
     fn pass_layers(
         &mut self,
         layers: &Layers,
+    ) -> impl Future<Output = Result<(), Self::Rejected>> + Send;
+
+    /// Passes the limits of a destination. `inline_bytes`: the payload that the message of the head may have.
+    fn pass_limits(
+        &mut self,
+        limits: Arc<dyn Limits>,
+        is_retry: bool,
+        inline_bytes: u32,
     ) -> impl Future<Output = Result<(), Self::Rejected>> + Send;
 
     /// Tries one client.
@@ -102,6 +111,12 @@ pub(crate) async fn forward_with_retries<A: Attempts>(
             request.pass_layers(&destination.layers).await?;
             passed = Some(destination.layers.clone());
         }
+        if let Some(limits) = destination.limits.clone() {
+            let is_retry = !avoid.is_empty();
+            let inline_bytes = inline_bytes(&destination.lane);
+            let passing = request.pass_limits(limits, is_retry, inline_bytes);
+            passing.await?;
+        }
         let (link, lane) = (destination.link, destination.lane.clone());
         let failure = match request.attempt(destination).await {
             Ok(done) => return Ok(done),
@@ -117,6 +132,12 @@ pub(crate) async fn forward_with_retries<A: Attempts>(
         avoid.push(failed_on(link, &lane));
         last_failure = Some(failure);
     }
+}
+
+/// Payload that fits into the first window of a request, with its head.
+pub(super) fn inline_bytes(lane: &Lane) -> u32 {
+    let cost = u32::try_from(adit_flow::MESSAGE_COST).unwrap_or(u32::MAX);
+    lane.initial_window().saturating_sub(cost)
 }
 
 /// Whether a request waits for the next link of its client, as later requests do: its own link is lost or drains.

@@ -38,6 +38,7 @@ use crate::{
         demand::Demand,
         director::{Destination, Direction, Director},
         layer::{Held, Layers},
+        limits::{Limits, limit_exchange, wait_for_head},
         phases::Phases,
         receive::of_peer,
         record::Outcome,
@@ -280,11 +281,18 @@ impl Connection<'_> {
             hold,
             permit,
             compression,
+            limits,
             ..
         } = destination;
+        if let Some(limits) = &limits {
+            while_alive(socket, wait_for_head(&**limits, first.len())).await?;
+        }
         self.record.on_route(grant, lane.mux().side());
         let due = Instant::now() + config.accept_timeout;
-        let exchange = lane.open(head, false, Some(due))?;
+        let mut exchange = lane.open(head, false, Some(due))?;
+        if let Some(limits) = &limits {
+            limit_exchange(&mut exchange, &**limits, first.len());
+        }
         self.record.phases.watch(&exchange);
         exchange.hold((hold, permit));
         exchange.set_stall(config.stall);
@@ -395,6 +403,18 @@ impl Attempts for Connection<'_> {
         let before = self.tcp.admission.layers();
         let passing = layers.pass_session(&before, &self.record.session, &mut self.holds);
         while_alive(self.socket, passing).await?
+    }
+
+    async fn pass_limits(
+        &mut self,
+        limits: Arc<dyn Limits>,
+        is_retry: bool,
+        _: u32,
+    ) -> Result<(), Failure> {
+        let held = limits.admit(ProtocolType::Tcp, is_retry);
+        self.holds
+            .push(held.map_err(|denial| denial.into_failure())?);
+        Ok(())
     }
 
     async fn attempt(&mut self, destination: Destination) -> Result<(), Failure> {

@@ -17,15 +17,21 @@ use crate::{
     compress::{Decompressor, InflateError},
     failure::Failure,
     inbox::{Arrived, Packed},
+    pace::{Pace, Pacer},
     part::Part,
     payload::Payload,
 };
+
+/// Payload that reserves one slot: senders with small parts get as much as those with large ones.
+const MOST_AHEAD: usize = 64 * 1024;
 
 /// The peer's direction of a request. Dropping it before the end sends `StopSending` to the peer; an opener that has sent
 /// all cancels the request.
 pub struct RecvHalf {
     request: Arc<Request>,
     decompressor: Decompressor,
+    /// Set if the payload of this direction is limited.
+    pacer: Option<Box<Pacer>>,
 }
 
 impl RecvHalf {
@@ -34,7 +40,14 @@ impl RecvHalf {
         Self {
             request,
             decompressor,
+            pacer: None,
         }
+    }
+
+    /// From now on [`RecvHalf::poll_part`] returns payload no faster than `pace` allows. Its credit waits as well, so that the
+    /// sender is slowed down.
+    pub fn set_pace(&mut self, pace: Arc<dyn Pace>) {
+        self.pacer = Some(Box::new(Pacer::new(pace)));
     }
 
     pub(super) fn request(&self) -> &Request {
@@ -53,6 +66,23 @@ impl RecvHalf {
         let mut state = self.request.inbox.lock();
         if let Some(failure) = &state.failure {
             return Poll::Ready(Some(Err(failure.clone())));
+        }
+        if let Some(pacer) = &mut self.pacer {
+            let (first, all) = state.payload_ahead(MOST_AHEAD);
+            if first == 0 {
+                pacer.give_back();
+            } else if pacer.poll(cx, first, all, MOST_AHEAD).is_pending() {
+                state.paced_until = pacer.begins().map(tokio::time::Instant::into_std);
+                // A failure does not wait.
+                match &mut state.reader {
+                    Some(reader) => reader.clone_from(cx.waker()),
+                    none => *none = Some(cx.waker().clone()),
+                }
+                return Poll::Pending;
+            } else {
+                state.paced_until = None;
+                pacer.on_part(first);
+            }
         }
         if let Some(part) = state.take_part() {
             let last = state.ended && state.parts.is_empty();

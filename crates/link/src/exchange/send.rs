@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, OnceLock, PoisonError, atomic::Ordering},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Instant,
 };
 
@@ -15,6 +15,7 @@ use super::request::{Request, stopped};
 use crate::{
     compress::Compressor,
     failure::{Failure, Reason},
+    pace::{Pace, Pacer},
 };
 
 /// The direction of a request that this end sends. Dropping it before the end cancels the request.
@@ -22,6 +23,8 @@ pub struct SendHalf {
     request: Arc<Request>,
     /// Set if compression is on.
     compressor: OnceLock<Mutex<Compressor>>,
+    /// Set if the payload of this direction is limited.
+    pacer: OnceLock<Box<Mutex<Pacer>>>,
 }
 
 impl SendHalf {
@@ -30,6 +33,7 @@ impl SendHalf {
         Self {
             request,
             compressor,
+            pacer: OnceLock::new(),
         }
     }
 
@@ -86,6 +90,29 @@ impl SendHalf {
         std::future::poll_fn(|cx| self.poll_ready(cx)).await
     }
 
+    /// From now on [`SendHalf::poll_pace`] allows payload no faster than `pace`. Called once.
+    pub fn set_pace(&self, pace: Arc<dyn Pace>) {
+        let _ = self.pacer.set(Box::new(Mutex::new(Pacer::new(pace))));
+    }
+
+    /// Whether the payload of this direction is limited.
+    pub fn is_paced(&self) -> bool {
+        self.pacer.get().is_some()
+    }
+
+    /// Waits until some of `wanted` bytes may be sent, at least one; returns how many. Called when these bytes are there and
+    /// [`SendHalf::poll_ready`] allows them, right before they are sent. At once if the direction is not limited.
+    pub fn poll_pace(&self, cx: &mut Context<'_>, wanted: usize) -> Poll<usize> {
+        match self.pacer.get() {
+            Some(pacer) if wanted > 0 => {
+                let mut pacer = lock(pacer);
+                let most = pacer.chunk_bytes();
+                pacer.poll(cx, 1, wanted, most)
+            }
+            _ => Poll::Ready(wanted),
+        }
+    }
+
     /// After this call, payload of this direction is compressed on the hop if that makes it shorter, if the peer can
     /// inflate it (section 13 of the protocol). Called once; not useful for content that is compressed already
     /// ([`compress::is_compressible`](crate::compress::is_compressible)).
@@ -123,6 +150,11 @@ impl SendHalf {
         data: Bytes,
         end: bool,
     ) -> Result<(), SendError> {
+        if let Some(pacer) = self.pacer.get()
+            && !data.is_empty()
+        {
+            lock(pacer).on_sent(data.len());
+        }
         let (lane, id) = (&self.request.lane, self.request.id);
         if let Some(compressor) = self.compressor.get() {
             // The lock is held until the message has been sent: messages must be sent in the order in which they were
@@ -159,6 +191,9 @@ impl SendHalf {
     /// # Errors
     /// The request's [`Failure`].
     pub fn send_datagram(&self, data: Bytes) -> Result<(), Failure> {
+        if let Some(pacer) = self.pacer.get() {
+            lock(pacer).on_sent(data.len());
+        }
         let result = self.request.lane.mux().send_datagram(self.request.id, data);
         self.ended_if(result, false)
     }
@@ -172,8 +207,15 @@ impl SendHalf {
     /// None: if it is dropped early, a part of `data` has been sent.
     pub async fn send_all(&self, mut data: Bytes, end: bool) -> Result<(), Failure> {
         while !data.is_empty() {
-            let allowed = self.ready().await?;
-            let part = data.split_to(allowed.min(data.len()));
+            let wanted = data.len();
+            let allowed = std::future::poll_fn(|cx| {
+                let allowed = match ready!(self.poll_ready(cx)) {
+                    Ok(allowed) => allowed.min(wanted),
+                    Err(failure) => return Poll::Ready(Err(failure)),
+                };
+                self.poll_pace(cx, allowed).map(Ok)
+            });
+            let part = data.split_to(allowed.await?);
             let last = end && data.is_empty();
             self.send(part, last)?;
             if last {
@@ -188,6 +230,12 @@ impl SendHalf {
     /// # Errors
     /// The request's [`Failure`].
     pub fn respond(&self, head: EncodedHead, end: bool) -> Result<(), Failure> {
+        let body = head.body_bytes();
+        if let Some(pacer) = self.pacer.get()
+            && body > 0
+        {
+            lock(pacer).on_sent(body);
+        }
         let result = self.request.lane.mux().respond(self.request.id, head, end);
         self.ended_if(result, end)
     }
@@ -292,6 +340,10 @@ impl SendHalf {
             }
         }
     }
+}
+
+fn lock(pacer: &Mutex<Pacer>) -> std::sync::MutexGuard<'_, Pacer> {
+    pacer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for SendHalf {

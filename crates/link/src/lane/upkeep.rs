@@ -70,7 +70,9 @@ impl LaneState {
             let mut state = inbox.lock();
             let consumed = state.consumed;
             match state.progress {
-                _ if state.waiting == 0 => state.progress = None,
+                _ if state.waiting == 0 || state.paced_until.is_some_and(|until| until >= now) => {
+                    state.progress = None;
+                }
                 Some(progress) if progress.consumed == consumed => {
                     let stall = state.stall.unwrap_or(self.config.stall);
                     if now.saturating_duration_since(progress.since) >= stall {

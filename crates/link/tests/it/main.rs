@@ -8,6 +8,7 @@ mod datagrams;
 mod exchange;
 mod frames;
 mod grpc;
+mod pace;
 mod proxy;
 mod support;
 mod time;

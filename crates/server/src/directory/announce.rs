@@ -96,7 +96,9 @@ impl Directory {
             // Tunnels are counted over all announcements of the link, not only this one: more may follow on the control
             // stream.
             let others = self.index.lock().others(link.id(), &tunnel.name);
-            let result = if others < limit.min(own_limit) {
+            let result = if let Err(refusal) = self.check_user(state, link, tunnel) {
+                Err(refusal)
+            } else if others < limit.min(own_limit) {
                 self.announce_one(state, link, tunnel, now)
             } else if others < limit {
                 let user = link.grant().user();
@@ -126,6 +128,31 @@ impl Directory {
             }
         });
         results.collect()
+    }
+
+    /// Refuses a tunnel beyond the number that its user may have (P-16.5). Tunnels without clients count as well: they hold
+    /// names.
+    fn check_user(&self, state: &State, link: &Link, announced: &Announced) -> Result<(), Refusal> {
+        let (user, group) = (link.grant().user(), link.grant().group());
+        let config = self.config.load();
+        let Some(most) = config.limits.traffic.of_user(user).max_tunnels else {
+            return Ok(());
+        };
+        let others = state.tunnels().filter(|tunnel| {
+            let is_same = tunnel.key.group == *group && *tunnel.name == *announced.name;
+            tunnel.owner.user == *user && !is_same
+        });
+        if others.take(most).count() < most {
+            return Ok(());
+        }
+        if let Some(traffic) = self.traffic.get() {
+            traffic.on_tunnel_refused();
+        }
+        let text = format!(
+            "user `{user}` may have at most {most} tunnels (`server.limits.per_user.max_tunnels`, or that of the user in \
+             `server.limits.users`)"
+        );
+        Err(refusal("limit", text))
     }
 
     fn announce_one(

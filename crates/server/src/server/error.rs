@@ -35,6 +35,9 @@ pub enum StartError {
     /// Certificates cannot be obtained from a CA.
     #[error("certificates over ACME (`server.https.acme`): {0}")]
     Acme(String),
+    /// What has been used of quotas cannot be read.
+    #[error("{0}")]
+    Usage(String),
     /// A rule is invalid.
     #[error(transparent)]
     Rule(#[from] RuleError),

@@ -1,7 +1,8 @@
 //! Applies a changed configuration to a running server.
 //!
 //! A configuration is applied as a whole or not at all: the steps that can be rejected come first, and are undone when
-//! a later one is rejected. Running connections and requests keep the bounds and times that they began with.
+//! a later one is rejected. Running connections and requests keep the bounds and times that they began with,
+//! except the limits of clients, tunnels and users (P-16.8).
 
 use std::{
     path::Path,
@@ -33,6 +34,7 @@ use crate::{
     ports::Ports,
     settings::Settings,
     shortcuts::Shortcuts,
+    traffic::Traffic,
     upstreams::Upstreams,
 };
 
@@ -56,6 +58,7 @@ pub(super) struct Reconfigure {
     pub(super) newcomers: Arc<Newcomers>,
     pub(super) permits: Arc<Gate>,
     pub(super) access: Arc<Access>,
+    pub(super) traffic: Arc<Traffic>,
     /// The budget of all windows.
     pub(super) budget: Budget,
     /// Descriptors that connections of visitors may have; connections to upstreams may have as many.
@@ -114,6 +117,7 @@ impl Reconfigure {
         let (limits, timeouts) = (&settings.limits, &settings.timeouts);
         self.permits
             .reconfigure(limits.max_requests, limits.max_waiting, shares(limits));
+        self.traffic.follow(&limits.traffic);
         self.newcomers.set_bounds(
             limits.max_unauthenticated,
             limits.max_unauthenticated_per_address,

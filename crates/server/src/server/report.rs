@@ -131,6 +131,7 @@ impl Inner {
                 password_checks: self.access.password_checks(),
                 bans: self.access.bans().into_iter().map(Into::into).collect(),
             },
+            traffic: self.traffic.status(),
             refusals: RefusalStatus {
                 denied: floods.denied,
                 unregistered: floods.unregistered,

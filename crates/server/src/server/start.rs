@@ -58,6 +58,7 @@ use crate::{
     settings::Settings,
     shortcuts::Shortcuts,
     threads::{Guard, Threads},
+    traffic::{Traffic, UsageFile, UsageKeeper},
     upstreams::Upstreams,
     worker::{self, Announcer},
 };
@@ -162,6 +163,18 @@ impl Server {
             access.clone(),
         )?);
         let names = owners(&directory, &settings.state_dir, &identities);
+        let usage = (!settings.state_dir.as_os_str().is_empty())
+            .then(|| UsageFile::in_dir(&settings.state_dir));
+        let used = usage.as_ref().map(UsageFile::read).transpose();
+        let used = used.map_err(StartError::Usage)?.unwrap_or_default();
+        let traffic = Traffic::new(&limits.traffic, used);
+        if usage.is_none() && limits.traffic.has_quota() {
+            tracing::warn!(
+                "without a state directory (`server.state_dir`), quotas count from zero when the server restarts"
+            );
+        }
+        directory.set_traffic(traffic.clone());
+        let usage = UsageKeeper::new(traffic.clone(), usage);
 
         let registry = Registry::new(registry_config(settings, first_epoch()), directory.clone());
         let channels = Channels::new(registry.clone());
@@ -179,12 +192,14 @@ impl Server {
             budget.clone(),
             upstreams.clone(),
             authorization.clone(),
+            traffic.clone(),
         ));
         let drain = watch::Sender::new(false);
         let stop = watch::Sender::new(false);
         let look = (timeouts.tunnel_retention / 4).clamp(FORGET_LOOK_LEAST, FORGET_LOOK);
-        let (announcer, worker) = worker::start(directory.clone(), names, look, stop.subscribe())
-            .map_err(StartError::Thread)?;
+        let (announcer, worker) =
+            worker::start(directory.clone(), names, usage, look, stop.subscribe())
+                .map_err(StartError::Thread)?;
         let service = Service::new(
             registry.clone(),
             (channels.clone(), floods.clone()),
@@ -216,6 +231,7 @@ impl Server {
         let director = Arc::new(ServerDirector::new(
             directory.clone(),
             authorization.clone(),
+            traffic.clone(),
             timeouts,
             now,
         ));
@@ -255,6 +271,7 @@ impl Server {
             permits: permits.clone(),
             access: access.clone(),
             budget,
+            traffic: traffic.clone(),
             visitors_share,
             ports: ports.clone(),
         };
@@ -325,6 +342,7 @@ impl Server {
             ports,
             permits,
             access,
+            traffic,
             drain: drain.subscribe(),
             runtimes: threads.runtimes(),
         });

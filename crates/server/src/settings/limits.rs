@@ -1,6 +1,6 @@
 //! Bounds of a server.
 
-use super::{host_rules::HostRules, port_ranges::PortRanges};
+use super::{host_rules::HostRules, port_ranges::PortRanges, traffic::TrafficSettings};
 
 /// Bounds of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub struct Limits {
     pub max_bans: usize,
     /// Tunnels one client may announce.
     pub max_tunnels_per_client: usize,
+    /// Limits of clients, tunnels and users.
+    pub traffic: TrafficSettings,
     /// Domains of one tunnel.
     pub max_domains_per_tunnel: usize,
     /// Locations of one tunnel.
@@ -105,6 +107,7 @@ impl Default for Limits {
             max_rate_addresses: 64 * 1024,
             max_bans: 10_000,
             max_tunnels_per_client: 10,
+            traffic: TrafficSettings::default(),
             max_domains_per_tunnel: 32,
             max_locations_per_tunnel: 64,
             max_routes_per_tunnel: 256,

@@ -326,6 +326,9 @@ impl ToExchange {
                 Poll::Ready(readable) => readable?,
                 Poll::Pending => return Ok(Turn::Wait(Wait::Socket)),
             }
+            let Poll::Ready(allowed) = send.poll_pace(cx, allowed) else {
+                return Ok(Turn::Wait(Wait::Exchange));
+            };
             let pool = if self.full {
                 &buffers.large
             } else {

@@ -169,6 +169,7 @@ impl ResponseReader {
                 if allowed == 0 {
                     return Poll::Pending;
                 }
+                let allowed = ready!(send.poll_pace(cx, allowed.min(self.pending.len())));
                 self.forward(send, allowed, &record.payload)?;
                 continue;
             }
@@ -186,6 +187,11 @@ impl ResponseReader {
                     return Poll::Pending;
                 }
             }
+            let allowed = if is_head {
+                allowed
+            } else {
+                ready!(send.poll_pace(cx, allowed))
+            };
             let pool = if self.full {
                 &resources.buffers.large
             } else {

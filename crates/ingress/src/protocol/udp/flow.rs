@@ -2,11 +2,13 @@
 
 use adit_net::canonical_addr;
 use std::{
+    future::poll_fn,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -25,6 +27,7 @@ use super::{
 use crate::forward::{
     director::{Destination, Direction, Director},
     layer::{Held, Layers},
+    limits::{Limits, limit_exchange},
     phases::Phases,
     record::Outcome,
     request_head::open_session,
@@ -55,6 +58,12 @@ enum State {
     Waiting(Waiting),
     /// Datagrams are sent to the lane at once.
     Open(SendHalf),
+    /// Datagrams wait until the limits of the flow allow them (P-16.7); the flow's task sends them.
+    Paced {
+        waiting: Waiting,
+        send: SendHalf,
+        task: Option<Waker>,
+    },
     /// The flow was not admitted: its datagrams are dropped for [`DENIED_FOR`].
     Denied,
     /// The flow has ended; with the failure, if this side caused it.
@@ -91,6 +100,12 @@ impl Flow {
             State::Open(send) => send
                 .send_datagram(Bytes::copy_from_slice(data))
                 .map_err(|_| NotTaken::Ended)?,
+            State::Paced { waiting, task, .. } => {
+                waiting.push(data);
+                if let Some(task) = task.take() {
+                    task.wake();
+                }
+            }
             State::Denied => return Err(NotTaken::Denied),
             State::Over(_) => return Err(NotTaken::Ended),
         }
@@ -105,7 +120,8 @@ impl Flow {
         const WHY: &str =
             "evicted: the flow had been silent longest, and the port has too many flows";
         let why = Failure::new(Reason::Limit, WHY);
-        if let State::Open(send) = self.replace(State::Over(Some(why))) {
+        if let State::Open(send) | State::Paced { send, .. } = self.replace(State::Over(Some(why)))
+        {
             send.reset(ResetCode::Limit, WHY);
         }
     }
@@ -113,7 +129,7 @@ impl Flow {
     /// Ends the visitor's direction, if it has not ended (P-11.4). Returns whether the other side must end its own.
     pub(super) fn finish(&self) -> bool {
         match self.replace(State::Over(None)) {
-            State::Open(send) => send.finish().is_ok(),
+            State::Open(send) | State::Paced { send, .. } => send.finish().is_ok(),
             State::Waiting(_) | State::Denied | State::Over(_) => false,
         }
     }
@@ -127,6 +143,15 @@ impl Flow {
                 "the flow ended while it was routed",
             ));
         };
+        if send.is_paced() {
+            let waiting = waiting.take();
+            *state = State::Paced {
+                waiting,
+                send,
+                task: None,
+            };
+            return Ok(());
+        }
         while let Some(data) = waiting.pop() {
             if let Err(failure) = send.send_datagram(data) {
                 waiting.lose_popped();
@@ -134,6 +159,32 @@ impl Flow {
             }
         }
         *state = State::Open(send);
+        Ok(())
+    }
+
+    /// Sends the datagrams that the limits of the flow allow now. Wakes the task when there may be more to send.
+    fn poll_paced(&self, cx: &mut Context<'_>) -> Result<(), Failure> {
+        let State::Paced {
+            waiting,
+            send,
+            task,
+        } = &mut *self.lock()
+        else {
+            return Ok(());
+        };
+        while let Some(bytes) = waiting.first_bytes() {
+            // A slot of an empty datagram would be free of cost.
+            if send.poll_pace(cx, bytes.max(1)).is_pending() {
+                return Ok(());
+            }
+            if let Some(data) = waiting.pop()
+                && let Err(failure) = send.send_datagram(data)
+            {
+                waiting.lose_popped();
+                return Err(failure);
+            }
+        }
+        *task = Some(cx.waker().clone());
         Ok(())
     }
 
@@ -216,7 +267,14 @@ impl Run {
         let mut recv = self.open().await?;
         let mut left = BATCH;
         let mut is_accepted = false;
-        while let Some(part) = recv.part().await {
+        loop {
+            let part = poll_fn(|cx| match self.flow.poll_paced(cx) {
+                Ok(()) => recv.poll_part(cx),
+                Err(failure) => Poll::Ready(Some(Err(failure))),
+            });
+            let Some(part) = part.await else {
+                return Ok(());
+            };
             let part = part?;
             if !is_accepted {
                 is_accepted = true;
@@ -231,7 +289,6 @@ impl Run {
                 left = BATCH;
             }
         }
-        Ok(())
     }
 
     /// Routes the flow, and opens its exchange (P-11.1).
@@ -263,7 +320,10 @@ impl Run {
             .map_err(|error| Failure::new(Reason::Internal, error.to_string()))?;
         let opener = destination.lane.mux().side();
         record.on_route(destination.grant, opener);
-        let exchange = destination.lane.open(head, false, None)?;
+        let mut exchange = destination.lane.open(head, false, None)?;
+        if let Some(limits) = &destination.limits {
+            limit_exchange(&mut exchange, &**limits, 0);
+        }
         exchange.hold((std::mem::take(&mut self.holds), destination.hold));
         let Exchange { send, recv } = exchange;
         self.flow.open(send)?;
@@ -333,6 +393,18 @@ impl Attempts for Run {
         layers
             .pass_session(&before, &self.record.session, &mut self.holds)
             .await
+    }
+
+    async fn pass_limits(
+        &mut self,
+        limits: Arc<dyn Limits>,
+        is_retry: bool,
+        _: u32,
+    ) -> Result<(), Failure> {
+        let held = limits.admit(ProtocolType::Udp, is_retry);
+        self.holds
+            .push(held.map_err(|denial| denial.into_failure())?);
+        Ok(())
     }
 
     async fn attempt(&mut self, destination: Destination) -> Result<RecvHalf, Failure> {

@@ -88,6 +88,17 @@ impl Waiting {
         self.room.taken.fetch_add(cost, Ordering::Relaxed);
     }
 
+    /// All of it. Nothing is left.
+    pub(super) fn take(&mut self) -> Self {
+        let rest = Self::new(self.room.clone());
+        std::mem::replace(self, rest)
+    }
+
+    /// Bytes of the oldest datagram.
+    pub(super) fn first_bytes(&self) -> Option<usize> {
+        self.queue.front().map(Bytes::len)
+    }
+
     /// Counts the datagram that was popped last as lost, because it could not be sent.
     pub(super) fn lose_popped(&self) {
         self.room.lose(1);
