@@ -48,8 +48,10 @@ enum Slot {
         bytes: usize,
         begins: Instant,
     },
+    /// `bytes` may be sent, and `left` more in the same turn.
     Begun {
         bytes: usize,
+        left: usize,
         until: Instant,
     },
 }
@@ -63,7 +65,9 @@ impl Pacer {
         }
     }
 
-    /// Waits until at least `least` bytes may be sent, of `wanted` that are there, and of at most `most`. Returns how many.
+    /// Waits until at least `least` bytes may be sent, of `wanted` that are there. Returns how many. A turn has at most
+    /// `most`, or `least`: what comes while it lasts is sent at once, and delays later slots. Otherwise a request whose
+    /// bytes come in small pieces would get less than others.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -72,19 +76,27 @@ impl Pacer {
         most: usize,
     ) -> Poll<usize> {
         let now = Instant::now();
-        match self.slot {
-            Slot::Begun { bytes, until } if bytes >= least && now < until => {
-                return Poll::Ready(bytes.min(wanted));
+        match &mut self.slot {
+            Slot::Begun { bytes, left, until } if *bytes + *left >= least && now < *until => {
+                let more = wanted.min(*bytes + *left).saturating_sub(*bytes);
+                if more > 0 {
+                    self.pace.reserve(more);
+                    *bytes += more;
+                    *left -= more;
+                }
+                return Poll::Ready((*bytes).min(wanted));
             }
-            // More is needed at a time than was wanted before.
-            Slot::Reserved { bytes, .. } if bytes < least => self.give_back(),
             Slot::Begun { .. } => self.give_back(),
+            // More is needed at a time than was wanted before.
+            Slot::Reserved { bytes, .. } if *bytes < least => self.give_back(),
             Slot::Reserved { .. } | Slot::None => {}
         }
-        let whole = wanted.min(most).max(least);
         let (bytes, begins) = match self.slot {
             Slot::Reserved { bytes, begins } => (bytes, begins),
-            _ => (whole, now + self.pace.reserve(whole)),
+            _ => {
+                let bytes = wanted.min(most).max(least);
+                (bytes, now + self.pace.reserve(bytes))
+            }
         };
         if begins > now {
             self.slot = Slot::Reserved { bytes, begins };
@@ -99,15 +111,14 @@ impl Pacer {
                 return Poll::Pending;
             }
         }
-        // What has arrived since is sent as well, and delays later slots: otherwise a request whose bytes arrive one by one
-        // would get less than others.
-        let more = whole.saturating_sub(bytes);
+        let more = wanted.min(most).saturating_sub(bytes);
         if more > 0 {
             self.pace.reserve(more);
         }
         let bytes = bytes + more;
         self.slot = Slot::Begun {
             bytes,
+            left: most.saturating_sub(bytes),
             until: Instant::now() + USABLE,
         };
         Poll::Ready(bytes.min(wanted))
@@ -126,31 +137,46 @@ impl Pacer {
         }
     }
 
-    /// Called when bytes have been sent. The rest of the slot is for others; bytes beyond it delay the next slot.
+    /// Called when bytes have been sent. Bytes beyond the slot delay the next one.
     pub(crate) fn on_sent(&mut self, sent: usize) {
+        self.on_part(sent.min(self.granted()), sent);
+        self.release();
+    }
+
+    /// Called when a part has been sent, of several that were waited for together.
+    pub(crate) fn on_part_sent(&mut self, sent: usize) {
+        self.on_part(sent.min(self.granted()), sent);
+    }
+
+    fn on_part(&mut self, within: usize, sent: usize) {
         self.pace.on_moved(sent);
-        let granted = match self.slot {
-            Slot::Begun { bytes, .. } => {
-                self.slot = Slot::None;
-                bytes
-            }
-            _ => 0,
-        };
-        match granted.checked_sub(sent) {
-            Some(0) => {}
-            Some(rest) => self.pace.give_back(rest),
-            None => {
-                self.pace.reserve(sent - granted);
-            }
+        if let Slot::Begun { bytes, .. } = &mut self.slot {
+            *bytes -= within;
+        }
+        if sent > within {
+            self.pace.reserve(sent - within);
         }
     }
 
-    /// [`Pacer::on_sent`] for one of several parts that were waited for together: the rest of the slot is for the next
-    /// one.
-    pub(crate) fn on_part(&mut self, sent: usize) {
-        self.pace.on_moved(sent);
-        if let Slot::Begun { bytes, .. } = &mut self.slot {
-            *bytes = bytes.saturating_sub(sent);
+    const fn granted(&self) -> usize {
+        match self.slot {
+            Slot::Begun { bytes, .. } => bytes,
+            _ => 0,
+        }
+    }
+
+    /// Gives the rest of the slot to others. The turn goes on.
+    pub(crate) fn release(&mut self) {
+        match &mut self.slot {
+            Slot::Begun { bytes, left, .. } => {
+                let rest = std::mem::take(bytes);
+                *left += rest;
+                if rest > 0 {
+                    self.pace.give_back(rest);
+                }
+            }
+            Slot::Reserved { .. } => self.give_back(),
+            Slot::None => {}
         }
     }
 

@@ -37,6 +37,7 @@ use crate::{
     ports::Ports,
     settings::{Limits, PortRanges, PublicUrl, RuleSettings, SharedGroup, Timeouts},
     shortcuts::Shortcuts,
+    traffic::Traffic,
     upstreams::Upstreams,
 };
 
@@ -127,6 +128,7 @@ fn world_of(
     let director = ServerDirector::new(
         directory.clone(),
         anyone(&registry),
+        Traffic::none(),
         &timeouts,
         Instant::now(),
     );

@@ -74,6 +74,12 @@ impl Traffic {
         Arc::new(traffic)
     }
 
+    /// No limits, for tests.
+    #[cfg(test)]
+    pub(crate) fn none() -> Arc<Self> {
+        Self::new(&TrafficSettings::default(), Vec::new())
+    }
+
     /// Follows changed settings (P-16.8).
     pub(crate) fn follow(&self, settings: &TrafficSettings) {
         self.settings.store(Arc::new(settings.clone()));

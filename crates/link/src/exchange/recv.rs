@@ -70,7 +70,7 @@ impl RecvHalf {
         if let Some(pacer) = &mut self.pacer {
             let (first, all) = state.payload_ahead(MOST_AHEAD);
             if first == 0 {
-                pacer.give_back();
+                pacer.release();
             } else if pacer.poll(cx, first, all, MOST_AHEAD).is_pending() {
                 state.paced_until = pacer.begins().map(tokio::time::Instant::into_std);
                 // A failure does not wait.
@@ -81,7 +81,7 @@ impl RecvHalf {
                 return Poll::Pending;
             } else {
                 state.paced_until = None;
-                pacer.on_part(first);
+                pacer.on_part_sent(first);
             }
         }
         if let Some(part) = state.take_part() {

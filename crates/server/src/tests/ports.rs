@@ -89,6 +89,7 @@ impl World {
         let director = ServerDirector::new(
             self.directory.clone(),
             anyone(&self.registry),
+            Traffic::none(),
             &Timeouts::default(),
             Instant::now(),
         );

@@ -34,6 +34,7 @@ use crate::{
     lanes::Lanes,
     service::Service,
     settings::{Settings, TunnelTls},
+    traffic::{Traffic, UsageKeeper},
     upstreams::Upstreams,
     worker,
 };
@@ -54,7 +55,13 @@ async fn a_client_serves_a_request_without_grpc() {
     let any = ([127, 0, 0, 1], 0).into();
     let (channels, floods) = (Channels::new(world.registry.clone()), Floods::new());
     let stop = watch::Sender::new(false);
-    let worker = worker::start(world.directory.clone(), None, SECOND, stop.subscribe());
+    let worker = worker::start(
+        world.directory.clone(),
+        None,
+        UsageKeeper::new(Traffic::none(), None),
+        SECOND,
+        stop.subscribe(),
+    );
     let (announcer, thread) = worker.unwrap();
     let authorization = anyone(&world.registry);
     let settings = Settings::new(any, any);
@@ -89,6 +96,7 @@ async fn a_client_serves_a_request_without_grpc() {
         Budget::new(1 << 20),
         Upstreams::none(),
         anyone(&world.registry),
+        Traffic::none(),
     );
 
     let id = ChannelId::next();
