@@ -70,6 +70,15 @@ impl Context<'_> {
             AcmeError::Api(problem) => self.problem(&problem),
             AcmeError::Other(error) => match error.downcast_ref::<HttpError>() {
                 Some(HttpError::Problem(problem)) => self.problem(problem),
+                Some(HttpError::Internal(status, problem)) => {
+                    let kind = problem.r#type.as_deref().unwrap_or_default();
+                    let kind = printable(kind.strip_prefix(TYPE).unwrap_or(kind));
+                    let detail = printable(problem.detail.as_deref().unwrap_or("no details"));
+                    let text = format!(
+                        "the CA {ca} has an internal error: it responded with the status {status} to {step} (the CA's problem `{kind}`: {detail})"
+                    );
+                    OrderError::new(self.unreachable(), text)
+                }
                 Some(error @ HttpError::Status(status)) if status.as_u16() == 429 => {
                     let cause = Cause::RateLimited {
                         until: self.retry_after,
@@ -263,15 +272,18 @@ pub(crate) fn printable(text: &str) -> String {
     printable
 }
 
-/// Whether the problem is of this type.
+/// Whether the error is a problem of this type.
 pub(crate) fn is_problem(error: &AcmeError, kind: &str) -> bool {
     match error {
-        AcmeError::Api(problem) => {
-            let kind_of = problem.r#type.as_deref();
-            kind_of.and_then(|full| full.strip_prefix(TYPE)) == Some(kind)
-        }
+        AcmeError::Api(problem) => has_type(problem, kind),
         _ => false,
     }
+}
+
+/// Whether the problem is of this type.
+pub(crate) fn has_type(problem: &Problem, kind: &str) -> bool {
+    let full = problem.r#type.as_deref();
+    full.and_then(|full| full.strip_prefix(TYPE)) == Some(kind)
 }
 
 #[cfg(test)]
