@@ -112,7 +112,7 @@ impl Job<'_> {
         let mut session = self.ca.session(host, self.validation).await?;
         let mut order = self.new_order(&session, seen).await;
         if let Err(error) = &order
-            && self.ca.forget(error).await
+            && self.ca.forget(&session, error).await
         {
             session = self.ca.session(host, self.validation).await?;
             order = self.new_order(&session, seen).await;
