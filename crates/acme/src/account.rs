@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::Mutex, task::spawn_blocking};
 
 use crate::{
-    error::{Context, OrderError, is_problem},
+    error::{Context, OrderError},
     http::{CaHttp, RetryAfter},
     nonce::with_nonce,
+    problem::is_problem,
     settings::{Ca, Validation},
     store::Store,
 };

@@ -6,15 +6,13 @@ use instant_acme::{Error as AcmeError, Problem};
 
 use crate::{
     http::HttpError,
+    problem::TYPE,
     schedule::{Cause, Failure},
     settings::Validation,
 };
 
 /// Of a text from a CA, so many characters are kept.
 const LONGEST_DETAIL: usize = 400;
-
-/// The beginning of the types of ACME's problems (RFC 8555, 6.7).
-const TYPE: &str = "urn:ietf:params:acme:error:";
 
 /// A failed order: what the schedule needs, and a text for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -270,20 +268,6 @@ pub(crate) fn printable(text: &str) -> String {
         printable.push('…');
     }
     printable
-}
-
-/// Whether the error is a problem of this type.
-pub(crate) fn is_problem(error: &AcmeError, kind: &str) -> bool {
-    match error {
-        AcmeError::Api(problem) => has_type(problem, kind),
-        _ => false,
-    }
-}
-
-/// Whether the problem is of this type.
-pub(crate) fn has_type(problem: &Problem, kind: &str) -> bool {
-    let full = problem.r#type.as_deref();
-    full.and_then(|full| full.strip_prefix(TYPE)) == Some(kind)
 }
 
 #[cfg(test)]

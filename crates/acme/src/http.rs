@@ -22,7 +22,7 @@ use rustls::version::{TLS12, TLS13};
 use thiserror::Error;
 use tokio::time::timeout;
 
-use crate::{error::has_type, settings::Ca};
+use crate::{problem::has_type, settings::Ca};
 
 /// The bound of a response: far more than a chain of certificates has.
 const LONGEST_RESPONSE: usize = 1 << 20;

@@ -56,6 +56,7 @@ mod manager;
 mod name;
 mod nonce;
 mod order;
+mod problem;
 pub mod schedule;
 mod settings;
 mod status;

@@ -14,10 +14,11 @@ use crate::{
     account::{CaAccount, Session},
     certificate::Certificate,
     challenge::Answers,
-    error::{Context, OrderError, is_problem},
+    error::{Context, OrderError},
     http::HttpError,
     name::CertName,
     nonce::with_nonce,
+    problem::is_problem,
     settings::{Timeouts, Validation},
 };
 

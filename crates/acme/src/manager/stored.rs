@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_secs(24 * 60 * 60);
 /// The most names of one look: what is left is found by the next one.
 const MOST_NAMES: usize = 100_000;
 
-/// The stored certificates that are published although nobody wants their names yet.
+/// The stored certificates that are published before their names are wanted.
 pub(super) struct Stored {
     until: BTreeMap<CertName, SystemTime>,
     look_at: SystemTime,

@@ -9,7 +9,7 @@ use crate::name::CertName;
 pub struct Wanted {
     /// The name.
     pub name: CertName,
-    /// Whose name it is, such as a user: the first orders of an owner are bounded. Empty: nobody's in particular.
+    /// Whose name it is, such as a user: the first orders of an owner are bounded. Empty: it has no owner.
     pub owner: Arc<str>,
     /// Why no certificate can be obtained for it, or why one would not be used. Nothing is ordered then.
     pub obstacle: Option<Arc<str>>,

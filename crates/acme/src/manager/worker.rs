@@ -202,7 +202,7 @@ impl Worker {
         }
     }
 
-    /// Removes what is stored of names that nobody uses.
+    /// Removes what is stored of unused names.
     async fn tidy(&mut self) {
         let (plans, left_out) = (&self.plans, &self.left_out);
         let used = || plans.keys().chain(left_out.keys()).cloned().collect();

@@ -149,7 +149,7 @@ async fn a_name_without_a_place_gets_one_when_an_order_ends() {
     run.want(&["a.example.com"]);
     run.until("ordered", |_| double.production.lock().orders.len() == 1)
         .await;
-    // The order of a name that nobody wants any more has the only place.
+    // The order of a name that is not wanted any more has the only place.
     run.want(&["b.example.com"]);
     run.until("left out", |run| run.stats().names_ignored == 1)
         .await;

@@ -45,7 +45,7 @@ async fn stored_certificates_are_served_before_their_names_are_wanted() {
 }
 
 #[tokio::test]
-async fn a_stored_certificate_that_nobody_wants_is_served_until_it_expires() {
+async fn a_stored_certificate_that_is_not_wanted_is_served_until_it_expires() {
     let double = Double::new().await;
     let dir = tempfile::tempdir().unwrap();
     double.production.lock().lifetime = Some(3 * SECOND);
