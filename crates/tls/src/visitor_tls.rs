@@ -39,7 +39,7 @@ use crate::{
 /// second one after a request for another key. Few steps run at a time, and other tasks of the thread run before each: a flood
 /// of handshakes delays a running connection by one of them.
 #[derive(Clone)]
-pub struct VisitorTls {
+pub struct VisitorAcceptor {
     certificates: Certificates,
     config: Arc<ServerConfig>,
     challenge: Arc<ServerConfig>,
@@ -79,7 +79,7 @@ impl TimeLimit {
     }
 }
 
-impl VisitorTls {
+impl VisitorAcceptor {
     /// Shows these certificates. Steps of at most `at_once` handshakes run at a time: one for each thread.
     ///
     /// # Errors
@@ -180,7 +180,7 @@ impl VisitorTls {
     /// visitor.
     ///
     /// # Errors
-    /// As [`VisitorTls::accept`].
+    /// As [`VisitorAcceptor::accept`].
     ///
     /// # Cancel safety
     /// Dropping it closes the connection.
@@ -286,9 +286,9 @@ impl rustls::server::ResolvesServerCert for NoCertificate {
     }
 }
 
-impl fmt::Debug for VisitorTls {
+impl fmt::Debug for VisitorAcceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VisitorTls")
+        f.debug_struct("VisitorAcceptor")
             .field("certificates", &self.certificates)
             .finish_non_exhaustive()
     }
@@ -312,7 +312,9 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(60);
 
     /// The acceptor of a server with a certificate, and a client that trusts it and sends a key of this group first.
-    fn ends(first: &'static dyn rustls::crypto::SupportedKxGroup) -> (VisitorTls, TlsConnector) {
+    fn ends(
+        first: &'static dyn rustls::crypto::SupportedKxGroup,
+    ) -> (VisitorAcceptor, TlsConnector) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new([HOST.to_owned()]).unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
@@ -331,7 +333,7 @@ mod tests {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let tls = VisitorTls::new(certificates, 1).unwrap();
+        let tls = VisitorAcceptor::new(certificates, 1).unwrap();
         (tls, TlsConnector::from(Arc::new(config)))
     }
 
