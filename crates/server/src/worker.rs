@@ -136,6 +136,7 @@ fn stopping(name: String) -> TunnelResult {
             message: "the server is stopping".into(),
             detail: String::new(),
         }),
+        note: String::new(),
     }
 }
 

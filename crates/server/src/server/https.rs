@@ -273,6 +273,7 @@ impl Https {
                 })
                 .collect(),
             acme: issued.map(Issued::status).unwrap_or_default(),
+            acme_orders: issued.map(Issued::issuance),
             handshakes: self.handshakes.count(),
             handshakes_failed: self.floods.stats().handshakes,
         }
