@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::Mutex, task::spawn_blocking};
 
 use crate::{
-    error::{Context, OrderError, is_problem},
+    error::{Context, OrderError},
     http::{CaHttp, RetryAfter},
     nonce::with_nonce,
+    problem::is_problem,
     settings::{Ca, Validation},
     store::Store,
 };
@@ -35,6 +36,8 @@ pub(crate) struct CaAccount {
 pub(crate) struct Session {
     pub(crate) account: Account,
     pub(crate) retry_after: RetryAfter,
+    /// Its stored form, by which [`CaAccount::forget`] finds out whether it is still the one in use.
+    stored: SecretString,
 }
 
 impl CaAccount {
@@ -91,7 +94,7 @@ impl CaAccount {
             self.context(host, validation, &retry_after)
                 .error(step, error)
         };
-        let account = match known.clone() {
+        let (account, stored) = match known.clone() {
             Some(stored) => {
                 drop(known);
                 let read =
@@ -101,12 +104,14 @@ impl CaAccount {
                     .from_credentials(read.credentials)
                     .await
                     .map_err(|error| explain("read its directory", error))?;
+                let mut in_use = stored.clone();
                 if read.contacts != self.ca.contacts() {
-                    self.update_contacts(&account, &stored)
-                        .await
+                    let updated = self.update_contacts(&account, &stored).await;
+                    let updated = updated
                         .map_err(|error| explain("change the contact of the account", error))?;
+                    in_use = updated.unwrap_or(stored);
                 }
-                account
+                (account, in_use)
             }
             None => {
                 let contacts = self.ca.contacts();
@@ -126,21 +131,29 @@ impl CaAccount {
                 let (account, credentials) =
                     created.map_err(|error| explain("create an account", error))?;
                 let stored = self.save(&contacts, &credentials).await?;
-                *known = Some(stored);
+                *known = Some(stored.clone());
                 tracing::info!(ca = self.host(), "an account was created at the CA");
-                account
+                (account, stored)
             }
         };
         Ok(Session {
             account,
             retry_after,
+            stored,
         })
     }
 
-    /// Forgets an account that the CA does not know any more.
-    pub(crate) async fn forget(&self, error: &AcmeError) -> bool {
+    /// Forgets the account of a session if the CA does not know it any more. Returns whether a new session may succeed: also
+    /// when another order has replaced the account in the meantime, which is kept then.
+    pub(crate) async fn forget(&self, session: &Session, error: &AcmeError) -> bool {
         if !is_problem(error, "accountDoesNotExist") {
             return false;
+        }
+        // The lock is held until the file is replaced, so that the account of another order is not overwritten.
+        let mut known = self.stored.lock().await;
+        let own = session.stored.expose_secret();
+        if { known.as_ref() }.is_none_or(|known| known.expose_secret() != own) {
+            return true;
         }
         tracing::warn!(
             ca = self.host(),
@@ -148,25 +161,32 @@ impl CaAccount {
         );
         // An empty text, which `load` takes for no account.
         let _ = self.store_text(SecretString::default()).await;
-        *self.stored.lock().await = None;
+        *known = None;
         true
     }
 
+    /// Returns the new stored form, if it could be stored.
     async fn update_contacts(
         &self,
         account: &Account,
         stored: &SecretString,
-    ) -> Result<(), AcmeError> {
+    ) -> Result<Option<SecretString>, AcmeError> {
         let contacts = self.ca.contacts();
         let contact: Vec<&str> = contacts.iter().map(String::as_str).collect();
         with_nonce!(account.update_contacts(&contact))?;
+        let mut known = self.stored.lock().await;
+        if { known.as_ref() }.is_none_or(|known| known.expose_secret() != stored.expose_secret()) {
+            // Another order has replaced it in the meantime.
+            return Ok(None);
+        }
         // The credentials cannot be cloned: they are read again.
         if let Some(read) = parse(stored)
             && let Ok(stored) = self.save(&contacts, &read.credentials).await
         {
-            *self.stored.lock().await = Some(stored);
+            *known = Some(stored.clone());
+            return Ok(Some(stored));
         }
-        Ok(())
+        Ok(None)
     }
 
     async fn load(&self) -> Result<Option<SecretString>, OrderError> {

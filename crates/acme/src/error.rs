@@ -6,15 +6,13 @@ use instant_acme::{Error as AcmeError, Problem};
 
 use crate::{
     http::HttpError,
+    problem::TYPE,
     schedule::{Cause, Failure},
     settings::Validation,
 };
 
 /// Of a text from a CA, so many characters are kept.
 const LONGEST_DETAIL: usize = 400;
-
-/// The beginning of the types of ACME's problems (RFC 8555, 6.7).
-const TYPE: &str = "urn:ietf:params:acme:error:";
 
 /// A failed order: what the schedule needs, and a text for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +68,15 @@ impl Context<'_> {
             AcmeError::Api(problem) => self.problem(&problem),
             AcmeError::Other(error) => match error.downcast_ref::<HttpError>() {
                 Some(HttpError::Problem(problem)) => self.problem(problem),
+                Some(HttpError::Internal(status, problem)) => {
+                    let kind = problem.r#type.as_deref().unwrap_or_default();
+                    let kind = printable(kind.strip_prefix(TYPE).unwrap_or(kind));
+                    let detail = printable(problem.detail.as_deref().unwrap_or("no details"));
+                    let text = format!(
+                        "the CA {ca} has an internal error: it responded with the status {status} to {step} (the CA's problem `{kind}`: {detail})"
+                    );
+                    OrderError::new(self.unreachable(), text)
+                }
                 Some(error @ HttpError::Status(status)) if status.as_u16() == 429 => {
                     let cause = Cause::RateLimited {
                         until: self.retry_after,
@@ -261,17 +268,6 @@ pub(crate) fn printable(text: &str) -> String {
         printable.push('…');
     }
     printable
-}
-
-/// Whether the problem is of this type.
-pub(crate) fn is_problem(error: &AcmeError, kind: &str) -> bool {
-    match error {
-        AcmeError::Api(problem) => {
-            let kind_of = problem.r#type.as_deref();
-            kind_of.and_then(|full| full.strip_prefix(TYPE)) == Some(kind)
-        }
-        _ => false,
-    }
 }
 
 #[cfg(test)]

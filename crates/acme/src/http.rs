@@ -22,13 +22,17 @@ use rustls::version::{TLS12, TLS13};
 use thiserror::Error;
 use tokio::time::timeout;
 
-use crate::settings::Ca;
+use crate::{problem::has_type, settings::Ca};
 
 /// The bound of a response: far more than a chain of certificates has.
 const LONGEST_RESPONSE: usize = 1 << 20;
 
 /// After so many seconds a CA that does not name a time is asked again for a renewal window (RFC 9773, 4.3.2).
 const ASK_AGAIN: HeaderValue = HeaderValue::from_static("21600");
+
+/// The most seconds of a `Retry-After` that are passed on: a year, far more than any wait here. The library adds the number to
+/// the time without a check, and panics on one that is too large.
+const MOST_RETRY_AFTER: u64 = 365 * 24 * 60 * 60;
 
 /// A response that is not one of ACME, or none at all.
 #[derive(Debug, Error)]
@@ -42,6 +46,9 @@ pub(crate) enum HttpError {
     /// The response has this status and no problem document.
     #[error("it responded with the status {0}")]
     Status(StatusCode),
+    /// The CA has an error of its own, with a problem document. Nothing follows from it about the order.
+    #[error("it responded with the status {0} ({1})")]
+    Internal(StatusCode, Problem),
     /// The CA refused a request that is not signed.
     #[error("{0}")]
     Problem(Problem),
@@ -132,6 +139,12 @@ fn check(
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {
         let headers = response.headers_mut();
+        if headers
+            .get(RETRY_AFTER)
+            .is_some_and(|value| !is_bounded(value))
+        {
+            headers.insert(RETRY_AFTER, HeaderValue::from(MOST_RETRY_AFTER));
+        }
         if !signed && !headers.contains_key(RETRY_AFTER) {
             headers.insert(RETRY_AFTER, ASK_AGAIN);
         }
@@ -141,6 +154,10 @@ fn check(
     *retry_after.0.lock() = time;
     match serde_json::from_slice::<Problem>(response.body()) {
         Ok(problem) if problem.r#type.is_some() => {
+            // A limit may come with a status of the 5xx as well, and says whose it is.
+            if status.is_server_error() && !has_type(&problem, "rateLimited") {
+                return Err(HttpError::Internal(status, problem));
+            }
             if signed {
                 return Ok(response);
             }
@@ -148,6 +165,16 @@ fn check(
         }
         _ => Err(HttpError::Status(status)),
     }
+}
+
+/// Whether the library can read the value: a date, or a number of seconds that can be added to the time.
+fn is_bounded(value: &HeaderValue) -> bool {
+    let text = value.to_str().unwrap_or_default().trim();
+    !text.bytes().all(|byte| byte.is_ascii_digit())
+        || text.is_empty()
+        || text
+            .parse::<u64>()
+            .is_ok_and(|seconds| seconds <= MOST_RETRY_AFTER)
 }
 
 /// A time of `Retry-After`: seconds from now, or a date (RFC 9110, 10.2.3).
@@ -226,5 +253,35 @@ mod tests {
         assert_eq!(checked.headers()[RETRY_AFTER], "7");
         let signed = check(response(201, &[], "{}"), true, &seen).unwrap();
         assert!(!signed.headers().contains_key(RETRY_AFTER));
+    }
+
+    #[test]
+    fn a_huge_time_to_retry_after_is_bounded_before_the_library_reads_it() {
+        let seen = RetryAfter::default();
+        for (value, expected) in [
+            ("18446744073709551615", "31536000"),
+            ("99999999999999999999999", "31536000"),
+            ("31536000", "31536000"),
+            (" 7 ", " 7 "),
+            ("soon", "soon"),
+        ] {
+            for signed in [false, true] {
+                let own = response(200, &[("retry-after", value)], "{}");
+                let checked = check(own, signed, &seen).unwrap();
+                let found = checked.headers()[RETRY_AFTER].to_str().unwrap();
+                assert_eq!(found.trim(), expected.trim());
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_ca_is_not_a_refusal_whatever_its_problem_is() {
+        let seen = RetryAfter::default();
+        let body = r#"{"type": "urn:ietf:params:acme:error:malformed", "detail": "d"}"#;
+        let error = check(response(500, &[], body), true, &seen).unwrap_err();
+        assert!(matches!(error, HttpError::Internal(..)), "{error}");
+        check(response(400, &[], body), true, &seen).unwrap();
+        let limited = r#"{"type": "urn:ietf:params:acme:error:rateLimited"}"#;
+        check(response(503, &[], limited), true, &seen).unwrap();
     }
 }

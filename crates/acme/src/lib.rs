@@ -31,6 +31,8 @@
 //! - one certificate for each name: a name is never added to the certificate of another;
 //! - a certificate is stored before it is published, key and chain in one file that is replaced as a whole; until then the
 //!   old one stays published, past its end rather than nothing;
+//! - a name of which the store cannot be read is not ordered: the guard against duplicates would be lost;
+//! - renewals precede new names, of which each owner and each registered domain has only so many in a period;
 //! - an order is recorded before the CA receives it, so that a restart does not forget what counts at the CA;
 //! - the promises of the [`schedule`] about retries, limits and renewal windows;
 //! - a wildcard name is validated by dns-01 only;
@@ -54,6 +56,7 @@ mod manager;
 mod name;
 mod nonce;
 mod order;
+mod problem;
 pub mod schedule;
 mod settings;
 mod status;
@@ -67,7 +70,7 @@ pub use dns::{
     Algorithm, Change, Dns01, DnsCommand, DnsError, DnsProvider, DnsUpdate, Propagation, Record,
     TsigError, TsigKey,
 };
-pub use manager::{Manager, StartError, Update};
+pub use manager::{Manager, StartError, Update, Wanted};
 pub use name::{CertName, CertNameError};
 pub use settings::{
     Ca, CaError, ExternalBinding, LETS_ENCRYPT, LETS_ENCRYPT_STAGING, Settings, Timeouts,

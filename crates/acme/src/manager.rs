@@ -1,19 +1,21 @@
 //! The task that obtains and renews the certificates of a set of names.
 
 mod context;
+mod first_orders;
 mod plan;
 mod shared;
+mod stored;
+mod wanted;
 mod work;
 mod worker;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::runtime::Handle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     challenge::Answers,
-    name::CertName,
     settings::Settings,
     status::{NameStatus, Stats},
     store::Store,
@@ -24,6 +26,7 @@ use worker::Worker;
 
 pub use context::StartError;
 pub use shared::Update;
+pub use wanted::Wanted;
 
 /// The task. Dropping it ends running orders as [`stop`](Self::stop) does.
 pub struct Manager {
@@ -33,11 +36,15 @@ pub struct Manager {
 }
 
 impl Manager {
-    /// Starts the task on this runtime, without any names. `publish` is called by the task, one call at a time, and must not
-    /// block.
+    /// Starts the task on this runtime, without any names. Stored certificates that are valid are published before it returns,
+    /// so that visitors find them before their names are wanted again; they are withdrawn when they expire. `publish` is called
+    /// here and then by the task, one call at a time, and must not block.
     ///
     /// # Errors
     /// [`StartError`]: the system has no trust store, or a root of a CA cannot be used.
+    ///
+    /// # Cost
+    /// Blocks for the store, which is read.
     pub fn start(
         settings: Settings,
         store: Arc<dyn Store>,
@@ -59,13 +66,17 @@ impl Manager {
         })
     }
 
-    /// Replaces the set of names. Certificates of new names that are stored are published at once; others are ordered. The
+    /// Replaces the set of names. A name that is given twice is wanted as it was given first. Certificates of new names that are stored are published at once; others are ordered. The
     /// certificates of names that are left out are withdrawn, and stay in the store.
     ///
     /// # Complexity
     /// Linear in the number of names. Does not block; a set that is replaced before the task has seen it has no effect.
-    pub fn want(&self, names: impl IntoIterator<Item = CertName>) {
-        *self.shared.wanted.lock() = Some(names.into_iter().collect());
+    pub fn want(&self, names: impl IntoIterator<Item = impl Into<Wanted>>) {
+        let mut wanted = BTreeMap::new();
+        for one in names.into_iter().map(Into::into) {
+            wanted.entry(one.name.clone()).or_insert(one);
+        }
+        *self.shared.wanted.lock() = Some(wanted);
         self.shared.changed.notify_one();
     }
 

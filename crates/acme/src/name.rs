@@ -19,6 +19,13 @@ pub struct CertNameError {
 /// The longest name of a host (RFC 1035, 2.3.4), in bytes.
 const LONGEST_NAME: usize = 253;
 
+/// The second-level labels below which countries register domains, such as `co.uk`. Below others, and below other endings,
+/// the last two labels are the registered domain. A list of all public suffixes would be larger than this crate, and out of
+/// date: where this one is wrong, several domains share a bound, and the CA's own limit remains.
+const SECOND_LEVEL: [&str; 12] = [
+    "ac", "co", "com", "edu", "go", "gob", "gov", "ne", "net", "or", "org", "sch",
+];
+
 /// The longest label of a name, in bytes.
 const LONGEST_LABEL: usize = 63;
 
@@ -78,10 +85,35 @@ impl CertName {
         self.0.strip_prefix("*.").unwrap_or(&self.0)
     }
 
+    /// The registered domain, by which CAs count certificates: the last two labels, or three below `co.uk` and the like.
+    #[must_use]
+    pub fn registered_domain(&self) -> &str {
+        let base = self.base();
+        let mut dots = base.rmatch_indices('.').map(|(at, _)| at);
+        let (last, second, third) = (dots.next(), dots.next(), dots.next());
+        let after = |dot: Option<usize>| dot.and_then(|dot| base.get(dot + 1..)).unwrap_or(base);
+        let is_country = last.is_some() && after(last).len() == 2;
+        let label = after(second).split('.').next().unwrap_or_default();
+        if is_country && SECOND_LEVEL.contains(&label) {
+            after(third)
+        } else {
+            after(second)
+        }
+    }
+
     /// The name of the record of dns-01. A wildcard and its base have the same one.
     #[must_use]
     pub fn record(&self) -> String {
         format!("_acme-challenge.{}", self.base())
+    }
+
+    /// The name whose file has this [`file_stem`](Self::file_stem), if it is one of a name.
+    pub(crate) fn from_file_stem(stem: &str) -> Option<Self> {
+        let name = match stem.strip_prefix("_wildcard.") {
+            Some(base) => Self::parse(&format!("*.{base}")),
+            None => Self::parse(stem),
+        };
+        name.ok().filter(|name| name.file_stem() == stem)
     }
 
     /// The name for files. No host name contains an underscore, so that two names never share a file.
@@ -115,6 +147,42 @@ mod tests {
         assert_eq!(wild.record(), "_acme-challenge.example.com");
         assert_eq!(wild.file_stem(), "_wildcard.example.com");
         assert_ne!(host.file_stem(), wild.file_stem());
+    }
+
+    #[test]
+    fn a_registered_domain_has_two_labels_or_three_below_those_of_countries() {
+        for (text, domain) in [
+            ("a.b.example.com", "example.com"),
+            ("*.example.com", "example.com"),
+            ("example.com", "example.com"),
+            ("com", "com"),
+            ("shop.example.co.uk", "example.co.uk"),
+            ("example.co.uk", "example.co.uk"),
+            ("co.uk", "co.uk"),
+            ("a.co.example", "co.example"),
+            ("a.b.abc.de", "abc.de"),
+        ] {
+            let name = CertName::parse(text).unwrap();
+            assert_eq!(name.registered_domain(), domain, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_found_by_its_file() {
+        for text in ["app.example.com", "*.example.com"] {
+            let name = CertName::parse(text).unwrap();
+            assert_eq!(CertName::from_file_stem(&name.file_stem()), Some(name));
+        }
+        for stem in [
+            "",
+            "_account",
+            "*.example.com",
+            "A.example.com",
+            "a.b.",
+            "_wildcard.",
+        ] {
+            assert_eq!(CertName::from_file_stem(stem), None, "{stem}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ macro_rules! with_nonce {
             match $request.await {
                 Err(error)
                     if repeats < $crate::nonce::REPEATS
-                        && $crate::error::is_problem(&error, "badNonce") =>
+                        && $crate::problem::is_problem(&error, "badNonce") =>
                 {
                     repeats += 1;
                 }

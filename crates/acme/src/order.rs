@@ -14,10 +14,11 @@ use crate::{
     account::{CaAccount, Session},
     certificate::Certificate,
     challenge::Answers,
-    error::{Context, OrderError, is_problem},
+    error::{Context, OrderError},
     http::HttpError,
     name::CertName,
     nonce::with_nonce,
+    problem::is_problem,
     settings::{Timeouts, Validation},
 };
 
@@ -112,7 +113,7 @@ impl Job<'_> {
         let mut session = self.ca.session(host, self.validation).await?;
         let mut order = self.new_order(&session, seen).await;
         if let Err(error) = &order
-            && self.ca.forget(error).await
+            && self.ca.forget(&session, error).await
         {
             session = self.ca.session(host, self.validation).await?;
             order = self.new_order(&session, seen).await;

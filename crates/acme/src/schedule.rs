@@ -216,6 +216,11 @@ impl Schedule {
         environment
     }
 
+    /// The staging CA accepts no orders for a time: the next order goes to production.
+    pub fn on_staging_paused(&mut self) {
+        self.record.environment = Environment::Production;
+    }
+
     /// The order ended. `random` is 64 random bits.
     pub fn on_outcome(&mut self, outcome: Outcome, now: SystemTime, random: u64) {
         let Some((environment, started)) = self.running.take() else {
@@ -253,15 +258,18 @@ impl Schedule {
         let wait = self.policy.wait(record.failures, random);
         record.failures = record.failures.saturating_add(1);
         let mut not_before = now + wait;
-        if let Cause::RateLimited { until: Some(until) } = cause {
+        // A time that the staging CA names is for the next order there, and the next one goes to production.
+        if let Cause::RateLimited { until: Some(until) } = cause
+            && at == Environment::Production
+        {
             let until = until.min(now + self.policy.longest_wait());
             not_before = not_before.max(until);
         }
         record.not_before = Some(not_before);
         record.environment = match cause {
             Cause::Refused | Cause::Validation if self.policy.staging => Environment::Staging,
-            // A staging CA that is away shows nothing about the order. The quotas protect production.
-            Cause::Unreachable if at == Environment::Staging => Environment::Production,
+            // A staging CA that is away or busy shows nothing about the order. The quotas protect production.
+            Cause::Unreachable | Cause::RateLimited { .. } => Environment::Production,
             _ => at,
         };
         if cause == Cause::Validation && at == Environment::Production {

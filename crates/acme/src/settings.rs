@@ -231,6 +231,8 @@ pub struct Settings {
     pub max_orders: usize,
     /// The most names; more are ignored, with a warning.
     pub max_names: usize,
+    /// For so long what is stored of a name is kept after its certificate has expired and its last order was made.
+    pub keep_unused: Duration,
 }
 
 impl Settings {
@@ -251,6 +253,7 @@ impl Settings {
             timeouts: Timeouts::default(),
             max_orders: 4,
             max_names: 10_000,
+            keep_unused: Duration::from_secs(30 * 24 * 60 * 60),
         }
     }
 }

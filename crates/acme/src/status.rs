@@ -16,7 +16,8 @@ pub enum State {
     Valid,
     /// The certificate has expired, and is served nevertheless until there is a new one.
     Expired,
-    /// No certificate can be obtained with these settings: a wildcard name without dns-01.
+    /// No certificate is ordered, whatever the schedule is: a wildcard name without dns-01, or an obstacle of the caller
+    /// ([`Wanted::obstacle`](crate::Wanted::obstacle)).
     Unsupported,
 }
 
@@ -29,7 +30,7 @@ pub struct NameStatus {
     pub valid_until: Option<SystemTime>,
     /// Whether an order runs.
     pub ordering: bool,
-    /// Whether these settings can obtain a certificate for the name.
+    /// Whether a certificate may be ordered for the name.
     pub supported: bool,
     /// When the next order begins; in the past if it waits for others.
     pub next_attempt: Option<SystemTime>,
@@ -39,7 +40,7 @@ pub struct NameStatus {
     pub environment: Environment,
     /// Failures since the last certificate.
     pub failures: u32,
-    /// How the last order failed, and what to change; `None` after a success.
+    /// Why nothing is ordered, or how the last order failed, and what to change; `None` after a success.
     pub last_error: Option<String>,
 }
 

@@ -66,6 +66,18 @@ pub trait Store: Send + Sync + 'static {
         name: &CertName,
         record: &StoredRecord,
     ) -> Result<(), StoreError>;
+
+    /// The names of which a certificate or orders are stored, in any order; no more than `most` of them.
+    ///
+    /// # Errors
+    /// [`StoreError`]: what is stored cannot be listed.
+    fn names(&self, ca: &str, most: usize) -> Result<Vec<CertName>, StoreError>;
+
+    /// Removes the certificate and the orders of a name.
+    ///
+    /// # Errors
+    /// [`StoreError`]: some of it may be left.
+    fn remove(&self, ca: &str, name: &CertName) -> Result<(), StoreError>;
 }
 
 /// The orders of a name, when its certificate was obtained, and how the last order failed.
@@ -79,6 +91,11 @@ pub struct StoredRecord {
     pub obtained: Option<u64>,
     /// The text of the last failure, for the status.
     pub last_error: Option<String>,
+    /// Whose name it was when it was ordered.
+    pub owner: String,
+    /// Milliseconds since 1970 at which the name was ordered for the first time within the period of
+    /// [`Policy::owner_names`](crate::schedule::Policy::owner_names).
+    pub first_order: Option<u64>,
 }
 
 /// Why something cannot be stored or read.

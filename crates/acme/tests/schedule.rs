@@ -167,11 +167,12 @@ proptest! {
                             }
                             staged = match cause {
                                 Cause::Refused | Cause::Validation => with_staging,
-                                Cause::Unreachable => false,
-                                _ => staged,
+                                // A staging CA that is away or busy shows nothing.
+                                Cause::Unreachable | Cause::RateLimited { .. } => false,
+                                Cause::Local => staged,
                             };
                             not_before = now + MINUTE;
-                            if let Cause::RateLimited { until: Some(until) } = cause {
+                            if let Cause::RateLimited { until: Some(until) } = cause && production {
                                 not_before = not_before.max(until.min(now + 7 * DAY));
                             }
                         }
@@ -583,11 +584,11 @@ fn the_account_orders_at_most_so_often_for_all_names() {
     let mut pace = Pace::new(quota);
     let now = start();
     for _ in 0..250 {
-        assert_eq!(pace.ready_at(now), None);
+        assert_eq!(pace.ready_at(now, true), None);
         pace.on_started(now);
     }
-    assert_eq!(pace.ready_at(now + MINUTE), Some(now + 3 * HOUR));
-    assert_eq!(pace.ready_at(now + 3 * HOUR), None);
+    assert_eq!(pace.ready_at(now + MINUTE, true), Some(now + 3 * HOUR));
+    assert_eq!(pace.ready_at(now + 3 * HOUR, true), None);
 }
 
 #[test]
@@ -595,14 +596,36 @@ fn a_refusal_for_the_rate_pauses_all_names_for_a_bounded_time() {
     let mut pace = Pace::new(Policy::default().account_orders);
     let now = start();
     pace.on_rate_limited(Some(now + 100 * DAY), now);
-    assert_eq!(pace.ready_at(now), Some(now + MINUTE));
+    assert_eq!(pace.ready_at(now, true), Some(now + MINUTE));
     let later = now + MINUTE;
     pace.on_rate_limited(None, later);
-    assert_eq!(pace.ready_at(later), Some(later + 2 * MINUTE));
+    assert_eq!(pace.ready_at(later, true), Some(later + 2 * MINUTE));
     for _ in 0..100 {
         pace.on_rate_limited(None, later);
     }
-    assert_eq!(pace.ready_at(later), Some(later + HOUR));
+    assert_eq!(pace.ready_at(later, true), Some(later + HOUR));
     pace.on_accepted();
-    assert_eq!(pace.ready_at(later), None);
+    assert_eq!(pace.ready_at(later, true), None);
+}
+
+/// New names, of which there may be any number, do not let certificates expire.
+#[test]
+fn a_fifth_of_the_orders_is_left_to_renewals() {
+    let quota = Quota {
+        most: 10,
+        period: HOUR,
+    };
+    let mut pace = Pace::new(quota);
+    let now = start();
+    for _ in 0..8 {
+        assert_eq!(pace.ready_at(now, false), None);
+        pace.on_started(now);
+    }
+    assert_eq!(pace.ready_at(now, false), Some(now + HOUR));
+    assert_eq!(pace.ready_at(now, true), None);
+    pace.on_started(now + MINUTE);
+    pace.on_started(now + MINUTE);
+    assert_eq!(pace.ready_at(now + MINUTE, true), Some(now + HOUR));
+    let later = now + HOUR;
+    assert_eq!(pace.ready_at(later, false), None);
 }

@@ -217,6 +217,16 @@ fn flags_of_every_type_of_tunnel_reach_the_configuration() {
         }
     );
     assert_eq!(
+        tunnel("adit http 8080 --domain a.example --ssl-cert auto"),
+        TunnelOverrides {
+            service: "8080".to_owned(),
+            domains: vec!["a.example".to_owned()],
+            ssl_cert: Some("auto".to_owned()),
+            ..TunnelOverrides::default()
+        }
+    );
+    assert!(Adit::try_parse_from("adit http 1 --ssl-cert a.pem".split_whitespace()).is_err());
+    assert_eq!(
         tunnel("adit grpc https://a:1 --tls-ca ca.pem --tls-name b"),
         TunnelOverrides {
             kind: TunnelKind::Grpc,

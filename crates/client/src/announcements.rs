@@ -42,6 +42,7 @@ pub(crate) struct Announcements {
 pub(crate) struct Supported {
     layers: bool,
     https: bool,
+    acme: bool,
 }
 
 impl Supported {
@@ -51,7 +52,16 @@ impl Supported {
         Self {
             layers: has("layers"),
             https: has("https"),
+            acme: has("acme"),
         }
+    }
+
+    /// What the tunnel has requested and the server ignores, which it does not report itself (P-14.10).
+    fn ignored(self, tunnel: &Tunnel) -> Option<String> {
+        (tunnel.obtain_certificates && !self.acme).then(|| {
+            "the server obtains no certificates for single tunnels (`ssl_cert: auto`); install the same version of adit on both sides"
+                .to_owned()
+        })
     }
 
     /// What the tunnel needs and the server does not know.
@@ -71,15 +81,12 @@ enum State {
     Unknown,
     Accepted {
         public_url: String,
+        note: Option<String>,
     },
     /// Another client holds a name that the tunnel needs.
-    Waiting {
-        error: String,
-    },
+    Waiting { error: String },
     /// The announcement can never be accepted.
-    Refused {
-        error: String,
-    },
+    Refused { error: String },
 }
 
 /// A message that has no response yet.
@@ -217,10 +224,13 @@ impl Announcements {
         }
         let mut some_accepted = false;
         for result in &results.results {
-            let state = State::of(result, &self.server_host);
+            let mut state = State::of(result, &self.server_host);
             some_accepted |= matches!(state, State::Accepted { .. });
             let mut same = self.tunnels.iter_mut();
-            if let Some((_, known)) = same.find(|(tunnel, _)| tunnel.name == result.name) {
+            if let Some((tunnel, known)) = same.find(|(tunnel, _)| tunnel.name == result.name) {
+                if let State::Accepted { note, .. } = &mut state {
+                    *note = note.take().or_else(|| self.supported.ignored(tunnel));
+                }
                 *known = state;
             }
         }
@@ -286,7 +296,7 @@ impl Announcements {
                     Some("the server has not responded".into()),
                     true,
                 ),
-                State::Accepted { public_url } => (public_url.clone(), None, false),
+                State::Accepted { public_url, .. } => (public_url.clone(), None, false),
                 State::Waiting { error } => (String::new(), Some(error.clone()), true),
                 State::Refused { error } => (String::new(), Some(error.clone()), false),
             };
@@ -295,6 +305,10 @@ impl Announcements {
                 public_url,
                 error,
                 waiting,
+                note: match state {
+                    State::Accepted { note, .. } => note.clone(),
+                    _ => None,
+                },
             }
         });
         outcomes.collect()
@@ -325,6 +339,7 @@ impl State {
                     &result.name,
                 ))
                 .to_string(),
+                note: (!result.note.is_empty()).then(|| Printable(&result.note).to_string()),
             },
             // The announcement itself is invalid, and would be refused again.
             Some(error) if error.code == "bad_request" => Self::Refused {
@@ -376,6 +391,7 @@ mod tests {
     const ALL: Supported = Supported {
         layers: true,
         https: true,
+        acme: true,
     };
 
     fn tunnel(name: &str) -> Tunnel {
@@ -436,6 +452,7 @@ mod tests {
                 message: format!("{code} of {name}"),
                 detail: String::new(),
             }),
+            note: String::new(),
         }
     }
 
@@ -586,8 +603,8 @@ mod tests {
         };
         let now = Instant::now();
         let old = Supported {
-            layers: true,
             https: false,
+            ..ALL
         };
         let tunnels = vec![redirecting, passing];
         let mut all = Announcements::new(tunnels.clone(), "a.example", old, now);
@@ -596,6 +613,32 @@ mod tests {
         assert!(error.contains("does not support HTTPS"), "{error}");
         let mut all = Announcements::new(tunnels, "a.example", ALL, now);
         assert_eq!(names(&announce(&mut all, now)), ["web", "ssh"]);
+    }
+
+    #[test]
+    fn p_14_10_a_request_for_certificates_that_is_ignored_is_noted() {
+        let wanting = Tunnel {
+            obtain_certificates: true,
+            ..tunnel("web")
+        };
+        let now = Instant::now();
+        let old = Supported { acme: false, ..ALL };
+        let note = |supported, from_server: &str| {
+            let tunnels = vec![wanting.clone(), tunnel("ssh")];
+            let mut all = Announcements::new(tunnels, "a.example", supported, now);
+            let first = announce(&mut all, now);
+            assert_eq!(names(&first), ["web", "ssh"]);
+            let mut results = results(first.sequence, &[("web", ""), ("ssh", "")]);
+            results.results[0].note = from_server.into();
+            assert!(all.on_results(&results, now, 0.5));
+            let [web, ssh] = all.outcomes().try_into().unwrap();
+            assert!(web.error.is_none() && ssh.note.is_none());
+            web.note
+        };
+        assert_eq!(note(ALL, ""), None);
+        assert_eq!(note(ALL, "no\u{7}CA").as_deref(), Some("no\\u{7}CA"));
+        let own = note(old, "").unwrap();
+        assert!(own.contains("install the same version"), "{own}");
     }
 
     #[test]
@@ -690,7 +733,7 @@ mod tests {
             public_url: hostile.into(),
             ..TunnelResult::default()
         };
-        let State::Accepted { public_url } = State::of(&result, "localhost") else {
+        let State::Accepted { public_url, .. } = State::of(&result, "localhost") else {
             panic!("it was accepted");
         };
         result.error = Some(Error {

@@ -119,6 +119,8 @@ pub struct TunnelSettings {
     pub hsts: Option<Hsts>,
     /// The TLS of visitors ends at the public port of a TCP tunnel (P-14.9).
     pub terminates_tls: bool,
+    /// The server obtains certificates for the hosts (P-14.10).
+    pub obtains_certificates: bool,
 }
 
 /// How long browsers use HTTPS only.
@@ -171,6 +173,7 @@ impl TunnelSettings {
             redirect_https: false,
             hsts: None,
             terminates_tls: false,
+            obtains_certificates: false,
         }
     }
 }

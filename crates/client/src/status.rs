@@ -118,6 +118,9 @@ pub struct TunnelOutcome {
     pub error: Option<String>,
     /// Whether the tunnel was refused and is announced again.
     pub waiting: bool,
+    /// What an accepted tunnel has requested and does not get.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// Counters of the cores, since the session began; `reconnect_dials` since the client started.

@@ -335,14 +335,17 @@ pub(crate) const RECONNECT: KeyNames = KeyNames {
 };
 
 pub(crate) const TUNNEL: KeyNames = KeyNames {
-    unsupported: &["ssl_cert"],
+    unsupported: &[],
     foreign_keys: &[
         (
             "addr",
             "`local_port`, and `local_addr` when the service is on another machine",
         ),
         ("backend_tls", "`local_tls`"),
-        ("crt", "`ssl_cert`, which is not supported by this version"),
+        (
+            "crt",
+            "`server.https.certificates`, on the server, or `ssl_cert: auto`",
+        ),
         ("group", "`client.group_id`"),
         ("headers", "`custom_headers`"),
         ("host", "`domain`"),
@@ -537,6 +540,7 @@ pub(crate) const NESTED_TUNNEL: KeyNames = KeyNames {
         ("local_addr", "`config.local_addr`"),
         ("local_port", "`config.local_port`"),
         ("remote_port", "`config.remote_port`"),
+        ("ssl_cert", "`config.ssl_cert`"),
     ],
 };
 

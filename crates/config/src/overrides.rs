@@ -74,6 +74,8 @@ pub struct TunnelOverrides {
     pub weight: Option<u32>,
     /// `--load-balance`
     pub load_balance: Option<String>,
+    /// `--ssl-cert`
+    pub ssl_cert: Option<String>,
     /// `--host-rewrite`
     pub host_rewrite: Option<String>,
     /// `--local-protocol`
@@ -239,6 +241,7 @@ impl TunnelOverrides {
         );
         add("load_balance", "--load-balance", self.load_balance.clone());
         add("host_rewrite", "--host-rewrite", self.host_rewrite.clone());
+        add("ssl_cert", "--ssl-cert", self.ssl_cert.clone());
         add(
             "local_protocol",
             "--local-protocol",

@@ -46,6 +46,7 @@ const FITS: &[(&str, &[TunnelKind])] = &[
     ("redirect_https", &[Http, Grpc, WebSocket]),
     ("remote_port", &[Http, Grpc, WebSocket, Tcp, Udp]),
     ("session_timeout", &[Udp]),
+    ("ssl_cert", &[Http, Grpc, WebSocket, Tcp]),
     ("tls", &[Tcp]),
 ];
 
@@ -213,6 +214,9 @@ fn check_keys(section: &Section<'_>, kind: TunnelKind) -> Result<(), ConfigError
                 ("hash_on", _) => {
                     error.with_help("connections and flows are hashed by the visitor's address")
                 }
+                ("ssl_cert", PassThrough) => {
+                    error.with_help("the service ends the TLS, and has the certificate")
+                }
                 ("remote_port", _) => {
                     error.with_help("its visitors use the server's port for HTTPS")
                 }
@@ -255,6 +259,9 @@ fn read_keys(
                 .with_help("remove it, or write `none`"));
         }
     }
+    if let Some(item) = section.item("ssl_cert") {
+        tunnel.obtains_certificates = obtains_certificates(&item)?;
+    }
     tunnel.layers = request_layers::read(section, file)?;
     if let Tcp | Udp = kind {
         request_layers::check_for_sessions(section, kind.as_str(), &tunnel.layers)?;
@@ -276,6 +283,12 @@ fn read_keys(
                         "a tunnel of `type: tcp` has a domain for its certificate only, with `tls: terminate`",
                     )
                     .with_help("it is reached by a port: `remote_port`"));
+            }
+            if kind == Tcp && !tunnel.terminates_tls && tunnel.obtains_certificates {
+                return Err(section.conflict(
+                    &["ssl_cert"],
+                    "a tunnel of `type: tcp` has a certificate only with `tls: terminate`",
+                ));
             }
         }
         Udp => {
@@ -370,6 +383,19 @@ fn terminates(item: &Item<'_>) -> Result<bool, ConfigError> {
         other => Err(item
             .error(format!("unknown value {other:?}, expected `terminate` or `off`"))
             .with_help("TLS that is passed through is `type: tls`; TLS towards the service is `local_tls`, of HTTP")),
+    }
+}
+
+/// Reads whether the server obtains certificates for the hosts: `auto`, or `off`.
+fn obtains_certificates(item: &Item<'_>) -> Result<bool, ConfigError> {
+    if item.is_off() {
+        return Ok(false);
+    }
+    match item.text("`auto` or `off`")? {
+        "auto" => Ok(true),
+        other => Err(item
+            .error(format!("unknown value {other:?}, expected `auto` or `off`"))
+            .with_help("the files of certificates for visitors are in `server.https.certificates` of the server")),
     }
 }
 

@@ -46,4 +46,5 @@ pub const CAPABILITIES: &[&str] = &[
     "certificates",
     "https",
     "renewal",
+    "acme",
 ];

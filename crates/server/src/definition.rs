@@ -31,6 +31,8 @@ pub(crate) struct Definition {
     pub(crate) layers: Vec<LayerConfig>,
     pub(crate) https: VisitorHttps,
     pub(crate) visitor_tls: Option<VisitorTls>,
+    /// Certificates are obtained for the hosts (P-14.10).
+    pub(crate) obtains_certificates: bool,
 }
 
 /// What the server does with the TLS of a TCP tunnel's visitors.
@@ -103,6 +105,10 @@ impl Definition {
         if announced.https.is_some() && !is_http {
             return Err(DefinitionError::HttpsOfPort { protocol });
         }
+        let has_certificates = is_http || visitor_tls == Some(VisitorTls::Terminate);
+        if announced.obtain_certificates && !has_certificates {
+            return Err(DefinitionError::CertificatesOfPort { protocol });
+        }
         let hosts = match (has_hosts, announced.domains.as_slice()) {
             (false, _) => Vec::new(),
             // The port alone selects the tunnel.
@@ -156,6 +162,7 @@ impl Definition {
             compression,
             layers,
             visitor_tls,
+            obtains_certificates: announced.obtain_certificates,
             https: announced
                 .https
                 .as_ref()
@@ -434,6 +441,22 @@ mod tests {
             parse(&tunnel),
             Err(DefinitionError::HttpsOfPort { protocol })
         );
+    }
+
+    #[test]
+    fn p_14_10_certificates_are_for_tunnels_whose_tls_ends_at_the_server() {
+        let mut tunnel = announced(adit_proto::ProtocolType::Http, 0);
+        assert!(!parse(&tunnel).unwrap().obtains_certificates);
+        tunnel.obtain_certificates = true;
+        assert!(parse(&tunnel).unwrap().obtains_certificates);
+        tunnel.protocol_type = adit_proto::ProtocolType::Tcp.into();
+        let protocol = ProtocolType::Tcp;
+        let refused = Err(DefinitionError::CertificatesOfPort { protocol });
+        assert_eq!(parse(&tunnel), refused);
+        tunnel.visitor_tls = adit_proto::VisitorTls::PassThrough.into();
+        assert_eq!(parse(&tunnel), refused);
+        tunnel.visitor_tls = adit_proto::VisitorTls::Terminate.into();
+        assert!(parse(&tunnel).unwrap().obtains_certificates);
     }
 
     #[test]

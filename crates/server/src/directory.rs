@@ -7,6 +7,7 @@
 //! Long operations such as [`Directory::announce_each`] run on a thread of their own (`worker`), never on a data thread.
 
 mod announce;
+mod certificate_hosts;
 mod claims;
 mod clock;
 mod enter_error;
@@ -27,6 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use adit_acme::Settings as AcmeSettings;
 use adit_auth::Grant;
 use adit_codec::ProtocolType;
 use adit_ingress::layers::Access;
@@ -91,6 +93,8 @@ pub(crate) struct HttpsUrls {
     /// Port of HTTPS visitors, such as 443.
     pub(crate) port: u16,
     pub(crate) certificates: Certificates,
+    /// How certificates are obtained; `None`: they are not.
+    pub(crate) acme: Option<Arc<AcmeSettings>>,
 }
 
 /// The tunnels of the server.
@@ -396,16 +400,6 @@ impl Directory {
             (tunnel, public_url)
         });
         with_url.collect()
-    }
-
-    /// The hosts of all tunnels whose visitors find HTTPS, each as a pattern.
-    pub(crate) fn hosts(&self) -> Vec<String> {
-        let state = self.state.lock();
-        // A passed-through connection is opened by its service, which has the certificate.
-        let tunnels = { state.tunnels() }
-            .filter(|tunnel| tunnel.definition.is_http() || tunnel.definition.terminates());
-        let hosts = tunnels.flat_map(|tunnel| &tunnel.definition.hosts);
-        hosts.map(ToString::to_string).collect()
     }
 
     fn refresh(&self, link: &Link) {

@@ -1,20 +1,26 @@
 //! Certificates for visitors that a CA issues over ACME, for the hosts that exist.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use adit_acme::{Answers, CertName, FileStore, Manager, NameStatus, State, Update};
+use adit_acme::{
+    Answers, CertName, FileStore, Manager, NameStatus, State, Stats, Update, Validation, Wanted,
+};
 use adit_ingress::layers::HttpChallenges;
 use adit_tls::{Certificates, HostCertificate, Identity};
 use rustls::sign::CertifiedKey;
 use tokio::{runtime::Handle, task::AbortHandle};
 
 use crate::{
-    configuration::InForce, directory::Directory, settings::HttpsSettings, status::IssuedStatus,
+    configuration::InForce,
+    directory::Directory,
+    public_name::is_public,
+    settings::{AcmeHosts, HttpsSettings},
+    status::{IssuanceStatus, IssuedStatus},
 };
 
 /// How often the hosts are compared with those for which certificates are wanted.
@@ -30,7 +36,10 @@ pub(crate) struct Issued {
 }
 
 impl Issued {
-    /// Starts the tasks on the current runtime; `None` without ACME in the settings.
+    /// Puts the stored certificates in force, and starts the tasks on the current runtime; `None` without ACME in the settings.
+    ///
+    /// # Cost
+    /// Blocks for the file system.
     ///
     /// # Errors
     /// A text: the state directory cannot be used, the system has no trust store, or there is no runtime.
@@ -62,7 +71,13 @@ impl Issued {
             &runtime,
         );
         let manager = Arc::new(manager.map_err(|error| error.to_string())?);
-        let reported = report_hosts(manager.clone(), directory, config, certificates.clone());
+        let hosts = Hosts {
+            directory,
+            config,
+            certificates: certificates.clone(),
+            validation: acme.validation.clone(),
+        };
+        let reported = report_hosts(manager.clone(), hosts);
         let hosts = runtime.spawn(reported).abort_handle();
         Ok(Some(Self { manager, hosts }))
     }
@@ -76,6 +91,11 @@ impl Issued {
     /// Waits until the orders have ended, after [`stop`](Self::stop).
     pub(crate) async fn stopped(&self) {
         self.manager.stopped().await;
+    }
+
+    /// The orders so far, by their outcome.
+    pub(crate) fn issuance(&self) -> IssuanceStatus {
+        issuance(&self.manager.stats())
     }
 
     pub(crate) fn status(&self) -> Vec<IssuedStatus> {
@@ -132,53 +152,97 @@ fn publish(certificates: &Certificates, update: Update) {
     }
 }
 
-/// Keeps the wanted names equal to the hosts of tunnels and rules. A tunnel without clients exists until its retention ends.
-async fn report_hosts(
-    manager: Arc<Manager>,
+/// Where the hosts are.
+struct Hosts {
     directory: Arc<Directory>,
     config: Arc<InForce>,
     certificates: Certificates,
-) {
+    validation: Validation,
+}
+
+/// Keeps the wanted names equal to the hosts of tunnels and rules. A tunnel without clients exists until its retention ends.
+async fn report_hosts(manager: Arc<Manager>, hosts: Hosts) {
     let mut look = tokio::time::interval(HOSTS_LOOK);
-    let (mut wanted, mut seen) = (BTreeSet::new(), None);
+    let (mut wanted, mut seen) = (BTreeMap::new(), None);
     loop {
         look.tick().await;
         // Hosts change with the tunnels, given certificates and rules with the settings.
-        let current = Some((directory.revision(), config.load().revision));
+        let current = Some((hosts.directory.revision(), hosts.config.load().revision));
         if current == seen {
             continue;
         }
         seen = current;
-        let hosts = hosts(&directory, &config, &certificates);
-        if hosts != wanted {
-            manager.want(hosts.iter().cloned());
-            wanted = hosts;
+        let now = hosts.wanted();
+        if now != wanted {
+            manager.want(now.values().cloned());
+            wanted = now;
         }
     }
 }
 
-/// The hosts that no given certificate is for.
-fn hosts(
-    directory: &Directory,
-    config: &InForce,
-    certificates: &Certificates,
-) -> BTreeSet<CertName> {
-    let tunnels = directory.hosts();
-    let rules = config.load();
-    let rules = rules.settings.rules.iter();
-    let rules = rules.filter_map(|rule| rule.host.clone());
-    let patterns = tunnels.into_iter().chain(rules);
-    let names = patterns.filter(|pattern| is_public(pattern) && !certificates.is_given(pattern));
-    // A pattern such as an address has no certificate.
-    names
-        .filter_map(|name| CertName::parse(&name).ok())
-        .collect()
+impl Hosts {
+    /// The names of hosts for which no given certificate is.
+    fn wanted(&self) -> BTreeMap<CertName, Wanted> {
+        let config = self.config.load();
+        let settings = &config.settings;
+        let which = { settings.https.as_ref() }.map_or_else(Default::default, |own| own.acme_hosts);
+        let is_chosen = |is_requested: bool| match which {
+            AcmeHosts::All => true,
+            AcmeHosts::Asked => is_requested,
+        };
+        let mut names = BTreeMap::new();
+        // Those of rules are first: they are the administrator's, also if a tunnel has them.
+        let rules = settings.rules.iter().filter_map(|rule| rule.host.clone());
+        for host in rules.filter(|_| is_chosen(false)) {
+            self.add(&mut names, &host, Arc::default(), false);
+        }
+        let tunnels = self.directory.certificate_hosts().into_iter();
+        for host in tunnels.filter(|host| is_chosen(host.is_requested)) {
+            self.add(&mut names, &host.host, host.user, host.is_for_port);
+        }
+        names
+    }
+
+    /// Adds the name of a host. A pattern such as an address has no certificate. Of two for a host, one without an obstacle
+    /// precedes.
+    fn add(
+        &self,
+        names: &mut BTreeMap<CertName, Wanted>,
+        host: &str,
+        owner: Arc<str>,
+        is_for_port: bool,
+    ) {
+        if !is_public(host) || self.certificates.is_given(host) {
+            return;
+        }
+        let Ok(name) = CertName::parse(host) else {
+            return;
+        };
+        let obstacle =
+            { &self.directory }.certificate_obstacle(host, is_for_port, &self.validation);
+        let wanted = Wanted {
+            name: name.clone(),
+            owner,
+            obstacle: obstacle.map(Into::into),
+        };
+        match names.get(&name) {
+            Some(known) if known.obstacle.is_none() || wanted.obstacle.is_some() => {}
+            _ => drop(names.insert(name, wanted)),
+        }
+    }
 }
 
-/// Whether a CA could validate the host: a tunnel without domains has one below `localhost`.
-fn is_public(pattern: &str) -> bool {
-    let last = pattern.rsplit('.').next().unwrap_or_default();
-    !last.eq_ignore_ascii_case("localhost")
+fn issuance(stats: &Stats) -> IssuanceStatus {
+    IssuanceStatus {
+        issued: stats.issued,
+        staging_passed: stats.staging_passed,
+        validation: stats.failed_validation,
+        refused: stats.failed_refused,
+        unreachable: stats.failed_unreachable,
+        rate_limited: stats.failed_rate_limited,
+        local: stats.failed_local,
+        names_left_out: stats.names_ignored,
+    }
 }
 
 fn shown(status: NameStatus, now: SystemTime) -> IssuedStatus {
@@ -197,18 +261,5 @@ fn shown(status: NameStatus, now: SystemTime) -> IssuedStatus {
         expires: status.valid_until.map(seconds),
         next_order: status.next_attempt.map(seconds),
         error: status.last_error,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_below_localhost_are_never_ordered() {
-        for host in ["localhost", "web.localhost", "*.LOCALHOST"] {
-            assert!(!is_public(host), "{host}");
-        }
-        assert!(is_public("localhost.example.com") && is_public("*.example.com"));
     }
 }

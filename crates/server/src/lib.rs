@@ -32,6 +32,7 @@ mod newcomers;
 mod port;
 mod ports;
 mod proxy_header;
+mod public_name;
 mod server;
 mod service;
 mod settings;
@@ -57,17 +58,17 @@ pub use directory::RuleError;
 pub use forward_auth::ForwardAuthError;
 pub use server::{Server, ServerHandle, StartError};
 pub use settings::{
-    Compression, EdgeTimeouts, ErrorPage, ErrorPageError, ErrorPages, ForwardAuthSettings,
-    HostCertificate, HostRules, HttpsSettings, IssuerSettings, JwksUrl, KeySource, Limits,
-    MAX_KEY_BYTES, Network, OwnCaSettings, PortRanges, PublicUrl, RuleSettings, RuleTarget, Scheme,
-    ServerTls, Settings, SharedGroup, StaticToken, Timeouts, Tls, TlsName, TrafficLimits,
-    TrafficSettings, TrustedProxies, TunnelTls, UpstreamProtocol, UpstreamServer, UpstreamSettings,
-    UrlSource, layers,
+    AcmeHosts, Compression, EdgeTimeouts, ErrorPage, ErrorPageError, ErrorPages,
+    ForwardAuthSettings, HostCertificate, HostRules, HttpsSettings, IssuerSettings, JwksUrl,
+    KeySource, Limits, MAX_KEY_BYTES, Network, OwnCaSettings, PortRanges, PublicUrl, RuleSettings,
+    RuleTarget, Scheme, ServerTls, Settings, SharedGroup, StaticToken, Timeouts, Tls, TlsName,
+    TrafficLimits, TrafficSettings, TrustedProxies, TunnelTls, UpstreamProtocol, UpstreamServer,
+    UpstreamSettings, UrlSource, layers,
 };
 pub use status::{
-    CertificateStatus, ClientStatus, ConfigStatus, CoreCounters, HttpsStatus, IssuedStatus,
-    ProcessStatus, RefusalStatus, RouteStatus, Status, TcpStatus, TlsStatus, TunnelStatus,
-    UdpStatus, UpstreamServerStatus, UpstreamStatus, VisitorStatus,
+    CertificateStatus, ClientStatus, ConfigStatus, CoreCounters, HttpsStatus, IssuanceStatus,
+    IssuedStatus, ProcessStatus, RefusalStatus, RouteStatus, Status, TcpStatus, TlsStatus,
+    TunnelStatus, UdpStatus, UpstreamServerStatus, UpstreamStatus, VisitorStatus,
 };
 pub use traffic::{AccountStatus, QuotaStatus, TrafficRefusalStatus, TrafficStatus};
 pub use upstream::UpstreamError;

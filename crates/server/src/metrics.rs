@@ -3,11 +3,11 @@
 //! Counters of links are not among them: their sums shrink when a link ends, which looks like a restart to Prometheus.
 //! `/api/status` contains them.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::SystemTime};
 
 use adit_trace::{Sample, families};
 
-use crate::status::{ClientStatus, Status};
+use crate::status::{ClientStatus, HttpsStatus, Status};
 
 /// The labels of a client.
 const CLIENT: &[&str] = &["client", "group", "user"];
@@ -48,6 +48,9 @@ families! {
     HANDSHAKES = gauge("adit_ingress_handshakes", &[], "TLS handshakes of visitors that are running.");
     HANDSHAKES_FAILED = counter("adit_ingress_handshakes_failed_total", &[], "Connections of visitors that ended in their TLS handshakes, except those that the visitor closed.");
     CERTIFICATE_EXPIRES = gauge("adit_tls_certificate_expires_seconds", &["host"], "Seconds since 1970 at which a certificate for visitors expires, by its first host.");
+    ACME_ORDERS = counter("adit_acme_orders_total", &["outcome"], "Orders of certificates that have ended, by outcome: issued, staging_passed, validation, refused, unreachable, rate_limited or local.");
+    ACME_NAMES = gauge("adit_acme_names", &["state"], "Hosts for which certificates are obtained, by state: pending, valid, expired, unsupported, or left_out because there are too many.");
+    ACME_NEXT_EXPIRY = gauge("adit_acme_next_expiry_seconds", &[], "Seconds until the first certificate over ACME expires; negative when it has. Absent without certificates.");
     TCP_RECEIVED = counter("adit_ingress_tcp_received_bytes_total", &[], "Bytes from visitors of TCP, counted when they are received.");
     TCP_SENT = counter("adit_ingress_tcp_sent_bytes_total", &[], "Bytes to visitors of TCP, counted when they are sent.");
     FLOWS_ENDED = counter("adit_ingress_flows_ended_total", &["cause"], "Flows that ended: replaced by new flows (evicted), or without datagrams for too long (silent).");
@@ -177,6 +180,38 @@ pub fn samples(status: &Status) -> Vec<Sample> {
             let host = certificate.names.first().map_or("", String::as_str);
             all.push(CERTIFICATE_EXPIRES.sample(&[host], certificate.expires as f64));
         }
+        all.extend(acme(https, SystemTime::now()));
+    }
+    all
+}
+
+/// Certificates over ACME, if the server obtains any.
+#[allow(clippy::cast_precision_loss)] // counts and seconds
+fn acme(https: &HttpsStatus, now: SystemTime) -> Vec<Sample> {
+    let Some(orders) = &https.acme_orders else {
+        return Vec::new();
+    };
+    let mut all: Vec<_> = [
+        ("issued", orders.issued),
+        ("staging_passed", orders.staging_passed),
+        ("validation", orders.validation),
+        ("refused", orders.refused),
+        ("unreachable", orders.unreachable),
+        ("rate_limited", orders.rate_limited),
+        ("local", orders.local),
+    ]
+    .map(|(outcome, count)| ACME_ORDERS.sample(&[outcome], count as f64))
+    .into();
+    for state in ["pending", "valid", "expired", "unsupported"] {
+        let count = { https.acme.iter() }.filter(|name| name.state == state);
+        all.push(ACME_NAMES.sample(&[state], count.count() as f64));
+    }
+    all.push(ACME_NAMES.sample(&["left_out"], orders.names_left_out as f64));
+    if let Some(first) = https.acme.iter().filter_map(|name| name.expires).min() {
+        let now = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        all.push(ACME_NEXT_EXPIRY.sample(&[], first as f64 - now.as_secs() as f64));
     }
     all
 }

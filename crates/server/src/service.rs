@@ -387,6 +387,7 @@ impl Shared {
                     }),
                     name: destroy.name,
                     public_url: String::new(),
+                    note: String::new(),
                 };
                 self.send_results(link, request_id, destroy.sequence, vec![result]);
             }

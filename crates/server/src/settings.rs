@@ -29,7 +29,7 @@ pub use adit_tls::{HostCertificate, ServerTls, TlsName};
 pub use self::{
     forward_auth::ForwardAuthSettings,
     host_rules::HostRules,
-    https::HttpsSettings,
+    https::{AcmeHosts, HttpsSettings},
     issuer::IssuerSettings,
     limits::Limits,
     port_ranges::PortRanges,

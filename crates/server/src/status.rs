@@ -73,10 +73,34 @@ pub struct HttpsStatus {
     pub certificates: Vec<CertificateStatus>,
     /// The names for which certificates are obtained from a CA.
     pub acme: Vec<IssuedStatus>,
+    /// The orders at the CA since the start; absent without ACME.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acme_orders: Option<IssuanceStatus>,
     /// Handshakes that are running.
     pub handshakes: usize,
     /// Connections that ended in their handshakes, except those that the visitor closed.
     pub handshakes_failed: u64,
+}
+
+/// The orders at a CA that have ended since the start, by their outcome.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct IssuanceStatus {
+    /// A certificate was issued.
+    pub issued: u64,
+    /// The staging CA would have issued one.
+    pub staging_passed: u64,
+    /// The CA could not validate the name.
+    pub validation: u64,
+    /// The CA refused the order.
+    pub refused: u64,
+    /// The CA did not respond, or had an error.
+    pub unreachable: u64,
+    /// The CA refused the order for its rate.
+    pub rate_limited: u64,
+    /// This machine failed: a program, a name server or the disk.
+    pub local: u64,
+    /// Names that are left out now, because there are too many (`server.https.acme.max_names`).
+    pub names_left_out: u64,
 }
 
 /// A name for which a certificate is obtained from a CA.

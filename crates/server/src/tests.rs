@@ -1,5 +1,6 @@
 //! Tunnels, and the routing of requests to them, with real links whose lanes have no transport.
 
+mod certificates;
 mod owners;
 mod ports;
 mod rules;

@@ -138,6 +138,7 @@ fn stopping(name: String) -> TunnelResult {
             message: "the server is stopping".into(),
             detail: String::new(),
         }),
+        note: String::new(),
     }
 }
 

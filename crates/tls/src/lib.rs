@@ -7,7 +7,7 @@
 //! - [`Acceptor`] and [`Connector`]: the same in a running program. [`Acceptor::replace`] and [`Connector::replace`] apply to
 //!   the next connection; running connections do not change. Without TLS they pass a connection on as it is.
 //! - [`Authority`]: a server's own CA, which issues its certificates and is replaced before it expires.
-//! - [`VisitorTls`] and [`Certificates`]: the port of visitors, TLS 1.2 and 1.3 with the certificate of the host that a visitor
+//! - [`VisitorAcceptor`] and [`Certificates`]: the port of visitors, TLS 1.2 and 1.3 with the certificate of the host that a visitor
 //!   asks for. [`Opening`] reads what it asks for and leaves it unread, so that a connection can also be passed on unopened.
 //! - [`ClientHandshake`] and [`client_config`]: the handshake of a client alone, for other peers than the server of a tunnel.
 //! - [`TlsError`]: one error for all handshakes, with a [`Cause`] for each reason. Its text states what happened and what to
@@ -66,4 +66,4 @@ pub use roots::{Roots, RootsError};
 pub use server_tls::{ClientCertificates, ServerTls};
 pub use setup::SetupError;
 pub use trust::{Trust, client_config};
-pub use visitor_tls::{Secured, TimeLimit, VisitorTls};
+pub use visitor_tls::{Secured, TimeLimit, VisitorAcceptor};

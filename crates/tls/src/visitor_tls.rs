@@ -35,11 +35,11 @@ use crate::{
 /// Handshakes with visitors: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1 by ALPN, sessions that can be resumed, and the certificate
 /// that the visitor's host selects. Clones share the certificates and the bound.
 ///
-/// The first step of a handshake costs a key exchange and a signature, a thousand times the cost of a request. Few of these
-/// steps run at a time, and other tasks of the thread run after each: a flood of handshakes delays a running connection by
-/// one of them.
+/// A step of a handshake costs a key exchange and a signature, a thousand times the cost of a request: the first step, or the
+/// second one after a request for another key. Few steps run at a time, and other tasks of the thread run before each: a flood
+/// of handshakes delays a running connection by one of them.
 #[derive(Clone)]
-pub struct VisitorTls {
+pub struct VisitorAcceptor {
     certificates: Certificates,
     config: Arc<ServerConfig>,
     challenge: Arc<ServerConfig>,
@@ -79,8 +79,8 @@ impl TimeLimit {
     }
 }
 
-impl VisitorTls {
-    /// Shows these certificates. The first steps of at most `at_once` handshakes run at a time: one for each thread.
+impl VisitorAcceptor {
+    /// Shows these certificates. Steps of at most `at_once` handshakes run at a time: one for each thread.
     ///
     /// # Errors
     /// [`SetupError`].
@@ -179,7 +179,7 @@ impl VisitorTls {
     /// one that has any, and with no other certificate. The protocol of the bytes is left to the visitor.
     ///
     /// # Errors
-    /// As [`VisitorTls::accept`].
+    /// As [`VisitorAcceptor::accept`].
     ///
     /// # Cancel safety
     /// Dropping it closes the connection.
@@ -232,22 +232,33 @@ impl VisitorTls {
         let left = limit.due.saturating_duration_since(Instant::now());
         let acceptor = TlsAcceptor::new(Arc::new(config), left, usize::MAX);
         let mut accepting = pin!(acceptor.accept(stream));
-        let first_step = async {
-            // The semaphore is never closed.
-            let _turn = self.turns.acquire().await;
-            let polled = poll_fn(|cx| Poll::Ready(accepting.as_mut().poll(cx))).await;
-            yield_now().await;
-            polled
+        let steps = async {
+            loop {
+                // The semaphore is never closed.
+                let mut turn = Some(self.turns.acquire().await);
+                // The other tasks of the thread are first, and none takes this turn meanwhile.
+                yield_now().await;
+                let mut is_done = false;
+                let step = poll_fn(|cx| {
+                    if is_done {
+                        // Something has woken the task: the next step may be there.
+                        return Poll::Ready(None);
+                    }
+                    is_done = true;
+                    let polled = accepting.as_mut().poll(cx).map(Some);
+                    turn = None;
+                    polled
+                });
+                if let Some(accepted) = step.await {
+                    return accepted;
+                }
+            }
         };
-        let accepted = match timeout_at(limit.due, first_step).await {
-            Ok(Poll::Ready(accepted)) => accepted,
-            Ok(Poll::Pending) => accepting.await,
-            Err(_) => return Err(limit.exceeded()),
-        };
-        accepted.map_err(|error| match error {
-            HandshakeError::TimedOut(_) => limit.exceeded(),
-            error => TlsError::of_server(Peer::Visitor, error),
-        })
+        match timeout_at(limit.due, steps).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(HandshakeError::TimedOut(_))) | Err(_) => Err(limit.exceeded()),
+            Ok(Err(error)) => Err(TlsError::of_server(Peer::Visitor, error)),
+        }
     }
 }
 
@@ -271,10 +282,87 @@ impl rustls::server::ResolvesServerCert for NoCertificate {
     }
 }
 
-impl fmt::Debug for VisitorTls {
+impl fmt::Debug for VisitorAcceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VisitorTls")
+        f.debug_struct("VisitorAcceptor")
             .field("certificates", &self.certificates)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::{
+        ClientConfig, RootCertStore,
+        crypto::{CryptoProvider, aws_lc_rs::kx_group},
+        pki_types::{CertificateDer, ServerName, pem::PemObject},
+    };
+    use tokio_rustls::TlsConnector;
+
+    use super::*;
+
+    const HOST: &str = "a.example.com";
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// The acceptor of a server with a certificate, and a client that trusts it and sends a key of this group first.
+    fn ends(
+        first: &'static dyn rustls::crypto::SupportedKxGroup,
+    ) -> (VisitorAcceptor, TlsConnector) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([HOST.to_owned()]).unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        let identity = Identity::from_pem(pem.as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+        let certificates = Certificates::new();
+        certificates.insert(HOST, HostCertificate::new(identity).unwrap());
+        let mut roots = RootCertStore::empty();
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        roots.add(certificate).unwrap();
+        let provider = CryptoProvider {
+            kx_groups: vec![first, kx_group::X25519],
+            ..aws_lc_rs::default_provider()
+        };
+        let config = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let tls = VisitorAcceptor::new(certificates, 1).unwrap();
+        (tls, TlsConnector::from(Arc::new(config)))
+    }
+
+    /// The server asks for another key than the one that the visitor has sent: the second step is the one that costs.
+    #[tokio::test(start_paused = true)]
+    async fn every_step_of_a_handshake_waits_for_its_turn() {
+        // A group that the server does not have.
+        let (tls, connector) = ends(kx_group::MLKEM768);
+        let addr = |port| SocketAddr::from(([192, 0, 2, 1], port));
+        let (near, far) = Stream::in_memory(64 * 1024, addr(4000), addr(7000));
+        let turns = tls.turns.clone();
+        let serving = tokio::spawn(async move {
+            let limit = TimeLimit::of(LIMIT);
+            let (opening, stream) = tls.open(far, limit).await.unwrap();
+            let Opening::Tls(hello) = opening else {
+                panic!("{opening:?}");
+            };
+            tls.accept(stream, &hello, limit).await
+        });
+        let name = ServerName::try_from(HOST).unwrap();
+        let mut connecting = pin!(connector.connect(name, near));
+        // The visitor sends its first message, and the server takes the turn for its first step.
+        let first = poll_fn(|cx| Poll::Ready(connecting.as_mut().poll(cx))).await;
+        assert!(first.is_pending());
+        while turns.available_permits() == 1 {
+            yield_now().await;
+        }
+        let held = turns.clone().acquire_owned().await.unwrap();
+        let waiting = tokio::time::timeout(LIMIT / 2, connecting.as_mut()).await;
+        assert!(waiting.is_err(), "the second step has no turn");
+        drop(held);
+        // It stays open until the server has sent its tickets.
+        let _stream = connecting.await.unwrap();
+        assert!(serving.await.unwrap().unwrap().is_some());
     }
 }

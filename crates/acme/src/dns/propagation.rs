@@ -7,7 +7,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     net::lookup_host,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 
 use super::{
@@ -66,19 +66,24 @@ impl Propagation {
             return Ok(());
         }
         let deadline = Instant::now() + self.timeout;
-        loop {
-            let Err(problem) = self.is_there(record).await else {
-                return Ok(());
-            };
-            if Instant::now() + self.interval > deadline {
-                let waited = self.timeout;
-                return Err(DnsError(format!(
-                    "after {waited:?} the record {} is not on all name servers: {problem}",
-                    record.name
-                )));
+        let mut problem = "they did not all answer in time".to_owned();
+        // One round asks many servers, each of which may take its time: a round ends at the deadline as well.
+        while let Ok(round) = timeout_at(deadline, self.is_there(record)).await {
+            match round {
+                Ok(()) => return Ok(()),
+                Err(found) => problem = found,
             }
-            sleep(self.interval).await;
+            let next = Instant::now() + self.interval;
+            if next > deadline {
+                break;
+            }
+            sleep_until(next).await;
         }
+        let waited = self.timeout;
+        Err(DnsError(format!(
+            "after {waited:?} the record {} is not on all name servers: {problem}",
+            record.name
+        )))
     }
 
     async fn is_there(&self, record: &Record) -> Result<(), String> {
@@ -212,6 +217,28 @@ fn parse_resolvers(file: &str) -> Vec<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_propagation_ends_within_a_round() {
+        // It accepts connections and never answers.
+        let silent = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .unwrap();
+        let propagation = Propagation {
+            timeout: Duration::from_secs(12),
+            exchange_timeout: Duration::from_secs(5),
+            servers: vec![silent.local_addr().unwrap(); 100],
+            ..Propagation::default()
+        };
+        let record = Record {
+            name: "_acme-challenge.example.com".to_owned(),
+            value: "value".to_owned(),
+        };
+        let began = Instant::now();
+        let error = propagation.wait(&record).await.unwrap_err().to_string();
+        assert!(began.elapsed() <= Duration::from_secs(13), "{error}");
+        assert!(error.contains("after 12s"), "{error}");
+    }
 
     #[test]
     fn resolvers_are_read_from_the_file_of_the_system() {

@@ -89,6 +89,11 @@ impl Context {
         matches!(self.settings.validation, Validation::Dns01(_)) && one.base() == other.base()
     }
 
+    /// The store, with the CA that everything in it belongs to. It may block.
+    pub(super) fn store(&self) -> (&dyn Store, &str) {
+        (&*self.store, self.production.directory())
+    }
+
     /// Calls the store on a thread that may block. Everything belongs to the production CA: the staging CA has only an
     /// account.
     pub(super) async fn with_store<T: Send + 'static>(
@@ -122,7 +127,7 @@ impl Context {
 }
 
 /// The store panicked, or the runtime ends.
-fn ended(name: &CertName) -> StoreError {
+pub(super) fn ended(name: &CertName) -> StoreError {
     StoreError {
         place: name.to_string(),
         problem: "the store did not finish".to_owned(),

@@ -1,10 +1,11 @@
 //! What the task and its handle share, and what leaves the task.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::wanted::Wanted;
 use crate::{
     certificate::Certificate,
     name::CertName,
@@ -21,7 +22,7 @@ pub enum Update {
         /// The certificate with its key.
         certificate: Certificate,
     },
-    /// The name is not wanted any more.
+    /// The name is not wanted any more, or its certificate was stored and has expired before it was wanted.
     Withdrawn {
         /// The name.
         name: CertName,
@@ -35,7 +36,7 @@ pub(super) type Publish = Box<dyn Fn(Update) + Send + Sync>;
 #[derive(Default)]
 pub(super) struct Shared {
     /// The names of the last [`Manager::want`](crate::Manager::want) that the task has not seen.
-    pub(super) wanted: Mutex<Option<BTreeSet<CertName>>>,
+    pub(super) wanted: Mutex<Option<BTreeMap<CertName, Wanted>>>,
     pub(super) changed: Notify,
     pub(super) status: Mutex<BTreeMap<CertName, NameStatus>>,
     pub(super) stats: Mutex<Stats>,

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use instant_acme::{Error as AcmeError, Order, OrderStatus};
+use instant_acme::{Order, OrderStatus};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 
 use super::{Job, poll::Poll};
@@ -24,15 +24,7 @@ impl Job<'_> {
             .await?;
         let key = KeyPair::generate().map_err(|error| OrderError::local(error.to_string()))?;
         let request = signing_request(self.name, &key)?;
-        if let Err(error) = with_nonce!(order.finalize_csr(&request)) {
-            let refused = matches!(error, AcmeError::Api(_));
-            let error = explain(error);
-            return Err(if refused {
-                error
-            } else {
-                error.after_finalizing()
-            });
-        }
+        self.finalize(session, order, &mut poll, &request).await?;
         let valid = self
             .until(session, order, &mut poll, OrderStatus::Valid)
             .await;
@@ -50,6 +42,44 @@ impl Job<'_> {
             }
             if !poll.next().await {
                 return Err(self.slow().after_finalizing());
+            }
+        }
+    }
+
+    /// Requests the certificate, until the CA has accepted the request. An error of the CA says nothing about the order, which
+    /// is looked at then: the CA may be issuing the certificate nevertheless.
+    async fn finalize(
+        &self,
+        session: &Session,
+        order: &mut Order,
+        poll: &mut Poll,
+        request: &[u8],
+    ) -> Result<(), OrderError> {
+        let explain = |error| self.context(session).error("issue the certificate", error);
+        loop {
+            let Err(error) = with_nonce!(order.finalize_csr(request)) else {
+                return Ok(());
+            };
+            let mut failed = explain(error);
+            if !failed.is_of_ca() {
+                return Err(failed);
+            }
+            // The order is looked at once even if the time is over: whether it counts depends on it.
+            let (status, is_over) = loop {
+                let is_over = !poll.next().await;
+                match order.refresh().await.map_err(explain) {
+                    Ok(state) => break (state.status, is_over),
+                    Err(error) if error.is_of_ca() && !is_over => failed = error,
+                    Err(error) => return Err(error.after_finalizing()),
+                }
+            };
+            if status != OrderStatus::Ready {
+                // The next step waits for the end of the order, or reports its error.
+                return Ok(());
+            }
+            // The CA has not accepted the request. If it has named a time, it is kept.
+            if is_over || matches!(failed.failure.cause, Cause::RateLimited { .. }) {
+                return Err(failed);
             }
         }
     }

@@ -30,6 +30,10 @@ pub enum Reason {
     Orders,
     /// So many validations failed that one more could reach the CA's limit.
     FailedValidations,
+    /// So many names of the owner were ordered for the first time that it has to wait with another one.
+    OwnerNames,
+    /// So many names of the registered domain were ordered for the first time that one more could reach the CA's limit.
+    DomainNames,
 }
 
 impl Reason {
@@ -43,6 +47,8 @@ impl Reason {
             Self::Retry => "retry",
             Self::Orders => "orders",
             Self::FailedValidations => "failed_validations",
+            Self::OwnerNames => "owner_names",
+            Self::DomainNames => "domain_names",
         }
     }
 }

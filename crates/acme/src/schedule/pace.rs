@@ -35,17 +35,21 @@ impl Pace {
         }
     }
 
-    /// When the next order may begin; `None` if at once.
-    pub fn ready_at(&mut self, now: SystemTime) -> Option<SystemTime> {
-        let period = self.orders.period;
+    /// When the next order may begin; `None` if at once. A fifth of the orders is left to renewals, so that new names do not
+    /// let certificates expire.
+    pub fn ready_at(&mut self, now: SystemTime, is_renewal: bool) -> Option<SystemTime> {
+        let Quota { most, period } = self.orders;
+        let most = if is_renewal { most } else { most - most / 5 };
         while { self.started.front() }.is_some_and(|at| *at + period <= now || *at > now) {
             self.started.pop_front();
         }
         let paused = self.paused_until.filter(|until| *until > now);
-        let full = match self.started.front() {
-            Some(oldest) if self.started.len() >= self.orders.most => Some(*oldest + period),
-            None if self.orders.most == 0 => Some(now + period),
-            _ => None,
+        // As many must end as the new one is beyond the bound.
+        let beyond = (self.started.len() + 1).saturating_sub(most);
+        let full = match beyond.checked_sub(1).map(|at| self.started.get(at)) {
+            Some(Some(ends)) => Some(*ends + period),
+            Some(None) => Some(now + period),
+            None => None,
         };
         paused.max(full)
     }

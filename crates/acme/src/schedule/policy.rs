@@ -39,6 +39,11 @@ pub struct Policy {
     pub failed_validations: Quota,
     /// Orders of the account, for all names. The CA allows 300 in 3 hours; the default stops at 250.
     pub account_orders: Quota,
+    /// Names of one owner that are ordered for the first time, such as the hosts of a user.
+    pub owner_names: Quota,
+    /// Names of one registered domain that are ordered for the first time. The CA allows 50 in 7 days; the default stops at
+    /// 45.
+    pub domain_names: Quota,
     /// Whether there is a staging CA.
     pub staging: bool,
     /// For so long a certificate is used before a renewal window replaces it, or for 1/24 of its lifetime if that is less.
@@ -89,7 +94,7 @@ impl Retries {
 
 impl Policy {
     /// The wait after one more failure than these.
-    pub(super) fn wait(&self, failures: u32, random: u64) -> Duration {
+    pub(crate) fn wait(&self, failures: u32, random: u64) -> Duration {
         let waits = self.retries.waits();
         let at = usize::try_from(failures).ok().and_then(|at| waits.get(at));
         let wait = at.or(waits.last()).copied().unwrap_or(HOUR);
@@ -121,6 +126,14 @@ impl Default for Policy {
             account_orders: Quota {
                 most: 250,
                 period: 3 * HOUR,
+            },
+            owner_names: Quota {
+                most: 100,
+                period: 7 * DAY,
+            },
+            domain_names: Quota {
+                most: 45,
+                period: 7 * DAY,
             },
             staging: false,
             youngest: DAY,

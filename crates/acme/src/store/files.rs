@@ -1,6 +1,7 @@
 //! Files in a directory.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -124,6 +125,53 @@ impl Store for FileStore {
         let json = json.map_err(|error| damaged(&self.path(ca, &file), &error.to_string()))?;
         self.replace(ca, &file, &json)
     }
+
+    fn names(&self, ca: &str, most: usize) -> Result<Vec<CertName>, StoreError> {
+        let dir = self.dir.join(ca_dir(ca));
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(&dir, &error)),
+        };
+        let mut names = BTreeSet::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| failed(&dir, &error))?;
+            let file = entry.file_name();
+            names.extend(file.to_str().and_then(name_of));
+            if names.len() >= most {
+                break;
+            }
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    fn remove(&self, ca: &str, name: &CertName) -> Result<(), StoreError> {
+        // The orders go last: they are the guard against duplicates.
+        let files = [
+            format!("{}.pem", name.file_stem()),
+            format!("{}.json", record_stem(name)),
+        ];
+        for path in files.map(|file| self.path(ca, &file)) {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed(&path, &error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name whose certificate or orders a file has; `None` for the account, and for files of others.
+fn name_of(file: &str) -> Option<CertName> {
+    match file.rsplit_once('.')? {
+        (stem, "pem") => CertName::from_file_stem(stem),
+        ("account", "json") => None,
+        ("_account", "json") => CertName::parse("account").ok(),
+        (stem, "json") => CertName::from_file_stem(stem),
+        _ => None,
+    }
 }
 
 /// The name of a file for orders. A host named `account` must not replace the file of the account.
@@ -198,6 +246,33 @@ mod tests {
             let found = fs::metadata(path).unwrap().permissions().mode() & 0o777;
             assert_eq!(found, mode, "{}", path.display());
         }
+    }
+
+    #[test]
+    fn the_stored_names_are_listed_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FileStore::open(dir.path()).unwrap();
+        assert_eq!(store.names(PRODUCTION, 10), Ok(Vec::new()));
+        store.store_account(PRODUCTION, &"key".into()).unwrap();
+        let names: Vec<_> = ["*.example.com", "account", "b.example.com"]
+            .map(|name| CertName::parse(name).unwrap())
+            .into();
+        for name in &names {
+            let record = StoredRecord::default();
+            store.store_record(PRODUCTION, name, &record).unwrap();
+        }
+        store
+            .store_certificate(PRODUCTION, &names[2], &"pem".into())
+            .unwrap();
+        fs::write(store.path(PRODUCTION, "b.example.com.pem.new.1"), "").unwrap();
+        assert_eq!(store.names(PRODUCTION, 10), Ok(names.clone()));
+        assert_eq!(store.names(PRODUCTION, 2).unwrap().len(), 2);
+        for name in &names {
+            store.remove(PRODUCTION, name).unwrap();
+            store.remove(PRODUCTION, name).unwrap();
+        }
+        assert_eq!(store.names(PRODUCTION, 10), Ok(Vec::new()));
+        assert!(store.account(PRODUCTION).unwrap().is_some());
     }
 
     #[test]

@@ -47,6 +47,12 @@ pub(crate) struct State {
     pub(crate) broken: Option<u16>,
     /// Validations fail.
     pub(crate) invalid: bool,
+    /// The next requests to finalize an order are answered with an error of the CA; each with whether it issues nevertheless.
+    pub(crate) broken_finalize: Vec<bool>,
+    /// The `Retry-After` of every successful answer.
+    pub(crate) retry_after: Option<&'static str>,
+    /// So many accounts, the first ones, are unknown now.
+    pub(crate) lost_accounts: usize,
     /// Orders never end after they are finalized.
     pub(crate) stuck: bool,
     /// The names of each accepted order.
@@ -133,16 +139,33 @@ impl Double {
     }
 
     async fn respond(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let at_staging = request.uri().path().starts_with("/staging/");
+        let mut response = self.answer(request).await;
+        let state = if at_staging {
+            &self.staging
+        } else {
+            &self.production
+        };
+        if let Some(time) = state.lock().retry_after
+            && response.status().is_success()
+        {
+            response
+                .headers_mut()
+                .insert("retry-after", time.parse().unwrap());
+        }
+        response
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path().to_owned();
         let body = request
             .into_body()
             .collect()
             .await
             .map(|body| body.to_bytes());
-        let payload = body
-            .ok()
-            .and_then(|body| payload(&body))
-            .unwrap_or(Value::Null);
+        let body = body.unwrap_or_default();
+        let payload = part(&body, "payload").unwrap_or(Value::Null);
+        let account = part(&body, "protected").and_then(|head| account(&head));
         let mut parts = path.trim_start_matches('/').split('/');
         let at = parts.next().unwrap_or_default();
         let state = if at == "staging" {
@@ -171,15 +194,19 @@ impl Double {
             (Some("nonce"), _) => answer(200, None, &Value::Null),
             (Some("account"), None) => {
                 state.accounts += 1;
+                let account = state.accounts;
                 answer(
                     201,
-                    Some(format!("{base}/account/1")),
+                    Some(format!("{base}/account/{account}")),
                     &json!({"status": "valid"}),
                 )
             }
             (Some("account"), Some(_)) => {
                 state.contacts.push(payload);
                 answer(200, None, &json!({"status": "valid"}))
+            }
+            (Some("order"), None) if account.is_some_and(|own| own <= state.lost_accounts) => {
+                problem(400, "accountDoesNotExist", None)
             }
             (Some("order"), None) => state.new_order(&base, &payload),
             (Some("order"), Some(order)) => answer(200, None, &state.order(&base, order)),
@@ -194,6 +221,10 @@ impl Double {
                     &json!({"type": "http-01", "url": format!("{base}/challenge/{order}"), "token": "t", "status": "processing"}),
                 )
             }
+            (Some("finalize"), Some(_)) if state.broken_finalize.first() == Some(&false) => {
+                state.broken_finalize.remove(0);
+                problem(500, "serverInternal", None)
+            }
             (Some("finalize"), Some(order)) => {
                 let request = BASE64_URL_SAFE_NO_PAD
                     .decode(payload["csr"].as_str().unwrap())
@@ -202,6 +233,10 @@ impl Double {
                 state.certificates.push(certificate);
                 let number = state.certificates.len();
                 state.finalized.insert(order, number);
+                if !state.broken_finalize.is_empty() {
+                    state.broken_finalize.remove(0);
+                    return problem(500, "serverInternal", None);
+                }
                 answer(200, None, &state.order(&base, order))
             }
             (Some("certificate"), Some(number)) => {
@@ -321,12 +356,18 @@ impl State {
     }
 }
 
-fn payload(body: &[u8]) -> Option<Value> {
+/// A part of a signed request.
+fn part(body: &[u8], name: &str) -> Option<Value> {
     let request: Value = serde_json::from_slice(body).ok()?;
-    let payload = BASE64_URL_SAFE_NO_PAD
-        .decode(request["payload"].as_str()?)
+    let part = BASE64_URL_SAFE_NO_PAD
+        .decode(request[name].as_str()?)
         .ok()?;
-    serde_json::from_slice(&payload).ok()
+    serde_json::from_slice(&part).ok()
+}
+
+/// The number of the account that has signed.
+fn account(head: &Value) -> Option<usize> {
+    head["kid"].as_str()?.rsplit('/').next()?.parse().ok()
 }
 
 fn answer(status: u16, location: Option<String>, body: &Value) -> Response<Full<Bytes>> {

@@ -10,7 +10,9 @@
 mod bind;
 mod ca;
 mod double;
+mod first_orders;
 mod pebble;
 mod programs;
 mod rules;
+mod stored;
 mod support;

@@ -313,6 +313,9 @@ async fn http_01_obtains_certificates_that_a_restart_keeps() {
     let loaded = again.certificate("a.example.com").await;
     assert_eq!(loaded.lifetime().expires, first.lifetime().expires);
     assert_eq!(again.stats().orders, 0);
+    again
+        .until("wanted", |run| run.status("a.example.com").is_some())
+        .await;
     again.want(&[]);
     again
         .until("withdrawn", |run| run.served("a.example.com").is_none())

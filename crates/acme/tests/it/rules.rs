@@ -369,6 +369,12 @@ impl Store for Unwritable {
     fn record(&self, ca: &str, name: &CertName) -> Result<Option<StoredRecord>, StoreError> {
         self.0.record(ca, name)
     }
+    fn names(&self, ca: &str, most: usize) -> Result<Vec<CertName>, StoreError> {
+        self.0.names(ca, most)
+    }
+    fn remove(&self, ca: &str, name: &CertName) -> Result<(), StoreError> {
+        self.0.remove(ca, name)
+    }
     fn store_record(&self, _: &str, _: &CertName, _: &StoredRecord) -> Result<(), StoreError> {
         Err(StoreError {
             place: "the disk".to_owned(),
@@ -534,4 +540,112 @@ async fn a_certificate_is_not_lost_when_the_ca_fails_for_a_moment() {
     run.certificate("a.example.com").await;
     assert_eq!(double.production.lock().times.len(), 1);
     assert_eq!(run.stats().orders, 1);
+}
+
+/// The CA has an error while it issues, or instead: the order is looked at, and no certificate is ordered twice.
+#[tokio::test]
+async fn an_error_of_the_ca_at_the_last_step_is_not_a_refusal() {
+    for broken in [vec![true], vec![false], vec![false, false, true]] {
+        let double = Double::new().await;
+        double.production.lock().broken_finalize = broken;
+        let (run, _dir) = start(&double, double.settings());
+        run.certificate("a.example.com").await;
+        let state = double.production.lock();
+        assert_eq!((state.orders.len(), run.stats().orders), (1, 1));
+        assert!(state.broken_finalize.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn an_order_that_the_ca_could_not_finalize_does_not_count() {
+    let double = Double::new().await;
+    double.production.lock().broken_finalize = vec![false; 1000];
+    let settings = Settings {
+        timeouts: Timeouts {
+            issuance: SECOND,
+            ..Timeouts::default()
+        },
+        ..double.settings()
+    };
+    let (run, _dir) = start(&double, settings);
+    run.until("tried more often than certificates are ordered", |run| {
+        run.stats().failed_unreachable > 4
+    })
+    .await;
+    double.production.lock().broken_finalize.clear();
+    run.certificate("a.example.com").await;
+}
+
+#[tokio::test]
+async fn a_huge_retry_after_in_a_successful_answer_harms_nothing() {
+    let double = Double::new().await;
+    {
+        let mut state = double.production.lock();
+        state.window = Some(first_now);
+        state.retry_after = Some("18446744073709551615");
+    }
+    let (run, _dir) = start(&double, eager_settings(&double));
+    run.until("renewed", |run| run.stats().issued == 2).await;
+    let questions = double.production.lock().questions;
+    run.until("asked again", |_| {
+        double.production.lock().questions > questions + 1
+    })
+    .await;
+    assert_eq!(run.stats().failed_local, 0);
+}
+
+#[tokio::test]
+async fn a_busy_staging_ca_does_not_stop_production() {
+    for refusal in [
+        (429, "rateLimited", Some(3600)),
+        (503, "serverInternal", Some(3600)),
+    ] {
+        let double = Double::new().await;
+        double.production.lock().invalid = true;
+        double.staging.lock().refuse = Some(refusal);
+        let settings = Settings {
+            staging: Some(double.ca("staging")),
+            ..double.settings()
+        };
+        let (run, _dir) = start(&double, settings);
+        run.want(&["a.example.com", "b.example.com"]);
+        run.until("tried at staging", |_| {
+            !double.staging.lock().times.is_empty()
+        })
+        .await;
+        double.production.lock().invalid = false;
+        run.certificate("a.example.com").await;
+        run.certificate("b.example.com").await;
+    }
+}
+
+#[tokio::test]
+async fn parallel_orders_make_one_account_when_the_ca_has_lost_theirs() {
+    let double = Double::new().await;
+    let (run, _dir) = start(&double, double.settings());
+    run.certificate("a.example.com").await;
+    double.production.lock().lost_accounts = 1;
+    let names = ["b", "c", "d", "e"].map(|label| format!("{label}.example.com"));
+    let mut names: Vec<_> = names.iter().map(|name| &**name).collect();
+    names.push("a.example.com");
+    run.want(&names);
+    for name in &names {
+        run.certificate(name).await;
+    }
+    assert_eq!(double.production.lock().accounts, 2);
+    assert_eq!(run.stats().orders, 5);
+}
+
+#[tokio::test]
+async fn a_name_with_an_obstacle_is_not_ordered_until_it_is_gone() {
+    let double = Double::new().await;
+    let (run, _dir) = start(&double, double.settings());
+    run.certificate("a.example.com").await;
+    run.want_in_vain("b.example.com", "its TLS is passed through");
+    run.error("b.example.com", "passed through").await;
+    assert_eq!(run.state("b.example.com"), Some(State::Unsupported));
+    assert_eq!(double.production.lock().orders.len(), 1);
+    run.want(&["b.example.com"]);
+    run.certificate("b.example.com").await;
+    assert_eq!(run.status("b.example.com").unwrap().last_error, None);
 }

@@ -9,7 +9,7 @@ use std::{
 
 use adit_acme::{
     CertName, Certificate, Challenges, FileStore, Manager, NameStatus, Settings, State, Stats,
-    Store, Update,
+    Store, Update, Wanted,
     schedule::{Policy, Retries},
 };
 use parking_lot::Mutex;
@@ -78,6 +78,22 @@ impl Run {
 
     pub(crate) fn want(&self, names: &[&str]) {
         self.manager.want(names.iter().map(|text| name(text)));
+    }
+
+    /// Wants names of owners.
+    pub(crate) fn want_of(&self, names: &[(&str, &str)]) {
+        self.manager.want(names.iter().map(|(text, owner)| Wanted {
+            owner: (*owner).into(),
+            ..Wanted::from(name(text))
+        }));
+    }
+
+    /// Wants a name for which nothing may be ordered.
+    pub(crate) fn want_in_vain(&self, text: &str, obstacle: &str) {
+        self.manager.want([Wanted {
+            obstacle: Some(obstacle.into()),
+            ..Wanted::from(name(text))
+        }]);
     }
 
     /// The certificate of a name, as soon as there is one.

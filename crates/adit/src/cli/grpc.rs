@@ -57,6 +57,7 @@ impl Grpc {
     pub(super) fn overrides(&self) -> TunnelOverrides {
         TunnelOverrides {
             domains: self.hosts.domain.clone(),
+            ssl_cert: self.hosts.ssl_cert.clone(),
             host_rewrite: self.hosts.host_rewrite.clone(),
             tls_ca: self.tls_ca.clone(),
             tls_name: self.tls_name.clone(),

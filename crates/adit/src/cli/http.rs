@@ -40,6 +40,7 @@ impl Http {
     pub(super) fn overrides(&self) -> TunnelOverrides {
         TunnelOverrides {
             domains: self.hosts.domain.clone(),
+            ssl_cert: self.hosts.ssl_cert.clone(),
             host_rewrite: self.hosts.host_rewrite.clone(),
             local_protocol: self.local_protocol.clone(),
             ..self.tunnel.overrides(TunnelKind::Http)

@@ -91,6 +91,15 @@ pub struct HostArgs {
         value_delimiter = ','
     )]
     pub domain: Vec<String>,
+    /// auto: the server obtains a certificate for the host from its CA [default: as the server is set]
+    #[arg(
+        long,
+        value_name = "auto",
+        env = "ADIT__TUNNEL__SSL_CERT",
+        hide_env_values = true,
+        value_parser = PossibleValuesParser::new(["auto"])
+    )]
+    pub ssl_cert: Option<String>,
     /// Host header that the service receives, instead of the visitor's
     #[arg(
         long,

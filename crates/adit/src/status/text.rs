@@ -294,6 +294,10 @@ fn render_client(out: &mut String, client: &Value) {
         if !target.is_empty() {
             line(out, 4, &[format!("to {target}")]);
         }
+        let note = text(tunnel, "note");
+        if !note.is_empty() {
+            line(out, 4, &[note]);
+        }
     }
     for entry in list(client, "entries") {
         line(

@@ -90,6 +90,9 @@ impl Urls {
                 errln!("{name} also gets every host below {below}");
             }
         }
+        if let Some(note) = &tunnel.note {
+            errln!("{name}: {note}");
+        }
     }
 }
 

@@ -320,6 +320,9 @@ fn log_outcomes(before: &[TunnelOutcome], now: &[TunnelOutcome]) {
             None if before.is_empty() => {}
             None => tracing::info!(tunnel = name, "tunnel accepted"),
         }
+        if let Some(note) = &tunnel.note {
+            tracing::warn!(tunnel = name, "{note}");
+        }
     }
     let is_gone = |tunnel: &&TunnelOutcome| now.iter().all(|now| now.name != tunnel.name);
     for tunnel in before.iter().filter(is_gone) {

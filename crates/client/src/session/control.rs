@@ -260,5 +260,6 @@ fn announcement(tunnel: &TunnelSettings) -> Tunnel {
             _ => VisitorTls::Unspecified,
         }
         .into(),
+        obtain_certificates: tunnel.obtains_certificates,
     }
 }

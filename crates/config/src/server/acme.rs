@@ -1,10 +1,13 @@
 //! Certificates from a CA: `server.https.acme`.
 
-use std::{path::Path, time::Duration};
+use std::{ops::RangeInclusive, path::Path, time::Duration};
 
-use adit_server::acme::{
-    Algorithm, Ca, Dns01, DnsCommand, DnsProvider, DnsUpdate, LETS_ENCRYPT, Propagation, Settings,
-    TsigKey, Validation,
+use adit_server::{
+    AcmeHosts,
+    acme::{
+        Algorithm, Ca, Dns01, DnsCommand, DnsProvider, DnsUpdate, LETS_ENCRYPT, Propagation,
+        Settings, TsigKey, Validation,
+    },
 };
 
 use crate::{
@@ -14,10 +17,14 @@ use crate::{
     key_names,
     read::{Item, Section},
     secret_file,
+    tunnel_tls::lifetime,
 };
 
 /// The bound of a file with one key in text.
 const LARGEST_SECRET_BYTES: u64 = 4 << 10;
+
+/// The bounds of counts of new names in a week.
+const NEW_NAMES: RangeInclusive<u64> = 1..=1_000_000;
 
 /// The least of every time: none of them can be zero.
 const LEAST: Duration = Duration::from_millis(1);
@@ -28,12 +35,16 @@ struct DnsTimes {
     propagation: Propagation,
 }
 
-/// Reads the section; `None` if it is not written.
+/// Reads the section, and for which hosts certificates are obtained; `None` if it is not written.
 pub(super) fn read(
     section: &mut Section<'_>,
     file: Option<&Path>,
     warnings: &mut Vec<String>,
-) -> Result<Option<Settings>, ConfigError> {
+) -> Result<Option<(Settings, AcmeHosts)>, ConfigError> {
+    let hosts = match section.item("hosts") {
+        Some(item) => hosts(&item)?,
+        None => AcmeHosts::default(),
+    };
     let ca = ca(section, file, warnings)?;
     let mut times = DnsTimes {
         command: Duration::from_secs(60),
@@ -58,8 +69,30 @@ pub(super) fn read(
     section.set_wait("issuance_timeout", LEAST, &mut timeouts.issuance)?;
     section.set_number("max_orders", 1..=1000, &mut settings.max_orders)?;
     section.set_number("max_names", 1..=1_000_000, &mut settings.max_names)?;
+    let policy = &mut settings.policy;
+    section.set_number(
+        "max_new_names_per_user",
+        NEW_NAMES,
+        &mut policy.owner_names.most,
+    )?;
+    section.set_number(
+        "max_new_names_per_domain",
+        NEW_NAMES,
+        &mut policy.domain_names.most,
+    )?;
+    if let Some(item) = section.item("keep_unused") {
+        settings.keep_unused = lifetime(&item, LEAST)?;
+    }
     section.finish(&key_names::NO_OTHER_KEYS)?;
-    Ok(section.is_written().then_some(settings))
+    Ok(section.is_written().then_some((settings, hosts)))
+}
+
+fn hosts(item: &Item<'_>) -> Result<AcmeHosts, ConfigError> {
+    match item.text("`all` or `asked`")? {
+        "all" => Ok(AcmeHosts::All),
+        "asked" => Ok(AcmeHosts::Asked),
+        other => Err(item.error(format!("expected `all` or `asked`, found `{other}`"))),
+    }
 }
 
 fn ca(

@@ -38,7 +38,7 @@ pub(super) fn read(
         None => Vec::new(),
     };
     let mut acme = section.section("acme")?;
-    let acme = acme::read(&mut acme, file, warnings)?;
+    let (acme, acme_hosts) = acme::read(&mut acme, file, warnings)?.unzip();
     section.finish(&key_names::HTTPS)?;
     if !section.is_written() {
         return Ok(None);
@@ -66,6 +66,7 @@ pub(super) fn read(
             .collect(),
         default,
         acme: acme.map(Arc::new),
+        acme_hosts: acme_hosts.unwrap_or_default(),
     }))
 }
 

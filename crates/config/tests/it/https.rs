@@ -1,10 +1,12 @@
 //! HTTPS for visitors: `server.https`.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, path::Path};
 
 use adit_config::{ConfigError, ServerOverrides, load_server};
-use adit_server::HttpsSettings;
+use adit_server::{AcmeHosts, HttpsSettings};
 use tempfile::TempDir;
+
+use crate::private_files::{write, write_certificate};
 
 /// A directory with a certificate and its key for each of these hosts; the file of the last one has the name `ip`.
 fn files() -> TempDir {
@@ -14,21 +16,9 @@ fn files() -> TempDir {
         ("b", "*.b.example"),
         ("ip", "192.0.2.1"),
     ] {
-        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
-        write(&dir, &format!("{file}.crt"), &made.cert.pem());
-        write(
-            &dir,
-            &format!("{file}.key"),
-            &made.signing_key.serialize_pem(),
-        );
+        write_certificate(&dir, file, name);
     }
     dir
-}
-
-fn write(dir: &TempDir, name: &str, text: &str) {
-    let path = dir.path().join(name);
-    fs::write(&path, text).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 fn load(dir: &TempDir, https: &str) -> Result<Option<HttpsSettings>, ConfigError> {
@@ -128,6 +118,22 @@ fn certificates_of_a_ca_have_their_settings() {
     assert_eq!(least.production.directory(), LETS_ENCRYPT);
     assert_eq!(least.validation, Validation::Http01);
     assert!(least.staging.is_some());
+    let bounds =
+        acme("max_new_names_per_user: 7, max_new_names_per_domain: 8, keep_unused: 3d").unwrap();
+    let names = (
+        bounds.policy.owner_names.most,
+        bounds.policy.domain_names.most,
+    );
+    assert_eq!(names, (7, 8));
+    assert_eq!(bounds.keep_unused.as_secs(), 3 * 86_400);
+    for (section, hosts) in [
+        ("hosts: all", AcmeHosts::All),
+        ("hosts: asked", AcmeHosts::Asked),
+        ("email: a@b.example", AcmeHosts::All),
+    ] {
+        let https = load(&dir, &format!("https: {{ acme: {{ {section} }} }}"));
+        assert_eq!(https.unwrap().unwrap().acme_hosts, hosts, "{section}");
+    }
     let other =
         acme("directory: 'https://ca.example/dir', challenge: tls-alpn-01, max_orders: 7").unwrap();
     assert_eq!(
@@ -162,6 +168,9 @@ fn certificates_of_a_ca_have_their_settings() {
         ("eab_key_id: kid", "eab_key_file"),
         ("dns_update: { server: ns.example }", "key_name"),
         ("dns_command: []", "found nothing"),
+        ("hosts: some", "`all` or `asked`"),
+        ("max_new_names_per_user: 0", "1 to"),
+        ("keep_unused: soon", "90d"),
         ("mail: x", "unknown"),
     ] {
         let error = acme(section).unwrap_err().to_string();

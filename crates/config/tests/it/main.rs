@@ -8,6 +8,7 @@ mod https;
 mod issuers;
 mod joined;
 mod layers;
+mod private_files;
 mod properties;
 mod service_tls;
 mod settings;

@@ -726,6 +726,24 @@ fn a_tunnel_flag_replaces_the_tunnels_of_the_file() {
 
 /// The keys of section "Commands and keys" of the documentation, in both forms.
 #[test]
+fn certificates_are_requested_in_both_forms() {
+    let requests = |tunnel: &str| {
+        let text =
+            format!("client:\n  auth_token: a-token\n  tunnels:\n    - {{ name: a, {tunnel} }}\n");
+        client(&text).unwrap().tunnels[0].obtains_certificates
+    };
+    assert!(requests("local_port: 8080, ssl_cert: auto"));
+    assert!(requests(
+        "tunnel_type: http, config: { local_port: 8080, ssl_cert: auto }"
+    ));
+    assert!(requests(
+        "type: tcp, local_port: 1, tls: terminate, ssl_cert: auto"
+    ));
+    assert!(!requests("local_port: 8080, ssl_cert: off"));
+    assert!(!requests("local_port: 8080"));
+}
+
+#[test]
 fn every_type_of_tunnel_is_read() {
     let settings = client(
         "client:

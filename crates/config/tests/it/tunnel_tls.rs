@@ -16,6 +16,8 @@ use adit_server::{OwnCaSettings, ServerTls, TunnelTls};
 use adit_tls::{Identity, Roots, TlsName, Trust};
 use tempfile::TempDir;
 
+use crate::private_files::{write, write_certificate};
+
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn variables() -> impl Iterator<Item = (String, String)> {
@@ -32,21 +34,9 @@ fn variables() -> impl Iterator<Item = (String, String)> {
 fn files() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for name in ["server", "other"] {
-        let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
-        write(&dir, &format!("{name}.crt"), &made.cert.pem());
-        write(
-            &dir,
-            &format!("{name}.key"),
-            &made.signing_key.serialize_pem(),
-        );
+        write_certificate(&dir, name, "a.example");
     }
     dir
-}
-
-fn write(dir: &TempDir, name: &str, text: &str) {
-    let path = dir.path().join(name);
-    fs::write(&path, text).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 fn read(dir: &TempDir, name: &str) -> Vec<u8> {

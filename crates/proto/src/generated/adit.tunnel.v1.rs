@@ -447,6 +447,9 @@ pub struct TunnelResult {
     /// Empty when accepted.
     #[prost(message, optional, tag = "3")]
     pub error: ::core::option::Option<Error>,
+    /// What an accepted tunnel has requested and does not get, for people; empty: it gets everything. P-14.10.
+    #[prost(string, tag = "4")]
+    pub note: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConfigChanged {
@@ -509,6 +512,9 @@ pub struct Tunnel {
     /// What the server does with the TLS of visitors; for TCP only. docs/protocol.md, P-14.8 and P-14.9.
     #[prost(enumeration = "VisitorTls", tag = "13")]
     pub visitor_tls: i32,
+    /// The server obtains certificates for the hosts of the tunnel. docs/protocol.md, P-14.10.
+    #[prost(bool, tag = "14")]
+    pub obtain_certificates: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct VisitorHttps {

@@ -31,6 +31,8 @@ pub(crate) enum DefinitionError {
     },
     #[error("{} tunnels redirect nothing to HTTPS: that is for HTTP, gRPC and WebSocket", protocol.as_str())]
     HttpsOfPort { protocol: ProtocolType },
+    #[error("the TLS of the visitors of a {} tunnel does not end at the server: it has no certificates (`ssl_cert`)", protocol.as_str())]
+    CertificatesOfPort { protocol: ProtocolType },
     #[error("TLS of visitors is passed through or terminated for TCP tunnels, not for {} tunnels", protocol.as_str())]
     TlsOfOther { protocol: ProtocolType },
     #[error(

@@ -121,10 +121,16 @@ impl Directory {
                 Ok(public_url) => (public_url, None),
                 Err(refusal) => (String::new(), Some(refusal.into())),
             };
+            let note = if error.is_none() && tunnel.obtain_certificates {
+                self.certificate_note(state, link, &tunnel.name)
+            } else {
+                String::new()
+            };
             TunnelResult {
                 name: tunnel.name.clone(),
                 public_url,
                 error,
+                note,
             }
         });
         results.collect()

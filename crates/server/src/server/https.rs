@@ -11,7 +11,7 @@ use adit_ingress::{ServedHosts, Tcp};
 use adit_net::Stream;
 use adit_tls::{
     Cause, Certificates, HostCertificate, Opening, Peer, Secured, SetupError, TimeLimit, TlsError,
-    VisitorTls,
+    VisitorAcceptor,
 };
 
 use super::visitors::Visitors;
@@ -29,7 +29,7 @@ use crate::{
 /// The port for HTTPS visitors.
 pub(super) struct Https {
     addr: SocketAddr,
-    tls: VisitorTls,
+    tls: VisitorAcceptor,
     /// Connections whose handshakes have not ended (P-14.5).
     handshakes: Arc<Newcomers>,
     floods: Arc<Floods>,
@@ -67,7 +67,7 @@ impl Https {
         let limits = &settings.limits;
         let port = Self {
             addr,
-            tls: VisitorTls::new(Certificates::new(), settings.threads)?,
+            tls: VisitorAcceptor::new(Certificates::new(), settings.threads)?,
             handshakes: Newcomers::new(limits.max_handshakes, limits.max_handshakes_per_address),
             floods,
             config,
@@ -280,6 +280,7 @@ impl Https {
                 })
                 .collect(),
             acme: issued.map(Issued::status).unwrap_or_default(),
+            acme_orders: issued.map(Issued::issuance),
             handshakes: self.handshakes.count(),
             handshakes_failed: self.floods.stats().handshakes,
         }

@@ -301,13 +301,7 @@ impl Server {
                 Box::pin(accepting) as _
             }
         };
-        let guard = Guard {
-            descriptors: Descriptors::new(visitors_share),
-            floods: floods.clone(),
-        };
-        let serve = serving.into_serve();
-        let threads = Threads::start(settings.threads, serve, guard, &stop.subscribe(), accept)
-            .map_err(StartError::Thread)?;
+        // Before any client or visitor comes: stored certificates are in force, and URLs have the right scheme.
         let issued = match (&settings.https, &https) {
             (Some(own), Some(https)) => {
                 let challenges = entries.challenges().cloned().unwrap_or_default();
@@ -323,6 +317,13 @@ impl Server {
             }
             _ => None,
         };
+        let guard = Guard {
+            descriptors: Descriptors::new(visitors_share),
+            floods: floods.clone(),
+        };
+        let serve = serving.into_serve();
+        let threads = Threads::start(settings.threads, serve, guard, &stop.subscribe(), accept)
+            .map_err(StartError::Thread)?;
         let inner = Arc::new(Inner {
             started: now,
             in_force,
@@ -427,6 +428,7 @@ fn directory_config(
         https: https.map(|https| HttpsUrls {
             port: https.addr().port(),
             certificates: https.certificates().clone(),
+            acme: { settings.https.as_ref() }.and_then(|https| https.acme.clone()),
         }),
         clients_port: tunnel_addr.port(),
     };

@@ -16,4 +16,16 @@ pub struct HttpsSettings {
     pub default: Option<Arc<HostCertificate>>,
     /// Certificates are obtained from this CA for the hosts of tunnels and rules that no certificate above is for.
     pub acme: Option<Arc<AcmeSettings>>,
+    /// Which of these hosts.
+    pub acme_hosts: AcmeHosts,
+}
+
+/// The hosts for which certificates are obtained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AcmeHosts {
+    /// All hosts of tunnels and rules.
+    #[default]
+    All,
+    /// Hosts of tunnels that request it (P-14.10).
+    Asked,
 }

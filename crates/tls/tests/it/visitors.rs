@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use adit_net::Stream;
 use adit_tls::{
-    Cause, Certificates, HostCertificate, Opening, Secured, TimeLimit, TlsError, VisitorTls,
+    Cause, Certificates, HostCertificate, Opening, Secured, TimeLimit, TlsError, VisitorAcceptor,
 };
 use rcgen::CertificateParams;
 use rustls::{
@@ -47,14 +47,14 @@ fn client_of(
     config
 }
 
-fn server(certificates: &[Arc<HostCertificate>]) -> VisitorTls {
-    let tls = VisitorTls::new(Certificates::new(), 1).unwrap();
+fn server(certificates: &[Arc<HostCertificate>]) -> VisitorAcceptor {
+    let tls = VisitorAcceptor::new(Certificates::new(), 1).unwrap();
     tls.certificates().give(certificates, None);
     tls
 }
 
 /// Handshakes as the server does.
-async fn accept(tls: &VisitorTls, stream: Stream) -> Result<Option<Secured>, TlsError> {
+async fn accept(tls: &VisitorAcceptor, stream: Stream) -> Result<Option<Secured>, TlsError> {
     let limit = TimeLimit::of(WITHIN);
     let (opening, stream) = tls.open(stream, limit).await?;
     let Opening::Tls(hello) = opening else {
@@ -74,7 +74,7 @@ type Ends = (
 );
 
 /// Connects to this name; the client reads what the server sends first, and with it the tickets.
-async fn connect(tls: &VisitorTls, config: &Arc<ClientConfig>, name: &str) -> Ends {
+async fn connect(tls: &VisitorAcceptor, config: &Arc<ClientConfig>, name: &str) -> Ends {
     let (near, far) = in_memory();
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let connecting = async {
@@ -90,7 +90,7 @@ async fn connect(tls: &VisitorTls, config: &Arc<ClientConfig>, name: &str) -> En
 }
 
 /// The names of the certificate that this host selects.
-async fn shown(tls: &VisitorTls, config: &Arc<ClientConfig>, host: &str) -> Vec<String> {
+async fn shown(tls: &VisitorAcceptor, config: &Arc<ClientConfig>, host: &str) -> Vec<String> {
     let (near, far) = connect(tls, config, host).await;
     near.unwrap();
     far.unwrap().unwrap().certificate.names().collect()

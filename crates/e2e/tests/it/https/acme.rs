@@ -240,3 +240,65 @@ async fn a_host_gets_a_certificate_by_http_01_that_a_restart_keeps() {
 async fn a_host_gets_a_certificate_by_tls_alpn_01_that_a_restart_keeps() {
     obtains("tls-alpn-01").await;
 }
+
+/// The certificate that visitors of the host are shown, as soon as there is one.
+async fn first_shown(server: &Server, host: &str) -> CertificateDer<'static> {
+    eventually("a certificate", PATIENCE, async || {
+        let stream = connect(server.https.unwrap(), host).await.ok()?;
+        Some(shown(&stream))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn p_14_10_only_tunnels_that_request_a_certificate_get_one() {
+    let (mut pebble, service) = (Pebble::new(), Service::site("site").await);
+    let section = pebble
+        .section("http-01")
+        .replace("acme: {", "acme: { hosts: asked,");
+    let config = format!("server:\n  https: {{ bind_port: 7443, {section} }}\n");
+    let mut server = Server::with(&config).await;
+    pebble.start(&server).await;
+    let tunnels = [
+        tunnel("web", "app.example.com", &service) + ", ssl_cert: auto",
+        tunnel("plain", "plain.example.com", &service),
+        tunnel("vain", "vain.localhost", &service) + ", ssl_cert: auto",
+    ];
+    let tunnels = tunnels
+        .map(|tunnel| format!("    - {{ {tunnel} }}\n"))
+        .concat();
+    let config = format!("client:\n  tunnels:\n{tunnels}");
+    let mut client = Client::start(ClientOptions::file(&server, "office", &config)).await;
+    let first = first_shown(&server, "app.example.com").await;
+    let status = server.status().await;
+    assert_eq!(state(&status, "plain.example.com"), None, "{status}");
+    let status = client.status().await;
+    let note = |name: &str| {
+        let tunnels = status["tunnels"].as_array().unwrap();
+        let own = tunnels.iter().find(|tunnel| tunnel["name"] == name);
+        own.unwrap()["note"].as_str().map(str::to_owned)
+    };
+    assert_eq!((note("web"), note("plain")), (None, None));
+    let vain = note("vain").unwrap();
+    assert!(vain.contains("no CA issues a certificate"), "{vain}");
+    let log = client.process().stderr();
+    assert!(log.contains("no CA issues a certificate"), "{log}");
+
+    // A restart serves it before the tunnel is back, so that its URL is `https` at once.
+    pebble.processes.clear();
+    client.kill();
+    server.terminate();
+    server.exit(PATIENCE).await;
+    server.restart().await;
+    let again = connect(server.https.unwrap(), "app.example.com")
+        .await
+        .unwrap();
+    assert_eq!(shown(&again), first);
+    client.restart().await;
+    let out = eventually("the URL of the tunnel", PATIENCE, async || {
+        let out = client.process().stdout();
+        out.contains("app.example.com").then_some(out)
+    })
+    .await;
+    assert!(out.contains("https://app.example.com"), "{out}");
+}
