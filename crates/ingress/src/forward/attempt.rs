@@ -17,7 +17,6 @@ use crate::{
         director::Destination,
         layer::Held,
         options::ForwardOptions,
-        pump,
         receive::{RequestSend, UpstreamResponse, receive},
         record::RequestRecord,
         request_body::RequestBody,
@@ -166,7 +165,7 @@ pub(super) async fn complete(
                     send.send_all(body.clone(), trailers.is_none()).await
                 };
                 if let (Ok(()), Some(trailers)) = (sent, trailers) {
-                    let _ = send.finish_with(pump::block_of(trailers));
+                    let _ = send.finish_with(record.request.reserved.block_of(trailers));
                 }
             }
             receive(record, options, recv).await
