@@ -3,8 +3,9 @@
 use std::io::{BufRead, IsTerminal, Read, stdin};
 
 use adit_server::layers::PasswordHash;
+use secrecy::zeroize::Zeroizing;
 
-use crate::{errln, outln, report::Failed};
+use crate::{hidden_line, outln, report::Failed};
 
 /// The longest line that is read.
 const LONGEST_LINE: u64 = 4 * 1024;
@@ -15,12 +16,15 @@ const LONGEST_LINE: u64 = 4 * 1024;
 /// Standard input cannot be read, or the password is too short or too long.
 pub fn run() -> Result<(), Failed> {
     let input = stdin();
-    if input.is_terminal() {
-        errln!("Type the password, and press Enter:");
-    }
-    let mut line = String::new();
-    let read = input.lock().take(LONGEST_LINE).read_line(&mut line);
-    read.map_err(|error| Failed::other(format!("cannot read the password: {error}")))?;
+    let line = if input.is_terminal() {
+        let prompt = "Type the password, and press Enter (it is not shown):";
+        hidden_line::read(prompt, LONGEST_LINE)?
+    } else {
+        let mut line = Zeroizing::new(String::new());
+        let read = input.lock().take(LONGEST_LINE).read_line(&mut line);
+        read.map_err(|error| Failed::other(format!("cannot read the password: {error}")))?;
+        line
+    };
     let password = line.strip_suffix('\n').unwrap_or(&line);
     let password = password.strip_suffix('\r').unwrap_or(password);
     let hash = PasswordHash::random(password).map_err(Failed::config)?;

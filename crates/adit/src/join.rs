@@ -2,17 +2,16 @@
 
 use std::{
     fs,
-    io::{self, BufRead, IsTerminal, Read},
+    io::{self, IsTerminal, Read},
     path::Path,
     time::Duration,
 };
 
 use adit_client::{Join, JoinLine, JoinTrust};
 use adit_config::{StateDir, environment, proxy_of_environment};
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 
-use crate::{cli, errln, outln, report::Failed, runtime::background};
+use crate::{cli, errln, hidden_line, outln, report::Failed, runtime::background};
 
 /// The variable with the line.
 const VARIABLE: &str = "ADIT__JOIN";
@@ -90,12 +89,8 @@ fn line(join: &cli::Join) -> Result<SecretString, Failed> {
     }
     let stdin = io::stdin();
     if stdin.is_terminal() {
-        errln!("Paste the line of `adit-server join` (it is not shown):");
-        let hidden = Hidden::new();
-        let mut line = Zeroizing::new(String::new());
-        let read = stdin.lock().take(LONGEST_LINE).read_line(&mut line);
-        drop(hidden);
-        read.map_err(|error| Failed::other(format!("cannot read the line: {error}")))?;
+        let prompt = "Paste the line of `adit-server join` (it is not shown):";
+        let line = hidden_line::read(prompt, LONGEST_LINE)?;
         return given(&line);
     }
     let mut line = Zeroizing::new(String::new());
@@ -125,30 +120,4 @@ fn given(line: &str) -> Result<SecretString, Failed> {
         )));
     }
     Ok(line.to_owned().into())
-}
-
-/// A terminal that does not show what is typed, until this is dropped.
-struct Hidden(Option<rustix::termios::Termios>);
-
-impl Hidden {
-    fn new() -> Self {
-        let Ok(before) = tcgetattr(io::stdin()) else {
-            return Self(None);
-        };
-        let mut hidden = before.clone();
-        hidden.local_modes.remove(LocalModes::ECHO);
-        match tcsetattr(io::stdin(), OptionalActions::Flush, &hidden) {
-            Ok(()) => Self(Some(before)),
-            Err(_) => Self(None),
-        }
-    }
-}
-
-impl Drop for Hidden {
-    fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            // Nothing else can be done.
-            let _ = tcsetattr(io::stdin(), OptionalActions::Flush, before);
-        }
-    }
 }

@@ -14,6 +14,7 @@ pub mod ending;
 pub mod file_source;
 pub mod file_watch;
 pub mod hash_password;
+mod hidden_line;
 pub mod invite;
 pub mod join;
 pub mod load;

@@ -2,6 +2,8 @@
 
 use std::{fmt, process::ExitCode, sync::mpsc, thread, time::Duration};
 
+use rustix::process::Signal;
+
 use crate::errln;
 
 /// How long the end of the process waits until standard error accepts the reason.
@@ -20,6 +22,14 @@ impl Failed {
         Self {
             code: 2,
             text: error.to_string(),
+        }
+    }
+
+    /// A signal, with the exit code of a process that it has ended.
+    pub(crate) fn by_signal(signal: Signal) -> Self {
+        Self {
+            code: u8::try_from(128 + signal.as_raw()).unwrap_or(1),
+            text: "ended by a signal".to_owned(),
         }
     }
 

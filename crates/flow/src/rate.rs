@@ -34,14 +34,20 @@ impl Rate {
     /// # Errors
     /// The event exceeds the rate: the time until one would be admitted. It does not count.
     pub fn try_admit(&self, arrivals: &mut Arrivals, now: Duration) -> Result<(), Duration> {
+        *arrivals = self.after(*arrivals, now)?;
+        Ok(())
+    }
+
+    /// The arrivals after an event at `now`, for a caller that admits it only if other rates admit it as well.
+    ///
+    /// # Errors
+    /// As [`Rate::try_admit`].
+    pub fn after(&self, arrivals: Arrivals, now: Duration) -> Result<Arrivals, Duration> {
         let now = nanos(now);
         let due = arrivals.0.max(now);
         let early = due - now;
         match early.checked_sub(self.tolerance) {
-            None | Some(0) => {
-                arrivals.0 = due.saturating_add(self.interval);
-                Ok(())
-            }
+            None | Some(0) => Ok(Arrivals(due.saturating_add(self.interval))),
             Some(wait) => Err(Duration::from_nanos(wait)),
         }
     }

@@ -8,7 +8,6 @@ mod header_line;
 mod hop_by_hop;
 mod http_challenges;
 mod https;
-mod identity;
 mod layer_config;
 mod layer_error;
 mod network;

@@ -9,7 +9,10 @@ use adit_tls::client_config;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::HOST};
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{SendRequest, handshake},
+};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use rustls::{
@@ -17,7 +20,10 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use thiserror::Error;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout},
+};
 use tokio_rustls::TlsConnector;
 
 use crate::settings::ForwardAuthSettings;
@@ -26,6 +32,11 @@ use crate::settings::ForwardAuthSettings;
 const MAX_RUNNING: usize = 256;
 /// Idle connections that are kept of one provider.
 const MAX_IDLE: usize = 32;
+/// How long they are kept: less than the time after which firewalls forget them.
+const MAX_IDLE_TIME: Duration = Duration::from_secs(60);
+
+/// A connection to a provider.
+type Connection = SendRequest<Empty<Bytes>>;
 
 /// A provider of forward auth.
 pub(crate) struct Provider {
@@ -39,8 +50,8 @@ pub(crate) struct Provider {
     sent: Vec<HeaderName>,
     within: Duration,
     max_body: usize,
-    running: Semaphore,
-    idle: Mutex<Vec<SendRequest<Empty<Bytes>>>>,
+    running: Arc<Semaphore>,
+    idle: Arc<Idle>,
     failures: Arc<LogLimit<Failed>>,
 }
 
@@ -110,8 +121,8 @@ impl Provider {
             sent: settings.sent.clone(),
             within: settings.timeout,
             max_body: settings.max_body_bytes,
-            running: Semaphore::new(MAX_RUNNING),
-            idle: Mutex::default(),
+            running: Arc::new(Semaphore::new(MAX_RUNNING)),
+            idle: Arc::default(),
             failures: LogLimit::new(|failed: &Failed, count| {
                 tracing::warn!(
                     provider = failed.provider,
@@ -124,25 +135,21 @@ impl Provider {
     }
 
     async fn exchange(&self, lines: HeaderMap) -> Result<Response<Bytes>, String> {
-        let _running = self
-            .running
-            .acquire()
-            .await
-            .map_err(|error| error.to_string())?;
-        let idle = self.idle.lock().pop();
-        if let Some(mut connection) = idle
+        let running = self.running.clone().acquire_owned().await;
+        let running = running.map_err(|error| error.to_string())?;
+        if let Some(mut connection) = self.idle.take()
             && connection.ready().await.is_ok()
         {
             let sent = connection.send_request(self.request(lines.clone())).await;
             // A provider may close an idle connection at any time: the request is sent again on a new one.
             if let Ok(response) = sent {
-                return self.receive(response, connection).await;
+                return self.receive(response, connection, running).await;
             }
         }
         let mut connection = self.connect().await?;
         let sent = connection.send_request(self.request(lines)).await;
         let response = sent.map_err(|error| error.to_string())?;
-        self.receive(response, connection).await
+        self.receive(response, connection, running).await
     }
 
     fn request(&self, lines: HeaderMap) -> Request<Empty<Bytes>> {
@@ -154,7 +161,7 @@ impl Provider {
         request
     }
 
-    async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>, String> {
+    async fn connect(&self) -> Result<Connection, String> {
         let address = &self.address;
         let stream = connect(address).await;
         let mut stream = stream.map_err(|error| format!("connect {address}: {error}"))?;
@@ -175,19 +182,57 @@ impl Provider {
 
     async fn receive(
         &self,
-        response: Response<hyper::body::Incoming>,
-        mut connection: SendRequest<Empty<Bytes>>,
+        response: Response<Incoming>,
+        mut connection: Connection,
+        running: OwnedSemaphorePermit,
     ) -> Result<Response<Bytes>, String> {
         let (parts, body) = response.into_parts();
-        let body = Limited::new(body, self.max_body).collect().await;
+        let body = Limited::new(body, self.max_body);
+        let idle = self.idle.clone();
+        if parts.status.is_success() {
+            // The body is for nobody. It is read to use the connection again, and the visitor does not wait for it.
+            let within = self.within;
+            tokio::spawn(async move {
+                let _running = running;
+                let rest = timeout(within, body.collect()).await;
+                if matches!(rest, Ok(Ok(_))) && connection.ready().await.is_ok() {
+                    idle.keep(connection);
+                }
+            });
+            return Ok(Response::from_parts(parts, Bytes::new()));
+        }
+        let body = body.collect().await;
         let body = body.map_err(|error| format!("the response cannot be read: {error}"))?;
         if connection.ready().await.is_ok() {
-            let mut idle = self.idle.lock();
-            if idle.len() < MAX_IDLE {
-                idle.push(connection);
-            }
+            idle.keep(connection);
         }
         Ok(Response::from_parts(parts, body.to_bytes()))
+    }
+}
+
+/// Idle connections of one provider.
+#[derive(Default)]
+struct Idle(Mutex<Vec<(Connection, Instant)>>);
+
+impl Idle {
+    /// The connection that was used last, if it is not too old: a firewall may have forgotten it.
+    fn take(&self) -> Option<Connection> {
+        let mut idle = self.0.lock();
+        let (connection, since) = idle.pop()?;
+        if since.elapsed() < MAX_IDLE_TIME {
+            return Some(connection);
+        }
+        // The others are older.
+        idle.clear();
+        None
+    }
+
+    fn keep(&self, connection: Connection) {
+        let mut idle = self.0.lock();
+        idle.retain(|(_, since)| since.elapsed() < MAX_IDLE_TIME);
+        if idle.len() < MAX_IDLE {
+            idle.push((connection, Instant::now()));
+        }
     }
 }
 

@@ -31,7 +31,7 @@ pub mod names;
 mod newcomers;
 mod port;
 mod ports;
-mod proxy_header;
+pub mod proxy_header;
 mod public_name;
 mod server;
 mod service;

@@ -19,22 +19,26 @@ const PARSE: ParseConfig = ParseConfig {
 
 /// Whose connections begin with a header.
 #[derive(Debug, Clone)]
-pub(crate) struct ProxyHeaders {
+pub struct ProxyHeaders {
     /// The proxies, each of whose connections begins with one; `None` if no connection does.
-    pub(crate) proxies: Option<TrustedProxies>,
+    pub proxies: Option<TrustedProxies>,
     /// The longest time until a header is complete.
-    pub(crate) within: Duration,
+    pub within: Duration,
 }
 
 /// Why a connection of a proxy is closed.
 #[derive(Debug, Error)]
-pub(crate) enum HeaderError {
+pub enum HeaderError {
+    /// Other bytes than those of a header.
     #[error("it does not begin with a PROXY protocol header (`server.proxy_protocol`)")]
     Missing,
+    /// A header that is longer than any is.
     #[error("its PROXY protocol header is longer than {MAX_HEADER_BYTES} bytes")]
     TooLong,
+    /// The header has not ended in time.
     #[error("its PROXY protocol header was not complete within {0:?}")]
     Late(Duration),
+    /// The connection has ended.
     #[error("its PROXY protocol header cannot be read: {0}")]
     Read(#[from] io::Error),
 }
@@ -48,7 +52,7 @@ impl ProxyHeaders {
     ///
     /// # Cancel safety
     /// No: a part of the header may have been read.
-    pub(crate) async fn visitor_of(
+    pub async fn visitor_of(
         &self,
         stream: &mut Stream,
         peer: SocketAddr,

@@ -18,7 +18,6 @@ use crate::{
         layer::Held,
         limits::limit_exchange,
         options::ForwardOptions,
-        pump,
         receive::{RequestSend, UpstreamResponse, receive},
         record::RequestRecord,
         request_body::RequestBody,
@@ -164,7 +163,7 @@ pub(super) async fn complete(
                     send.send_all(body.clone(), trailers.is_none()).await
                 };
                 if let (Ok(()), Some(trailers)) = (sent, trailers) {
-                    let _ = send.finish_with(pump::block_of(trailers));
+                    let _ = send.finish_with(record.request.reserved.block_of(trailers));
                 }
             }
             receive(record, options, recv).await

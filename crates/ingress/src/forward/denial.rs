@@ -3,7 +3,10 @@
 use std::{borrow::Cow, time::Duration};
 
 use adit_link::{Failure, Reason};
-use http::{HeaderName, HeaderValue, StatusCode, header::RETRY_AFTER};
+use http::{
+    HeaderName, HeaderValue, StatusCode,
+    header::{RETRY_AFTER, WWW_AUTHENTICATE},
+};
 
 use crate::forward::local_response::LocalResponse;
 
@@ -14,8 +17,25 @@ pub struct Denial {
     failure: Failure,
     status: Option<StatusCode>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// What the visitor can log in with (RFC 9110, 11.6.1).
+    challenges: Vec<HeaderValue>,
     response: Option<Box<LocalResponse>>,
     counts_for_bans: bool,
+    missing: Missing,
+    closes: bool,
+}
+
+/// What a visitor lacks that is not admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Missing {
+    /// Nothing that it could prove changes the verdict.
+    Nothing,
+    /// Something that a visitor has or has not, such as an address.
+    Property,
+    /// Credentials, which it can send.
+    Credentials,
+    /// It is not known whether it lacks anything: its credentials could not be checked.
+    Check,
 }
 
 impl Denial {
@@ -25,8 +45,11 @@ impl Denial {
             failure: Failure::new(reason, detail),
             status: None,
             headers: Vec::new(),
+            challenges: Vec::new(),
             response: None,
             counts_for_bans: true,
+            missing: Missing::Nothing,
+            closes: false,
         }
     }
 
@@ -57,11 +80,67 @@ impl Denial {
         self
     }
 
+    /// The visitor lacks something that it may prove to another layer instead.
+    #[must_use]
+    pub(crate) fn unproven(mut self) -> Self {
+        self.missing = self.missing.max(Missing::Property);
+        self
+    }
+
+    /// The visitor can log in with these credentials.
+    #[must_use]
+    pub(crate) fn with_challenge(mut self, challenge: HeaderValue) -> Self {
+        self.challenges.push(challenge);
+        self.missing = Missing::Credentials;
+        self
+    }
+
+    /// The credentials of the visitor could not be checked.
+    #[must_use]
+    pub(crate) const fn unchecked(mut self) -> Self {
+        self.missing = Missing::Check;
+        self
+    }
+
+    /// The connection is closed after the response, if it is HTTP/1.
+    #[must_use]
+    pub(crate) const fn with_close(mut self) -> Self {
+        self.closes = true;
+        self
+    }
+
+    /// The denial of a visitor that has not met `earlier` layers either, any of which could have admitted it (P-15.3). It
+    /// receives the response of the layer that it can do most about, with the challenges of all.
+    #[must_use]
+    pub(crate) fn after(self, earlier: Self) -> Self {
+        let mut challenges = earlier.challenges.clone();
+        for challenge in &self.challenges {
+            if !challenges.contains(challenge) {
+                challenges.push(challenge.clone());
+            }
+        }
+        let is_earlier = self.missing != Missing::Nothing && earlier.missing > self.missing;
+        let (mut denial, other) = if is_earlier {
+            (earlier, self)
+        } else {
+            (self, earlier)
+        };
+        denial.challenges = match denial.missing {
+            Missing::Nothing | Missing::Check => Vec::new(),
+            Missing::Property | Missing::Credentials => challenges,
+        };
+        // A visitor that is asked to log in instead has not failed to be at the right address.
+        let is_failure = other.missing != Missing::Property || denial.missing == Missing::Property;
+        denial.counts_for_bans |= other.counts_for_bans && is_failure;
+        denial
+    }
+
     /// The visitor receives this response instead of an error response. A call of gRPC receives the status of the
     /// failure.
     #[must_use]
     pub fn with_response(mut self, response: LocalResponse) -> Self {
         self.response = Some(Box::new(response));
+        self.missing = Missing::Credentials;
         self
     }
 
@@ -82,22 +161,35 @@ impl Denial {
         self.counts_for_bans
     }
 
-    /// The error response with the header lines of the denial.
-    pub(super) fn change(&self, mut response: LocalResponse) -> LocalResponse {
-        for (name, value) in &self.headers {
-            response = response.with_only_header(name.clone(), value.clone());
+    /// The response to the visitor: that of [`Denial::with_response`], which calls of gRPC do not receive, or `error` with the
+    /// changes of the denial.
+    pub(super) fn response(
+        &self,
+        is_call: bool,
+        error: impl FnOnce() -> LocalResponse,
+    ) -> LocalResponse {
+        let mut response = match &self.response {
+            Some(response) if !is_call => LocalResponse::clone(response),
+            _ => {
+                let mut response = error();
+                for (name, value) in &self.headers {
+                    response = response.with_only_header(name.clone(), value.clone());
+                }
+                response
+            }
+        };
+        // A response to log in by other means is not one to a challenge.
+        if is_call || !response.status().is_redirection() {
+            for challenge in &self.challenges {
+                response = response.with_header(WWW_AUTHENTICATE, challenge.clone());
+            }
         }
-        response
+        response.with_close(self.closes)
     }
 
     /// The status, if it is not that of the reason.
     pub(super) const fn status(&self) -> Option<StatusCode> {
         self.status
-    }
-
-    /// The response of [`Denial::with_response`].
-    pub(super) fn response(&self) -> Option<&LocalResponse> {
-        self.response.as_deref()
     }
 
     /// The failure, for a session.

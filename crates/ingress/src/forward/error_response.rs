@@ -61,18 +61,15 @@ fn respond_to_denied(
 ) -> Response<ResponseBody> {
     let request = &record.request;
     record.passed.on_denied(request, denial);
-    let response = match denial.response() {
-        Some(response) if request.protocol != ProtocolType::Grpc => {
-            response.clone().with_close(close)
-        }
-        _ => {
-            let context = ErrorContext {
-                status: denial.status(),
-                ..context_of(&record, close)
-            };
-            denial.change(error_response(denial.failure(), &context))
-        }
-    };
+    let is_call = request.protocol == ProtocolType::Grpc;
+    let response = denial.response(is_call, || {
+        let context = ErrorContext {
+            status: denial.status(),
+            ..context_of(&record, close)
+        };
+        error_response(denial.failure(), &context)
+    });
+    let response = response.with_close(close);
     respond(response, record, Outcome::Failed(denial.failure()))
 }
 

@@ -8,6 +8,7 @@
 
 use std::{any::Any, fmt, net::IpAddr, sync::Arc};
 
+use adit_codec::ProtocolType;
 use adit_link::{BoxFuture, Failure};
 use http::response::Parts;
 
@@ -34,6 +35,11 @@ pub enum Verdict<'r, R = Box<LocalResponse>> {
     Reject(Failure),
     /// The visitor has access: continue with the next layer that does not need a grant ([`Layer::needs_grant`]).
     Grant,
+    /// The visitor would have access if the layer were enforced: layers that are not enforced either do not report it.
+    WouldGrant,
+    /// The visitor has not proved what this layer asks for: continue, because a later layer of the list can grant access
+    /// instead. If none does, this is a part of the denial.
+    Unmet(Box<Denial>),
     /// Do not admit the visitor. The layers that it has passed are notified ([`Layer::on_denied`]).
     Deny(Box<Denial>),
 }
@@ -80,6 +86,11 @@ pub trait Layer: Send + Sync + 'static {
         false
     }
 
+    /// Whether the layer has an effect on visitors, and does not only report them.
+    fn enforces(&self) -> bool {
+        true
+    }
+
     /// The layer is skipped, because a layer before it has granted access. It removes the credentials that it would
     /// have read, which are not for the service.
     fn on_skipped(&self, request: &mut RequestMeta) {
@@ -103,9 +114,17 @@ pub trait Layer: Send + Sync + 'static {
     }
 }
 
-/// An ordered list of layers. Cheap to clone; an empty one is a null pointer.
+/// An ordered list of layers, or several of them, one after the other. Cheap to clone; an empty one is a null pointer.
 #[derive(Clone, Default)]
-pub struct Layers(Option<Arc<Vec<Arc<dyn Layer>>>>);
+pub struct Layers(Option<Arc<Vec<Listed>>>);
+
+/// A layer in its list.
+#[derive(Clone)]
+struct Listed {
+    layer: Arc<dyn Layer>,
+    /// The first layer of a list: what a visitor has proved to the list before it does not count here (P-15.3).
+    begins_list: bool,
+}
 
 /// A list of layers, and how many of them a request has passed.
 #[derive(Debug, Clone, Default)]
@@ -133,19 +152,54 @@ pub(crate) enum Rejected {
 enum Settled<R> {
     Passed,
     Granted,
+    WouldBeGranted,
+    Unmet(Box<Denial>),
     Response(R),
     Denied(Box<Denial>),
     Failed(Failure),
 }
 
+/// What the layers of a list have found out about a visitor.
+#[derive(Default)]
+struct Findings {
+    is_granted: bool,
+    would_be_granted: bool,
+    /// What it has not proved to layers that could have granted access.
+    unmet: Option<Box<Denial>>,
+}
+
+impl Findings {
+    /// Whether the visitor need not pass `layer`.
+    fn skip(&self, layer: &dyn Layer) -> bool {
+        (self.is_granted || self.would_be_granted && !layer.enforces()) && layer.needs_grant()
+    }
+
+    fn add_unmet(&mut self, denial: Box<Denial>) {
+        self.unmet = Some(self.denied(denial));
+    }
+
+    /// The denial of the visitor.
+    fn denied(&mut self, denial: Box<Denial>) -> Box<Denial> {
+        match self.unmet.take() {
+            Some(unmet) => Box::new(denial.after(*unmet)),
+            None => denial,
+        }
+    }
+}
+
 impl Layers {
     /// A list in the order that requests pass it.
     pub fn new(layers: Vec<Box<dyn Layer>>) -> Self {
-        let layers: Vec<Arc<dyn Layer>> = layers.into_iter().map(Arc::from).collect();
-        Self((!layers.is_empty()).then(|| Arc::new(layers)))
+        let listed = layers.into_iter().enumerate().map(|(index, layer)| Listed {
+            layer: layer.into(),
+            begins_list: index == 0,
+        });
+        let listed: Vec<_> = listed.collect();
+        Self((!listed.is_empty()).then(|| Arc::new(listed)))
     }
 
-    /// The layers of this list, then those of `other`. If one list is empty, the result is the other list itself.
+    /// The layers of this list, then those of `other`. They stay two lists: a grant of one has no effect in the other. If one
+    /// list is empty, the result is the other list itself.
     #[must_use]
     pub fn followed_by(&self, other: &Self) -> Self {
         match (&self.0, &other.0) {
@@ -186,20 +240,30 @@ impl Layers {
         holds: &mut Vec<Held>,
     ) -> Result<(), Failure> {
         let layers = self.as_slice();
-        let mut is_granted = false;
-        for (passed, layer) in layers.iter().enumerate() {
-            if is_granted && layer.needs_grant() {
+        let mut found = Findings::default();
+        for (passed, Listed { layer, begins_list }) in layers.iter().enumerate() {
+            if *begins_list {
+                found = Findings::default();
+            }
+            if found.skip(&**layer) {
                 continue;
             }
             match settle(layer.on_session(session), holds).await {
                 Settled::Passed => {}
-                Settled::Granted => is_granted = true,
+                Settled::Granted => found.is_granted = true,
+                Settled::WouldBeGranted => found.would_be_granted = true,
+                Settled::Unmet(denial) => found.add_unmet(denial),
                 Settled::Response(never) => match never {},
                 Settled::Failed(failure) => return Err(failure),
+                // Anybody can send a datagram in the name of another (P-15.9).
+                Settled::Denied(denial) if session.protocol == ProtocolType::Udp => {
+                    return Err(denial.into_failure());
+                }
                 Settled::Denied(denial) => {
+                    let denial = found.denied(denial);
                     let visitor = session.visitor.addr().ip();
-                    for layer in before.as_slice().iter().chain(layers.iter().take(passed)) {
-                        layer.on_denied(visitor, &denial);
+                    for passed in before.as_slice().iter().chain(layers.iter().take(passed)) {
+                        passed.layer.on_denied(visitor, &denial);
                     }
                     return Err(denial.into_failure());
                 }
@@ -208,7 +272,7 @@ impl Layers {
         Ok(())
     }
 
-    fn as_slice(&self) -> &[Arc<dyn Layer>] {
+    fn as_slice(&self) -> &[Listed] {
         self.0.as_deref().map(Vec::as_slice).unwrap_or_default()
     }
 }
@@ -225,18 +289,23 @@ impl Passage {
         request: &mut RequestMeta,
         holds: &mut Vec<Held>,
     ) -> Result<(), Rejected> {
-        let mut is_granted = false;
-        for layer in self.layers.as_slice() {
-            if is_granted && layer.needs_grant() {
+        let mut found = Findings::default();
+        for Listed { layer, begins_list } in self.layers.as_slice() {
+            if *begins_list {
+                found = Findings::default();
+            }
+            if found.skip(&**layer) {
                 layer.on_skipped(request);
                 self.passed += 1;
                 continue;
             }
             match settle(layer.on_request(request), holds).await {
                 Settled::Passed => {}
-                Settled::Granted => is_granted = true,
+                Settled::Granted => found.is_granted = true,
+                Settled::WouldBeGranted => found.would_be_granted = true,
+                Settled::Unmet(denial) => found.add_unmet(denial),
                 Settled::Response(response) => return Err(Rejected::Response(response)),
-                Settled::Denied(denial) => return Err(Rejected::Denied(denial)),
+                Settled::Denied(denial) => return Err(Rejected::Denied(found.denied(denial))),
                 Settled::Failed(failure) => return Err(Rejected::Failure(failure)),
             }
             self.passed += 1;
@@ -247,7 +316,7 @@ impl Passage {
     /// The layers that the request has passed, in the reverse order.
     fn back(&self) -> impl Iterator<Item = &dyn Layer> {
         let passed = self.layers.as_slice().iter().take(self.passed);
-        passed.rev().map(|layer| &**layer)
+        passed.rev().map(|passed| &*passed.layer)
     }
 }
 
@@ -293,6 +362,8 @@ async fn settle<R>(mut verdict: Verdict<'_, R>, holds: &mut Vec<Held>) -> Settle
             Verdict::Respond(response) => return Settled::Response(response),
             Verdict::Reject(failure) => return Settled::Failed(failure),
             Verdict::Grant => return Settled::Granted,
+            Verdict::WouldGrant => return Settled::WouldBeGranted,
+            Verdict::Unmet(denial) => return Settled::Unmet(denial),
             Verdict::Deny(denial) => return Settled::Denied(denial),
         }
     }

@@ -11,13 +11,12 @@ use std::{
     time::Duration,
 };
 
-use adit_codec::{HeaderBlock, ResetCode};
+use adit_codec::ResetCode;
 use adit_link::{
-    Failure, Reason, SendHalf, header_lines,
+    Failure, Reason, SendHalf,
     turn::{TURN_BYTES, Turn},
 };
 use bytes::Bytes;
-use http::HeaderMap;
 use http_body::{Body, Frame};
 use tokio::{
     sync::oneshot,
@@ -29,6 +28,7 @@ use crate::forward::{
     demand::{CHECK_INTERVAL, Demand},
     inbound::Inbound,
     pace::Pace,
+    reserved::Reserved,
 };
 
 /// The rate at which a visitor must send its body.
@@ -93,6 +93,7 @@ impl Pump {
         send: SendHalf,
         owed: Option<Owed>,
         cancel_at_once: bool,
+        reserved: Reserved,
     ) -> Self {
         let (command, commands) = oneshot::channel();
         let progress = Arc::new(Progress {
@@ -107,6 +108,7 @@ impl Pump {
             send,
             owed,
             cancel_at_once,
+            reserved,
             progress: progress.clone(),
             commands: Some(commands),
             timer: None,
@@ -171,6 +173,7 @@ struct Worker {
     send: SendHalf,
     owed: Option<Owed>,
     cancel_at_once: bool,
+    reserved: Reserved,
     progress: Arc<Progress>,
     commands: Option<oneshot::Receiver<Command>>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -320,7 +323,10 @@ impl Worker {
                 Ok(false)
             }
             Err(frame) => match frame.into_trailers() {
-                Ok(trailers) => self.send.finish_with(block_of(&trailers)).map(|()| true),
+                Ok(trailers) => self
+                    .send
+                    .finish_with(self.reserved.block_of(&trailers))
+                    .map(|()| true),
                 Err(_) => Ok(false),
             },
         }
@@ -375,8 +381,3 @@ impl Worker {
 }
 
 const LEFT: &str = "the visitor left";
-
-/// Trailers as they cross.
-pub(super) fn block_of(trailers: &HeaderMap) -> HeaderBlock {
-    header_lines(trailers).collect()
-}

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -11,38 +12,59 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header::EXPECT, uri::Authority};
 use uuid::{Builder, Uuid};
 
-use crate::forward::target::Target;
+use crate::forward::{counted_by::CountedBy, reserved::Reserved, target::Target};
 
 /// A visitor's address, with the texts that each of its requests needs. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Visitor {
     addr: SocketAddr,
+    /// The local port of the connection; 0 when unknown.
+    local_port: u16,
+    shared: Arc<Shared>,
+}
+
+/// What all requests of a visitor share.
+#[derive(Debug)]
+struct Shared {
     /// The address with its port, as text.
     text: HeaderValue,
     /// The address without the port, as text; an IPv4-mapped IPv6 address is shown as IPv4.
     ip: HeaderValue,
-    /// The local port of the connection; 0 when unknown.
-    local_port: u16,
+    /// The layers that have counted the connection.
+    counted_by: Arc<CountedBy>,
 }
 
 impl Visitor {
     pub(crate) fn new(addr: SocketAddr) -> Self {
+        Self::on_connection(addr, Arc::default())
+    }
+
+    fn on_connection(addr: SocketAddr, counted_by: Arc<CountedBy>) -> Self {
         // An address is always a valid header value.
         let value = |text: String| {
             HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
         };
         Self {
             addr,
-            text: value(addr.to_string()),
-            ip: value(addr.ip().to_canonical().to_string()),
             local_port: 0,
+            shared: Arc::new(Shared {
+                text: value(addr.to_string()),
+                ip: value(addr.ip().to_canonical().to_string()),
+                counted_by,
+            }),
         }
     }
 
     /// The same connection, whose visitor is at `addr` because the peer is a proxy. The port of `addr` is 0 where the proxy
     /// does not report it.
     pub(crate) fn behind_proxy(&self, addr: SocketAddr) -> Self {
-        Self::new(addr).on_port(self.local_port)
+        let counted_by = self.shared.counted_by.clone();
+        Self::on_connection(addr, counted_by).on_port(self.local_port)
+    }
+
+    /// The layers that have counted the connection.
+    pub(crate) fn counted_by(&self) -> &CountedBy {
+        &self.shared.counted_by
     }
 
     pub(crate) fn on_port(self, local_port: u16) -> Self {
@@ -61,12 +83,12 @@ impl Visitor {
 
     /// The socket address, as text.
     pub fn as_str(&self) -> &str {
-        self.text.to_str().unwrap_or_default()
+        self.shared.text.to_str().unwrap_or_default()
     }
 
     /// The address without the port, as a header value.
-    pub const fn ip_value(&self) -> &HeaderValue {
-        &self.ip
+    pub fn ip_value(&self) -> &HeaderValue {
+        &self.shared.ip
     }
 }
 
@@ -92,12 +114,12 @@ pub struct RequestMeta {
     pub version: Version,
     /// Header lines as the visitor sent them, with the changes of the layers.
     pub headers: HeaderMap,
-    /// The request is the first one of its connection.
-    pub is_first: bool,
     /// When the first byte of the head arrived, or as soon after it as the connection can observe it.
     pub started: Instant,
     /// The protocols that the request offers to change to (P-3.7); mostly empty.
     pub(crate) upgrade: Bytes,
+    /// Names of lines that only adit sets.
+    pub(crate) reserved: Reserved,
 }
 
 impl RequestMeta {

@@ -103,7 +103,8 @@ impl Streaming<'_> {
                 grace: config.shortage_grace,
             });
             let at_once = self.options.cancel_at_once;
-            let pump = Pump::start(first, body, send, owed, at_once);
+            let reserved = self.record.request.reserved.clone();
+            let pump = Pump::start(first, body, send, owed, at_once, reserved);
             self.record.pumped = Some(pump.progress());
             self.pump = Some(pump);
         }

@@ -18,7 +18,10 @@ mod passwords;
 mod rate_limit;
 mod recent;
 mod remove_copied;
+mod shares;
 mod state;
+mod turns;
+mod waits;
 
 pub use bans::{Ban, BanRule};
 pub use basic_auth::BasicAuth;

@@ -9,11 +9,9 @@ use crate::{
         headers::{elements, request_id, retain},
         layer::{Layer, Verdict},
         request_meta::{RequestMeta, Scheme},
+        reserved::{USER, could_be},
     },
-    layers::{
-        identity::{USER, could_be},
-        trusted_proxies::TrustedProxies,
-    },
+    layers::trusted_proxies::TrustedProxies,
 };
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

@@ -67,6 +67,14 @@ pub enum LayerError {
         /// The most users.
         most: usize,
     },
+    /// The hashes of the users were made with different parameters, each of which takes a check of its own (P-15.6).
+    #[error(
+        "the hashes of the users have more than {most} different parameters: make them with the same ones, such as those of `adit hash-password`"
+    )]
+    Parameters {
+        /// The most different parameters.
+        most: usize,
+    },
     /// The name of a user.
     #[error(
         "invalid user {name:?}: a name has no colon, no control character and no blank at an end, at most 128 bytes, and stands once"

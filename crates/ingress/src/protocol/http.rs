@@ -95,7 +95,6 @@ pub(crate) async fn serve(
         visitor: connection.visitor.clone(),
         scheme: connection.scheme,
         started,
-        is_first: number == 0,
         needs_host: director.needs_host(connection.visitor.local_port()),
         admitted: &connection.admitted,
     };

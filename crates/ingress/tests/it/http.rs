@@ -232,6 +232,41 @@ async fn trailers_cross_both_ways() {
     entry.settled().await;
 }
 
+/// A service that takes trailers for header lines must not learn from a visitor who it is.
+#[tokio::test(start_paused = true)]
+async fn p_15_5_identities_do_not_cross_in_trailers() {
+    const NAMES: [&str; 5] = [
+        "adit-user",
+        "adit_user",
+        "x-forwarded-for",
+        "authorization",
+        "x-sum",
+    ];
+    let entry = HttpEntry::serving(http_config(), |_, mut exchange| async move {
+        let (_, trailers) = body_of(&mut exchange).await.unwrap();
+        respond(&exchange, 200, &[("x-trailers", &trailers)], b"");
+    });
+    for mut visitor in Visitor::both(&entry).await {
+        // The first one is sent with its length, and crosses with its head.
+        for length in [Some("3"), None] {
+            let mut trailers = HeaderMap::new();
+            for name in NAMES {
+                trailers.insert(name, HeaderValue::from_static("42"));
+            }
+            let body = vec![Frame::data("abc".into()), Frame::trailers(trailers)];
+            let mut request = Request::post("/").header("trailer", NAMES.join(","));
+            if let Some(length) = length
+                && matches!(visitor, Visitor::Two(_))
+            {
+                request = request.header("content-length", length);
+            }
+            let request = request.body(frames(body)).unwrap();
+            let (_, headers, ..) = whole(visitor.send(request).await).await;
+            assert_eq!(headers["x-trailers"], "x-sum=42;");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn responses_without_a_body_have_none() {
     let entry = HttpEntry::serving(http_config(), |request, exchange| async move {

@@ -1,6 +1,7 @@
 //! Visitors, against a client in memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod access;
 mod breaks;
 mod configured_layers;
 mod departures;

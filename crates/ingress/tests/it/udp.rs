@@ -16,7 +16,12 @@ use adit_net::{BindError, bind_udp};
 use std::{sync::Mutex, time::Duration};
 
 use adit_codec::ProtocolType;
-use adit_ingress::{Direction, Udp, UdpConfig};
+use adit_ingress::{
+    Direction, Layers, Udp, UdpConfig,
+    layers::{
+        Access, AccessBounds, AccessConfig, AccessRule, BanRule, IpRules, LayerConfig, LayerList,
+    },
+};
 use adit_link::{Part, Reason};
 use adit_testlink::{Link, Route, TUNNEL, never, next_part, udp, until};
 use tokio::{net::UdpSocket, sync::oneshot};
@@ -181,6 +186,61 @@ async fn p_11_2_the_flow_silent_longest_is_evicted() {
             .reason,
         Reason::Limit
     );
+}
+
+/// A list that does not admit 127.9.0.0/16.
+fn denying() -> Layers {
+    let network = "127.9.0.0/16".parse().unwrap();
+    let rule = AccessRule::Ip(IpRules::new(Vec::new(), vec![network]).unwrap());
+    let ban = BanRule::new(1, SECOND, 60 * SECOND).unwrap();
+    let layers = [AccessRule::Ban(ban), rule]
+        .map(|rule| LayerConfig::Access(AccessConfig::new(rule, true, false).unwrap()));
+    let access = Access::new(AccessBounds::default());
+    let list = LayerList {
+        layers: &layers,
+        place: "server",
+        access: &access,
+    };
+    list.list()
+}
+
+#[tokio::test]
+async fn p_11_2_denied_flows_end_no_flow_of_an_admitted_visitor() {
+    let (link, mut incoming) = Link::scripted();
+    let config = UdpConfig {
+        max_flows: 3,
+        ..UdpConfig::default()
+    };
+    let (there, layers) = (link.clone(), denying());
+    let route = Route::director(&[link], move |_, _| {
+        let mut destination = there.destination(1);
+        destination.layers = layers.clone();
+        Direction::Go(destination)
+    });
+    let port = route.udp(config, 60 * SECOND);
+    let mut flows = Vec::new();
+    for n in 0..3 {
+        let visitor = port.visitor().await;
+        visitor.send(&[n]).await;
+        let (_, mut service) = incoming.udp().await;
+        udp::accept(&service);
+        assert_eq!(udp::recv(&mut service).await, [n].as_slice());
+        flows.push((visitor, service));
+    }
+    for n in 1..=200 {
+        let denied = std::net::UdpSocket::bind("127.9.0.1:0").unwrap();
+        denied.send_to(b"denied", port.addr).unwrap();
+        port.until(|stats| stats.datagrams_in == 3 + n).await;
+    }
+    port.until(|stats| stats.flows_open <= 2 * 3).await;
+    for (visitor, service) in &mut flows {
+        visitor.send(b"on").await;
+        assert_eq!(udp::recv(service).await, "on");
+    }
+    assert_eq!(port.stats().flows_evicted, 0);
+    // Their denials ban nobody: anybody can send in the name of another.
+    assert!(port.stats().failures.of(Reason::AccessDenied) > 0);
+    assert_eq!(port.stats().failures.of(Reason::Banned), 0);
 }
 
 #[tokio::test]

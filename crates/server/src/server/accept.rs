@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use adit_link::signalled;
+use adit_link::{BoxFuture, signalled};
 use adit_net::{Listener, Stream};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -44,68 +44,65 @@ impl Serving {
             drain,
             stop,
         } = self;
-        Arc::new(move |stream: Stream, peer, port| match port {
-            Port::Tunnel(number) if !directory.is_http_port(number) => {
-                let (tcp, headers) = (entries.tcp(), entries.proxy_headers());
-                let entries = entries.clone();
-                let mut stream = stream;
-                if let (Some(tunnel), Some(https)) = (directory.terminating(number), &https) {
-                    let (https, drained) = (https.clone(), signalled(drain.clone()));
-                    let served = async move {
-                        let visitor = visitor_of(&entries, &headers, &mut stream, peer).await;
-                        if let Some(peer) = visitor {
-                            https.serve_tunnel(stream, peer, tunnel, tcp, drained).await;
-                        }
-                    };
-                    return Box::pin(visitors.track_future(served)) as _;
+        Arc::new(move |stream: Stream, peer, port| {
+            let serve: ServeVisitor = match port {
+                Port::Clients => {
+                    let stopped = signalled(stop.clone());
+                    let served = client_port.clone().serve(stream, peer, stopped);
+                    return Box::pin(clients.track_future(served)) as _;
                 }
-                let served = async move {
-                    let Some(peer) = visitor_of(&entries, &headers, &mut stream, peer).await else {
-                        return;
-                    };
-                    match stream.local_addr() {
-                        Ok(local) => tcp.serve(stream, peer, local).await,
-                        Err(error) => tracing::debug!(%peer, %error, "the visitor has left"),
+                Port::Tunnel(number) if !directory.is_http_port(number) => {
+                    let tcp = entries.tcp();
+                    match (directory.terminating(number), https.clone()) {
+                        (Some(tunnel), Some(https)) => {
+                            let drained = signalled(drain.clone());
+                            Box::new(move |stream, peer| {
+                                Box::pin(async move {
+                                    https.serve_tunnel(stream, peer, tunnel, tcp, drained).await;
+                                })
+                            })
+                        }
+                        _ => Box::new(move |stream, peer| match stream.local_addr() {
+                            Ok(local) => tcp.serve(stream, peer, local),
+                            Err(error) => {
+                                tracing::debug!(%peer, %error, "the visitor has left");
+                                Box::pin(async {})
+                            }
+                        }),
                     }
-                };
-                Box::pin(visitors.track_future(served)) as _
-            }
-            Port::Visitors | Port::Tunnel(_) => {
-                let (http, headers) = (entries.http(), entries.proxy_headers());
-                let entries = entries.clone();
-                let drained = signalled(drain.clone());
-                let mut stream = stream;
-                let served = async move {
-                    if let Some(peer) = visitor_of(&entries, &headers, &mut stream, peer).await {
-                        http.serve(stream, peer, drained).await;
-                    }
-                };
-                Box::pin(visitors.track_future(served)) as _
-            }
-            Port::Https => {
-                let (https, entries) = (https.clone(), entries.clone());
-                let directory = directory.clone();
-                let drained = signalled(drain.clone());
-                let headers = entries.proxy_headers();
-                let mut stream = stream;
-                let served = async move {
-                    let visitor = visitor_of(&entries, &headers, &mut stream, peer).await;
-                    if let (Some(https), Some(peer)) = (https, visitor) {
-                        https
-                            .serve(stream, peer, &entries, directory, drained)
-                            .await;
-                    }
-                };
-                Box::pin(visitors.track_future(served)) as _
-            }
-            Port::Clients => {
-                let stopped = signalled(stop.clone());
-                let served = client_port.clone().serve(stream, peer, stopped);
-                Box::pin(clients.track_future(served)) as _
-            }
+                }
+                Port::Visitors | Port::Tunnel(_) => {
+                    let (http, drained) = (entries.http(), signalled(drain.clone()));
+                    Box::new(move |stream, peer| http.serve(stream, peer, drained))
+                }
+                Port::Https => {
+                    let (https, entries) = (https.clone(), entries.clone());
+                    let (directory, drained) = (directory.clone(), signalled(drain.clone()));
+                    Box::new(move |stream, peer| {
+                        Box::pin(async move {
+                            if let Some(https) = https {
+                                https
+                                    .serve(stream, peer, &entries, directory, drained)
+                                    .await;
+                            }
+                        })
+                    })
+                }
+            };
+            let (entries, headers) = (entries.clone(), entries.proxy_headers());
+            let mut stream = stream;
+            let served = async move {
+                if let Some(peer) = visitor_of(&entries, &headers, &mut stream, peer).await {
+                    serve(stream, peer).await;
+                }
+            };
+            Box::pin(visitors.track_future(served)) as _
         })
     }
 }
+
+/// Serves the connection of a visitor, behind the header of a proxy.
+type ServeVisitor = Box<dyn FnOnce(Stream, SocketAddr) -> BoxFuture<'static, ()> + Send>;
 
 /// The address of the visitor whose connection this is; `None` if a proxy has sent no valid header.
 async fn visitor_of(

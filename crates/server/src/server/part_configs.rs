@@ -25,9 +25,17 @@ pub(super) const fn access_bounds(settings: &Settings) -> AccessBounds {
             waiting: limits.max_waiting_password_checks,
             wait: settings.timeouts.permit_wait,
         },
+        waits: waits(limits),
         addresses: limits.max_rate_addresses,
         bans: limits.max_bans,
     }
+}
+
+/// Requests that wait at access layers while they hold permits: most permits of the server, and of a client, are left for
+/// others.
+const fn waits(limits: &Limits) -> usize {
+    let (all, of_client) = (limits.max_requests / 4, limits.max_requests_per_client / 2);
+    if all < of_client { all } else { of_client }
 }
 
 /// The bounds of upstreams: their connections have as many descriptors as those of visitors.

@@ -1,6 +1,8 @@
 //! The layer `forward_auth`, with a small provider.
 
-use adit_e2e::{Client, ClientOptions, Server, Service, Visitor, connect_from, empty, full};
+use adit_e2e::{
+    Body, Client, ClientOptions, Server, Service, Visitor, connect_from, empty, feed, full,
+};
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response,
     header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE},
@@ -18,7 +20,7 @@ const GOOD: (&str, &str) = ("cookie", "session=good");
 type Asked = mpsc::UnboundedReceiver<(String, HeaderMap)>;
 
 /// A provider: a session admits, a wrong `authorization` gets 401, everybody else is sent to a log-in. `/forbidden` is
-/// never admitted, `/large` gets a response without an end, and `/slow` none.
+/// never admitted, `/large` gets a long response, `/who?endless` one without an end, and `/slow` none.
 async fn provider() -> (Service, Asked) {
     let (seen, asked) = mpsc::unbounded_channel();
     let service = Service::start(move |request: Request<Incoming>| {
@@ -40,6 +42,7 @@ async fn provider() -> (Service, Asked) {
             let response = Response::builder();
             let response = match &*uri {
                 "/forbidden" => response.status(403).body(full("not for you")),
+                "/who?endless" => response.body(endless()),
                 "/large" => response.status(403).body(full("x".repeat(200_000))),
                 _ if is_known => response
                     .header("remote-user", "alice")
@@ -61,6 +64,16 @@ async fn provider() -> (Service, Asked) {
     })
     .await;
     (service, asked)
+}
+
+/// A large body that does not end before it is unwanted.
+fn endless() -> Body {
+    let (feeder, body) = feed();
+    tokio::spawn(async move {
+        feeder.send("x".repeat(200_000)).await;
+        feeder.unwanted().await;
+    });
+    body
 }
 
 fn config(provider: &Service) -> String {
@@ -161,6 +174,18 @@ async fn p_15_10_the_provider_receives_no_body() {
     assert!(!head.contains_key("content-length") && !head.contains_key("transfer-encoding"));
 }
 
+/// The body of a response that admits is for nobody.
+#[tokio::test]
+async fn p_15_10_the_body_of_a_provider_that_admits_is_not_awaited() {
+    let (provider, _asked) = provider().await;
+    let web = Web::new(&config(&provider), LAYERS).await;
+    for _ in 0..2 {
+        assert_eq!(web.get_with(1, "/who?endless", &[GOOD]).await.status, 200);
+    }
+    assert_eq!(web.service.stats.begun(), 2);
+    assert_eq!(web.count("/access/denied/forward_auth").await, 0);
+}
+
 #[tokio::test]
 async fn p_15_10_a_provider_that_is_away_admits_nobody() {
     let (provider, _asked) = provider().await;
@@ -214,6 +239,35 @@ async fn p_15_10_headers_of_the_provider_are_never_those_of_a_visitor() {
     assert!(received(&inside, "remote-user").is_empty());
     assert!(asked.try_recv().is_err());
     assert_eq!(web.get(2, "/request").await.status, 302);
+}
+
+/// A service that trusts the headers of a provider goes on to trust them when the server does not know it any more.
+#[tokio::test]
+async fn p_15_10_headers_of_a_removed_provider_are_not_those_of_a_visitor() {
+    let (provider, _asked) = provider().await;
+    let layers = "[{ ip: { allow: [127.8.0.1] }, sufficient: true }, { forward_auth: sso }]";
+    let web = Web::new(&config(&provider), layers).await;
+    web.server.follows("server: {}", 2).await;
+    let lines = [("remote-user", "root"), ("remote_groups", "wheel")];
+    let inside = web.get_with(1, "/request", &lines).await;
+    assert_eq!(inside.status, 200);
+    for name in ["remote-user", "remote_groups"] {
+        assert!(received(&inside, name).is_empty(), "{name}");
+    }
+    let elsewhere = web.get_with(2, "/request", &[GOOD]).await;
+    assert_eq!(verdict(&elsewhere), (500, "internal"));
+}
+
+#[tokio::test]
+async fn p_15_10_the_lines_of_a_provider_replace_those_of_layers_before_it() {
+    let (provider, _asked) = provider().await;
+    let layers = "[{ request_headers: { set: { remote-user: nobody, remote_groups: none } } }, \
+         { forward_auth: sso }]";
+    let web = Web::new(&config(&provider), layers).await;
+    let admitted = web.get_with(1, "/request", &[GOOD]).await;
+    assert_eq!(received(&admitted, "remote-user"), ["alice"]);
+    assert_eq!(received(&admitted, "remote-groups"), ["a", "b"]);
+    assert!(received(&admitted, "remote_groups").is_empty());
 }
 
 /// A client can name a provider of the server's configuration, and nothing else.

@@ -1,19 +1,14 @@
 //! Bans of addresses whose visitors were denied too often.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use adit_net::HostNetwork;
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::layers::{access::recent::Recent, layer_error::LayerError};
+use crate::layers::{
+    access::shares::{Shares, Table},
+    layer_error::LayerError,
+};
 
 /// Addresses whose denials are counted.
 const MAX_COUNTED: usize = 64 * 1024;
@@ -79,15 +74,6 @@ pub struct Ban {
     pub left: Duration,
 }
 
-/// An address at one layer.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Subject {
-    place: Arc<str>,
-    /// The place of the layer in its list.
-    index: usize,
-    network: HostNetwork,
-}
-
 /// Denials of an address, and when the first of them was.
 #[derive(Debug, Clone, Copy)]
 struct Denials {
@@ -98,17 +84,9 @@ struct Denials {
 /// All bans of a process.
 #[derive(Debug)]
 pub(super) struct Bans {
-    /// The number of bans, so that a request takes no lock while there are none.
-    count: AtomicUsize,
-    max: usize,
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    denials: Recent<Subject, Denials>,
-    /// When the ban of an address ends.
-    banned: HashMap<Subject, Instant>,
+    denials: Shares<HostNetwork, Denials>,
+    /// When the ban of an address ends. The bans of a layer end in the order in which they began.
+    banned: Shares<HostNetwork, Instant>,
 }
 
 /// A layer that bans.
@@ -116,126 +94,115 @@ struct State {
 pub(super) struct Banning {
     pub(super) rule: BanRule,
     pub(super) place: Arc<str>,
-    pub(super) index: usize,
+    denials: Arc<Table<HostNetwork, Denials>>,
+    banned: Arc<Table<HostNetwork, Instant>>,
 }
 
 impl Banning {
-    fn subject(&self, network: HostNetwork) -> Subject {
-        Subject {
-            place: self.place.clone(),
-            index: self.index,
-            network,
+    /// The layer at `index` of the list `place`. A ban outlives a change of its rule.
+    pub(super) fn new(rule: BanRule, place: Arc<str>, index: usize, bans: &Bans) -> Self {
+        let mut id = blake3::Hasher::new();
+        id.update(&(index as u64).to_le_bytes());
+        id.update(place.as_bytes());
+        let id = *id.finalize().as_bytes();
+        Self {
+            rule,
+            denials: bans.denials.table(id, &place),
+            banned: bans.banned.table(id, &place),
+            place,
         }
     }
 }
 
 impl Bans {
-    /// At most this many bans: beyond it, the one that ends first makes room.
+    /// At most this many bans: beyond it, those of the layer with the most bans that end first make room.
     pub(super) fn new(max: usize) -> Self {
         Self {
-            count: AtomicUsize::new(0),
-            max: max.max(1),
-            state: Mutex::new(State {
-                denials: Recent::new(MAX_COUNTED),
-                banned: HashMap::new(),
-            }),
+            denials: Shares::new(MAX_COUNTED),
+            banned: Shares::new(max),
         }
     }
 
     /// The time until the ban of an address by this layer ends.
     pub(super) fn left(&self, layer: &Banning, network: HostNetwork) -> Option<Duration> {
-        if self.count.load(Ordering::Relaxed) == 0 {
+        // A request takes no lock while there are no bans.
+        if layer.banned.len() == 0 {
             return None;
         }
-        let subject = layer.subject(network);
         let now = Instant::now();
-        let mut state = self.state.lock();
-        let until = *state.banned.get(&subject)?;
-        if until > now {
-            return Some(until - now);
-        }
-        state.banned.remove(&subject);
-        self.count.store(state.banned.len(), Ordering::Relaxed);
-        None
+        self.banned.change(&layer.banned, |banned| {
+            let until = *banned.peek(&network)?;
+            if until > now {
+                return Some(until - now);
+            }
+            banned.remove(&network);
+            None
+        })
     }
 
     /// Counts a denial. Returns whether it has led to a ban.
     pub(super) fn on_denied(&self, layer: &Banning, network: HostNetwork) -> bool {
-        let (rule, subject) = (&layer.rule, layer.subject(network));
+        let rule = &layer.rule;
         let now = Instant::now();
-        let mut state = self.state.lock();
-        let count = match state.denials.get_mut(&subject) {
-            Some(denials) if now - denials.since < rule.within => {
-                denials.count = denials.count.saturating_add(1);
-                denials.count
+        let is_enough = self.denials.change(&layer.denials, |denials| {
+            let count = match denials.get_mut(&network) {
+                Some(denials) if now - denials.since < rule.within => {
+                    denials.count = denials.count.saturating_add(1);
+                    denials.count
+                }
+                _ => {
+                    let first = Denials {
+                        count: 1,
+                        since: now,
+                    };
+                    denials.insert(network, first);
+                    1
+                }
+            };
+            let is_enough = count >= rule.after;
+            if is_enough {
+                denials.remove(&network);
             }
-            _ => {
-                let first = Denials {
-                    count: 1,
-                    since: now,
-                };
-                state.denials.insert(subject.clone(), first);
-                1
-            }
-        };
-        if count < rule.after {
-            return false;
+            is_enough
+        });
+        if is_enough {
+            self.banned.change(&layer.banned, |banned| {
+                banned.insert(network, now + rule.duration);
+            });
         }
-        state.denials.remove(&subject);
-        if state.banned.len() >= self.max {
-            state.make_room(now);
-        }
-        state.banned.insert(subject, now + rule.duration);
-        self.count.store(state.banned.len(), Ordering::Relaxed);
-        true
+        is_enough
     }
 
     /// The bans in force, by network.
     pub(super) fn list(&self) -> Vec<Ban> {
         let now = Instant::now();
-        let mut state = self.state.lock();
-        state.banned.retain(|_, until| *until > now);
-        self.count.store(state.banned.len(), Ordering::Relaxed);
-        let bans = state.banned.iter().map(|(subject, until)| Ban {
-            network: subject.network,
-            place: subject.place.to_string(),
-            left: *until - now,
+        let mut bans = Vec::new();
+        self.banned.change_all(|place, banned| {
+            banned.retain(|_, until| *until > now);
+            bans.extend(banned.iter().map(|(network, until)| Ban {
+                network: *network,
+                place: place.to_string(),
+                left: *until - now,
+            }));
         });
-        let mut bans: Vec<_> = bans.collect();
-        drop(state);
         bans.sort_by(|a, b| (a.network, &a.place).cmp(&(b.network, &b.place)));
         bans
     }
 
     /// The number of bans, of which some may have ended.
     pub(super) fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.banned.len()
     }
 
     /// Ends the bans of an address, or all. Returns how many.
     pub(super) fn clear(&self, network: Option<HostNetwork>) -> usize {
-        let mut state = self.state.lock();
-        let before = state.banned.len();
-        let is_other =
-            |subject: &Subject| network.is_some_and(|network| network != subject.network);
-        state.banned.retain(|subject, _| is_other(subject));
-        self.count.store(state.banned.len(), Ordering::Relaxed);
-        before - state.banned.len()
-    }
-}
-
-impl State {
-    /// Removes bans that have ended, or else the one that ends first.
-    fn make_room(&mut self, now: Instant) {
-        let before = self.banned.len();
-        self.banned.retain(|_, until| *until > now);
-        if self.banned.len() < before {
-            return;
-        }
-        let first = self.banned.iter().min_by_key(|(_, until)| **until);
-        if let Some(first) = first.map(|(subject, _)| subject.clone()) {
-            self.banned.remove(&first);
-        }
+        let mut ended = 0;
+        self.banned.change_all(|_, banned| {
+            let before = banned.len();
+            banned.retain(|other, _| network.is_some_and(|network| network != *other));
+            ended += before - banned.len();
+        });
+        ended
     }
 }
 
@@ -243,13 +210,10 @@ impl State {
 mod tests {
     use super::*;
 
-    fn layer(place: &str, after: u32) -> Banning {
+    fn layer(bans: &Bans, place: &str, after: u32) -> Banning {
         let (within, duration) = (Duration::from_secs(10), Duration::from_secs(60));
-        Banning {
-            rule: BanRule::new(after, within, duration).unwrap(),
-            place: place.into(),
-            index: 0,
-        }
+        let rule = BanRule::new(after, within, duration).unwrap();
+        Banning::new(rule, place.into(), 0, bans)
     }
 
     fn network(text: &str) -> HostNetwork {
@@ -258,7 +222,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn denials_within_the_time_lead_to_a_ban_that_ends() {
-        let (bans, layer, one) = (Bans::new(10), layer("server", 3), network("192.0.2.1"));
+        let (bans, one) = (Bans::new(10), network("192.0.2.1"));
+        let layer = layer(&bans, "server", 3);
         assert!(!bans.on_denied(&layer, one) && !bans.on_denied(&layer, one));
         // The third one comes too late, and begins a new count.
         tokio::time::advance(Duration::from_secs(10)).await;
@@ -276,7 +241,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn bans_of_one_list_do_not_hold_in_another() {
         let bans = Bans::new(10);
-        let (server, tunnel) = (layer("server", 1), layer("tunnel office/web", 1));
+        let server = layer(&bans, "server", 1);
+        let tunnel = layer(&bans, "tunnel office/web", 1);
         assert!(bans.on_denied(&tunnel, network("192.0.2.1")));
         assert!(bans.on_denied(&tunnel, network("2001:db8::1")));
         assert_eq!(bans.left(&server, network("192.0.2.1")), None);
@@ -294,7 +260,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_ban_that_ends_first_makes_room() {
-        let (bans, layer) = (Bans::new(2), layer("server", 1));
+        let bans = Bans::new(2);
+        let layer = layer(&bans, "server", 1);
         for last in 1..=3 {
             bans.on_denied(&layer, network(&format!("192.0.2.{last}")));
             tokio::time::advance(Duration::from_secs(1)).await;
@@ -305,6 +272,22 @@ mod tests {
             .map(|ban| ban.network.to_string())
             .collect();
         assert_eq!(networks, ["192.0.2.2", "192.0.2.3"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn p_15_9_bans_of_one_layer_do_not_end_those_of_another() {
+        let bans = Bans::new(100);
+        let quiet = layer(&bans, "tunnel office/web", 1);
+        bans.on_denied(&quiet, network("192.0.2.1"));
+        let flooded = layer(&bans, "tunnel other/web", 1);
+        for number in 0_u32..10_000 {
+            bans.on_denied(&flooded, HostNetwork::of(number.to_be_bytes().into()));
+            assert!(bans.count() <= 100);
+        }
+        // The layer comes back, with another rule.
+        drop(quiet);
+        let quiet = layer(&bans, "tunnel office/web", 2);
+        assert!(bans.left(&quiet, network("192.0.2.1")).is_some());
     }
 
     #[test]

@@ -4,22 +4,20 @@ use std::fmt;
 
 use adit_link::Reason;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use http::{
-    HeaderMap, HeaderValue,
-    header::{AUTHORIZATION, WWW_AUTHENTICATE},
-};
+use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 
 use crate::{
-    forward::{denial::Denial, headers::retain},
+    forward::{denial::Denial, headers::retain, reserved::USER},
     layers::{
         access::{opinion::Opinion, password::PasswordHash},
-        identity::USER,
         layer_error::{LayerError, start_of},
     },
 };
 
 /// Users of one layer.
 const MOST_USERS: usize = 100;
+/// Different parameters of the hashes of one layer: a check takes the time of all of them.
+const MOST_PARAMETERS: usize = 4;
 /// The longest name of a user, and the longest realm.
 const LONGEST_NAME: usize = 128;
 /// The longest credentials in base64.
@@ -29,6 +27,8 @@ const LONGEST_CREDENTIALS: usize = 2 * 1024;
 #[derive(Clone, PartialEq, Eq)]
 pub struct BasicAuth {
     users: Vec<(String, PasswordHash)>,
+    /// A hash for each of the different parameters of the users' hashes.
+    decoys: Vec<PasswordHash>,
     realm: String,
     keep: bool,
 }
@@ -40,7 +40,7 @@ impl BasicAuth {
     /// Users in a realm, which browsers show. With `keep` the service receives the credentials.
     ///
     /// # Errors
-    /// No users, or too many; an invalid name or realm; a name twice.
+    /// No users, or too many; an invalid name or realm; a name twice; hashes with too many different parameters.
     pub fn new(
         users: Vec<(String, PasswordHash)>,
         realm: &str,
@@ -63,6 +63,16 @@ impl BasicAuth {
                 return Err(LayerError::User { name });
             }
         }
+        let mut decoys: Vec<PasswordHash> = Vec::new();
+        for (_, hash) in &users {
+            if !decoys.iter().any(|decoy| decoy.costs_as_much_as(hash)) {
+                decoys.push(hash.clone());
+            }
+        }
+        if decoys.len() > MOST_PARAMETERS {
+            let most = MOST_PARAMETERS;
+            return Err(LayerError::Parameters { most });
+        }
         let is_part = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
         if realm.len() > LONGEST_NAME || !realm.bytes().all(is_part) {
             let realm = start_of(realm.as_bytes());
@@ -70,6 +80,7 @@ impl BasicAuth {
         }
         Ok(Self {
             users,
+            decoys,
             realm: realm.to_owned(),
             keep,
         })
@@ -90,15 +101,16 @@ impl BasicAuth {
         self.keep
     }
 
-    /// The check of a password: that of a known user, or one that takes as long and fails.
+    /// The check of a password: that of a known user, or one that fails. Both take the same time, for every user: one check
+    /// for each of the different parameters of the hashes.
     pub(super) fn check(&self, user: &[u8]) -> Check {
         let known = self.users.iter().find(|(name, _)| name.as_bytes() == user);
-        let slowest = || self.users.iter().max_by_key(|(_, hash)| hash.cost());
-        let hash = known.or_else(slowest).map(|(_, hash)| hash.clone());
-        Check {
-            hash,
-            is_known: known.is_some(),
-        }
+        let known = known.map(|(_, hash)| hash);
+        let hashes = self.decoys.iter().map(|decoy| {
+            let of_user = known.filter(|hash| hash.costs_as_much_as(decoy));
+            (of_user.unwrap_or(decoy).clone(), of_user.is_some())
+        });
+        Check(hashes.collect())
     }
 
     /// Changes the request of a verified user: the service receives the name, and no credentials.
@@ -128,7 +140,7 @@ impl BasicAuth {
         let mut denial = Denial::new(Reason::UnauthenticatedVisitor, detail);
         // A realm of visible ASCII is always a valid value.
         if let Ok(challenge) = HeaderValue::try_from(challenge) {
-            denial = denial.with_header(WWW_AUTHENTICATE, challenge);
+            denial = denial.with_challenge(challenge);
         }
         Opinion::unproven(if is_wrong {
             denial
@@ -138,17 +150,16 @@ impl BasicAuth {
     }
 }
 
-/// The check of one password.
-pub(super) struct Check {
-    hash: Option<PasswordHash>,
-    is_known: bool,
-}
+/// The check of one password: hashes, and which of them is that of the user.
+pub(super) struct Check(Vec<(PasswordHash, bool)>);
 
 impl Check {
-    /// Whether the password is that of the user. It takes the same time for an unknown user.
+    /// Whether the password is that of the user.
     pub(super) fn run(&self, password: &[u8]) -> bool {
-        let is_right = self.hash.as_ref().is_some_and(|hash| hash.is_of(password));
-        is_right && self.is_known
+        let check = |is_right, (hash, is_of_user): &(PasswordHash, bool)| {
+            (hash.is_of(password) & *is_of_user) | is_right
+        };
+        self.0.iter().fold(false, check)
     }
 }
 
@@ -207,6 +218,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::layers::access::password::tests::CHEAP;
 
     fn parsed(line: &str) -> Option<(String, String)> {
         let mut headers = HeaderMap::new();
@@ -283,6 +295,39 @@ mod tests {
         let basic = BasicAuth::new(vec![("a".to_owned(), hash)], "", false).unwrap();
         assert!(basic.check(b"a").run(b"password"));
         let unknown = basic.check(b"b");
-        assert!(unknown.hash.is_some() && !unknown.run(b"password"));
+        assert!(unknown.0.len() == 1 && !unknown.run(b"password"));
+    }
+
+    /// Otherwise a user whose hash is cheaper than that of another is answered sooner than an unknown one.
+    #[test]
+    fn p_15_6_users_with_different_parameters_cost_the_same() {
+        let hash = |cost: &str| {
+            let text = CHEAP.replace("m=16,t=1", cost);
+            PasswordHash::parse(&text).unwrap()
+        };
+        let user = |(number, hash): (usize, PasswordHash)| (format!("user {number}"), hash);
+        let users = |hashes: Vec<PasswordHash>| -> Vec<_> {
+            hashes.into_iter().enumerate().map(user).collect()
+        };
+        let own = PasswordHash::of_user("alice", "correct horse").unwrap();
+        let mut all = users(vec![hash("m=16,t=1"), hash("m=16,t=2"), hash("m=16,t=1")]);
+        all.push(("alice".to_owned(), own));
+        let basic = BasicAuth::new(all, "", false).unwrap();
+        let costs = |user: &str| {
+            let Check(hashes) = basic.check(user.as_bytes());
+            let known = hashes.iter().filter(|(_, is_of_user)| *is_of_user).count();
+            let same = { hashes.iter().zip(&basic.decoys) }
+                .all(|((hash, _), decoy)| hash.costs_as_much_as(decoy));
+            (hashes.len(), same, known)
+        };
+        for user in ["user 0", "user 1", "user 2", "alice"] {
+            assert_eq!(costs(user), (3, true, 1), "{user}");
+        }
+        assert_eq!(costs("nobody"), (3, true, 0));
+        assert!(basic.check(b"alice").run(b"correct horse"));
+        assert!(!basic.check(b"user 0").run(b"correct horse"));
+        let many = (1..=5).map(|passes| hash(&format!("m=16,t={passes}")));
+        let error = BasicAuth::new(users(many.collect()), "", false).unwrap_err();
+        assert_eq!(error, LayerError::Parameters { most: 4 });
     }
 }

@@ -14,13 +14,17 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{
         ACCEPT, ACCEPT_LANGUAGE, AUTHORIZATION, CONTENT_TYPE, COOKIE, ORIGIN, REFERER, USER_AGENT,
+        WWW_AUTHENTICATE,
     },
 };
 
 use crate::{
     forward::{
-        denial::Denial, headers::is_hop_by_hop, local_response::LocalResponse,
+        denial::Denial,
+        headers::{is_hop_by_hop, retain},
+        local_response::LocalResponse,
         request_meta::RequestMeta,
+        reserved::could_be,
     },
     layers::access::opinion::Opinion,
 };
@@ -53,7 +57,15 @@ pub trait AuthProvider: Send + Sync + 'static {
 }
 
 /// The providers of a configuration, by name.
-pub(super) struct Providers(ArcSwap<HashMap<String, Arc<dyn AuthProvider>>>);
+pub(super) struct Providers(ArcSwap<Known>);
+
+#[derive(Default, Clone)]
+struct Known {
+    providers: HashMap<String, Arc<dyn AuthProvider>>,
+    /// The headers that each provider sets, also those of providers that a reload has removed: a service that has trusted
+    /// them must not receive them from a visitor.
+    copied: HashMap<String, Arc<[HeaderName]>>,
+}
 
 impl Providers {
     pub(super) fn new() -> Self {
@@ -61,17 +73,29 @@ impl Providers {
     }
 
     pub(super) fn set(&self, providers: HashMap<String, Arc<dyn AuthProvider>>) {
-        self.0.store(Arc::new(providers));
+        let mut copied = self.0.load().copied.clone();
+        for (name, provider) in &providers {
+            copied.insert(name.clone(), provider.copied().into());
+        }
+        self.0.store(Arc::new(Known { providers, copied }));
+    }
+
+    /// The headers that a provider sets, or did before it was removed.
+    pub(super) fn copied(&self, name: &str) -> Arc<[HeaderName]> {
+        let known = self.0.load();
+        known.copied.get(name).cloned().unwrap_or_default()
     }
 
     pub(super) fn find(&self, name: &str) -> Option<Arc<dyn AuthProvider>> {
-        self.0.load().get(name).cloned()
+        self.0.load().providers.get(name).cloned()
     }
 }
 
 impl fmt::Debug for Providers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.load().keys()).finish()
+        f.debug_set()
+            .entries(self.0.load().providers.keys())
+            .finish()
     }
 }
 
@@ -105,7 +129,7 @@ pub(super) fn opinion(
 ) -> (Opinion, HeaderMap) {
     let (parts, body) = match answer {
         Ok(answer) => answer.into_parts(),
-        Err(_) => return (Opinion::denied(away()), HeaderMap::new()),
+        Err(_) => return (Opinion::unproven(away()), HeaderMap::new()),
     };
     if parts.status.is_success() {
         let mut lines = HeaderMap::new();
@@ -126,8 +150,13 @@ pub(super) fn opinion(
         let plain = HeaderValue::from_static("application/octet-stream");
         response = response.with_body(content_type.unwrap_or(plain), body);
     }
+    let is_challenge =
+        |name: &HeaderName| *name == WWW_AUTHENTICATE && !parts.status.is_redirection();
     for (name, value) in &parts.headers {
         let text = name.as_str().as_bytes();
+        if is_challenge(name) {
+            continue;
+        }
         if *name != CONTENT_TYPE && !is_hop_by_hop(text) && !is_message_control(text) {
             response = response.with_header(name.clone(), value.clone());
         }
@@ -136,7 +165,12 @@ pub(super) fn opinion(
         reason,
         "the authentication service does not admit the request",
     );
-    let denial = denial.with_response(response);
+    let mut denial = denial.with_response(response);
+    for (name, value) in &parts.headers {
+        if is_challenge(name) {
+            denial = denial.with_challenge(value.clone());
+        }
+    }
     // A visitor that is sent to a log-in has done nothing wrong.
     let has_tried = parts.status == StatusCode::FORBIDDEN
         || parts.status == StatusCode::UNAUTHORIZED && request.headers.contains_key(AUTHORIZATION);
@@ -154,11 +188,15 @@ pub(super) fn away() -> Denial {
     Denial::new(Reason::Internal, text)
         .with_status(StatusCode::SERVICE_UNAVAILABLE)
         .retry_after(Duration::from_secs(1))
+        .unchecked()
         .without_ban()
 }
 
-/// Sets the lines of a provider.
-pub(super) fn copy(lines: HeaderMap, headers: &mut HeaderMap) {
+/// Replaces the lines that a provider sets.
+pub(super) fn copy(lines: HeaderMap, copied: &[HeaderName], headers: &mut HeaderMap) {
+    retain(headers, |name| {
+        !copied.iter().any(|copied| could_be(name, copied))
+    });
     let mut name = None;
     for (next, value) in lines {
         // The iterator returns a name only with the first of its lines.

@@ -3,10 +3,7 @@
 use std::fmt;
 
 use adit_link::Reason;
-use http::{
-    HeaderMap, HeaderName, HeaderValue,
-    header::{AUTHORIZATION, WWW_AUTHENTICATE},
-};
+use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::{
@@ -110,7 +107,7 @@ impl HeaderToken {
             "the visitor has to send an access token"
         };
         let denial = Denial::new(Reason::UnauthenticatedVisitor, detail)
-            .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            .with_challenge(HeaderValue::from_static("Bearer"));
         Opinion::unproven(if is_wrong {
             denial
         } else {

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use adit_codec::ProtocolType;
 use adit_link::{LogLimit, Reason};
 use adit_net::HostNetwork;
 use adit_trace::Printable;
@@ -52,8 +53,10 @@ pub(crate) fn access_layers(
     access: &Arc<Access>,
 ) -> Vec<Box<dyn Layer>> {
     // A rule that is not met is final, unless a later one can still be met instead.
-    let is_enforced_grant = |later: &&&AccessConfig| later.enforces() && later.rule().grants();
-    let mut grants = position.later.iter().filter(is_enforced_grant);
+    // A dry run is as if all dry runs were enforced.
+    let can_grant =
+        |later: &&&AccessConfig| (later.enforces() || !config.enforces()) && later.rule().grants();
+    let mut grants = position.later.iter().filter(can_grant);
     let is_last = grants.clone().next().is_none();
     let is_last_of_session = !grants.any(|later| later.rule().fits_sessions());
     let make = |check: Check| {
@@ -79,22 +82,21 @@ pub(crate) fn access_layers(
         AccessRule::BasicAuth(basic) => vec![make(Check::Password(basic.clone(), identity))],
         AccessRule::HeaderToken(token) => vec![make(Check::Token(token.clone()))],
         AccessRule::RateLimit(limit) => {
-            let [a, b, c, d, e, f, g, h, ..] = identity;
-            let layer = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-            vec![make(Check::Rates(Limits::new(limit, layer)))]
+            let limits = Limits::new(limit, identity, position.place, &access.rates);
+            vec![make(Check::Rates(limits))]
         }
         AccessRule::ForwardAuth(provider) => {
-            vec![make(Check::Provider(provider.as_str().into()))]
+            vec![make(Check::Provider(provider.as_str().into(), identity))]
         }
-        AccessRule::Ban(rule) => vec![make(Check::Ban(Banning {
-            rule: *rule,
-            place: if config.enforces() {
+        AccessRule::Ban(rule) => {
+            let place = if config.enforces() {
                 position.place.clone()
             } else {
                 format!("{} (dry run)", position.place).into()
-            },
-            index: position.index,
-        }))],
+            };
+            let banning = Banning::new(*rule, place, position.index, &access.bans);
+            vec![make(Check::Ban(banning))]
+        }
     }
 }
 
@@ -107,8 +109,8 @@ enum Check {
     Token(HeaderToken),
     Rates(Limits),
     Ban(Banning),
-    /// The provider with this name.
-    Provider(Arc<str>),
+    /// The provider with this name, and the identity of the layer.
+    Provider(Arc<str>, [u8; 32]),
 }
 
 struct AccessLayer {
@@ -135,10 +137,15 @@ impl AccessLayer {
     ) -> Verdict<'v, R> {
         let denial = match opinion {
             Opinion::Pass => return Verdict::Continue,
-            Opinion::Granted if self.enforce && self.sufficient => return Verdict::Grant,
+            Opinion::Granted if self.sufficient && self.enforce => return Verdict::Grant,
+            Opinion::Granted if self.sufficient => return Verdict::WouldGrant,
             Opinion::Granted => return Verdict::Continue,
-            Opinion::Unproven(_) if self.enforce && self.sufficient && !is_last => {
-                return Verdict::Continue;
+            Opinion::Unproven(denial) if self.sufficient && !is_last => {
+                return if self.enforce {
+                    Verdict::Unmet(denial)
+                } else {
+                    Verdict::Continue
+                };
             }
             Opinion::Unproven(denial) | Opinion::Denied(denial) => denial,
         };
@@ -180,19 +187,30 @@ impl AccessLayer {
         if passwords.is_verified(&key) {
             return self.admit_user(basic, &credentials, request);
         }
+        let Some(place) = self.access.waits.enter(identity) else {
+            return self.unchecked(busy(), request);
+        };
         let network = HostNetwork::of(request.visitor.addr().ip());
         let check = basic.check(credentials.user());
         let password = credentials.password().to_vec();
         let verifying = passwords.verify(key, network, move || check.run(&password));
         Verdict::Wait(Box::pin(async move {
-            match verifying.await {
+            let verified = verifying.await;
+            drop(place);
+            match verified {
                 Ok(true) => self.admit_user(basic, &credentials, request),
                 Ok(false) => self.of_request(basic.unproven(true), request),
-                // Nothing is known about the visitor.
-                Err(Busy) if !self.enforce => Verdict::Continue,
-                Err(Busy) => self.of_request(Opinion::denied(busy()), request),
+                Err(Busy) => self.unchecked(busy(), request),
             }
         }))
+    }
+
+    /// The verdict without a check. A dry run does not report it: nothing is known about the visitor.
+    fn unchecked<'v>(&self, denial: Denial, request: &RequestMeta) -> Verdict<'v> {
+        if !self.enforce {
+            return Verdict::Continue;
+        }
+        self.of_request(Opinion::unproven(denial), request)
     }
 
     fn admit_user<'v>(
@@ -216,17 +234,27 @@ impl AccessLayer {
     }
 
     /// Asks the provider about a request.
-    fn ask<'r>(&'r self, provider: &str, request: &'r mut RequestMeta) -> Verdict<'r> {
+    fn ask<'r>(
+        &'r self,
+        provider: &str,
+        identity: &[u8; 32],
+        request: &'r mut RequestMeta,
+    ) -> Verdict<'r> {
         let Some(provider) = self.access.providers.find(provider) else {
             let unknown = Denial::new(Reason::Internal, "the provider of forward auth is unknown");
-            return self.of_request(Opinion::denied(unknown.without_ban()), request);
+            let unknown = unknown.unchecked().without_ban();
+            return self.of_request(Opinion::unproven(unknown), request);
+        };
+        let Some(place) = self.access.waits.enter(identity) else {
+            return self.unchecked(busy(), request);
         };
         Verdict::Wait(Box::pin(async move {
             let lines = forward_auth::lines_for(request, &*provider);
             let answer = provider.ask(lines).await;
+            drop(place);
             let (opinion, lines) = forward_auth::opinion(request, answer, provider.copied());
-            if self.enforce {
-                forward_auth::copy(lines, &mut request.headers);
+            if self.enforce && matches!(opinion, Opinion::Granted) {
+                forward_auth::copy(lines, provider.copied(), &mut request.headers);
             }
             self.of_request(opinion, request)
         }))
@@ -251,10 +279,9 @@ impl Layer for AccessLayer {
                 return self.check_password(basic, identity, request);
             }
             Check::Token(token) => return self.check_token(token, request),
-            Check::Provider(provider) => return self.ask(provider, request),
+            Check::Provider(provider, identity) => return self.ask(provider, identity, request),
             Check::Rates(limits) => {
-                let is_first = request.is_first;
-                let begins = Begins::Request { is_first };
+                let begins = Begins::Request(request.visitor.counted_by());
                 limits.opinion(&self.access.rates, HostNetwork::of(visitor), begins)
             }
             Check::Ban(ban) => self.opinion_of_ban(ban, visitor),
@@ -267,14 +294,16 @@ impl Layer for AccessLayer {
         let opinion = match &self.check {
             Check::Deny(networks) => ip::deny(networks, visitor),
             Check::Allow(networks) => ip::allow(networks, visitor),
-            Check::Rates(limits) => limits.opinion(
-                &self.access.rates,
-                HostNetwork::of(visitor),
-                Begins::Session,
-            ),
+            Check::Rates(limits) => {
+                let begins = match session.protocol {
+                    ProtocolType::Udp => Begins::Flow,
+                    _ => Begins::Connection,
+                };
+                limits.opinion(&self.access.rates, HostNetwork::of(visitor), begins)
+            }
             Check::Ban(ban) => self.opinion_of_ban(ban, visitor),
             // A session has no head (P-15.1).
-            Check::Password(..) | Check::Token(_) | Check::Provider(_) => Opinion::Pass,
+            Check::Password(..) | Check::Token(_) | Check::Provider(..) => Opinion::Pass,
         };
         let whose = (&session.visitor, &session.uuid);
         self.verdict(opinion, self.is_last_of_session, whose)
@@ -282,9 +311,13 @@ impl Layer for AccessLayer {
 
     fn needs_grant(&self) -> bool {
         match &self.check {
-            Check::Allow(_) | Check::Password(..) | Check::Token(_) | Check::Provider(_) => true,
+            Check::Allow(_) | Check::Password(..) | Check::Token(_) | Check::Provider(..) => true,
             Check::Deny(_) | Check::Rates(_) | Check::Ban(_) => false,
         }
+    }
+
+    fn enforces(&self) -> bool {
+        self.enforce
     }
 
     fn on_skipped(&self, request: &mut RequestMeta) {
@@ -298,7 +331,7 @@ impl Layer for AccessLayer {
             | Check::Allow(_)
             | Check::Rates(_)
             | Check::Ban(_)
-            | Check::Provider(_) => {}
+            | Check::Provider(..) => {}
         }
     }
 
@@ -313,8 +346,8 @@ impl Layer for AccessLayer {
 }
 
 fn busy() -> Denial {
-    let text = "too many passwords are being checked";
-    let denial = Denial::new(Reason::Limit, text).without_ban();
+    let text = "too many requests wait to be authenticated";
+    let denial = Denial::new(Reason::Limit, text).unchecked().without_ban();
     denial.retry_after(Duration::from_secs(1))
 }
 

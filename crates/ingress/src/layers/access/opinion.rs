@@ -17,7 +17,7 @@ pub(super) enum Opinion {
 
 impl Opinion {
     pub(super) fn unproven(denial: Denial) -> Self {
-        Self::Unproven(Box::new(denial))
+        Self::Unproven(Box::new(denial.unproven()))
     }
 
     pub(super) fn denied(denial: Denial) -> Self {

@@ -1,7 +1,8 @@
 //! Checks passwords: few at a time, away from the data threads, and each only once in a while.
 //!
 //! A check takes memory and processor time by design, so that it is a way to use up both. The number of checks that run
-//! and wait is bounded, in all and for each address; requests with the same credentials share one check; and a verified
+//! and wait is bounded, in all, for each layer and for each address; layers take turns; requests with the same credentials
+//! share one check, and its answer; and a verified
 //! answer is kept for [`VERIFIED_FOR`]. Its key is a hash with a secret key over the identity of the layer and the
 //! credentials: an answer holds for the users and hashes of that layer in that list, and for no other.
 
@@ -17,11 +18,11 @@ use std::{
 use adit_net::HostNetwork;
 use parking_lot::Mutex;
 use tokio::{
-    sync::{OnceCell, Semaphore},
-    time::{Instant, timeout},
+    sync::OnceCell,
+    time::{Instant, timeout_at},
 };
 
-use crate::layers::access::recent::Recent;
+use crate::layers::access::{recent::Recent, turns::Turns};
 
 /// How long a verified answer is kept.
 const VERIFIED_FOR: Duration = Duration::from_secs(60);
@@ -33,7 +34,8 @@ const MAX_VERIFIED: usize = 16 * 1024;
 pub struct PasswordBounds {
     /// Checks at a time.
     pub running: usize,
-    /// Credentials that are checked or wait for it. A quarter of them may be of one address.
+    /// Credentials that are checked or wait for it. A quarter of them may be of one address, and those of one layer leave room
+    /// for those of others.
     pub waiting: usize,
     /// The longest wait for a check.
     pub wait: Duration,
@@ -49,12 +51,19 @@ impl Default for PasswordBounds {
     }
 }
 
+/// A layer may have this many times the room that is left for all (dynamic thresholds: Choudhury and Hahne, "Dynamic Queue
+/// Length Thresholds for Shared-Memory Packet Switches", 1998).
+const PART_OF_REST: usize = 3;
+
 /// Credentials at one layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Key([u8; 32]);
+pub(super) struct Key {
+    layer: u64,
+    hash: [u8; 32],
+}
 
 /// Too many credentials are being checked.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Busy;
 
 /// The checks of passwords of a process.
@@ -62,7 +71,7 @@ pub(super) struct Busy;
 pub(super) struct Passwords {
     bounds: PasswordBounds,
     secret: [u8; 32],
-    running: Arc<Semaphore>,
+    running: Arc<Turns>,
     checks: AtomicU64,
     state: Mutex<State>,
 }
@@ -72,24 +81,39 @@ struct State {
     /// Until when an answer holds.
     verified: Recent<Key, Instant>,
     pending: HashMap<Key, Pending>,
-    pending_of: HashMap<HostNetwork, usize>,
+    pending_of: HashMap<Share, usize>,
+}
+
+/// What has a share of the credentials that wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Share {
+    Layer(u64),
+    Address(HostNetwork),
 }
 
 /// A check that runs or waits.
 #[derive(Debug)]
 struct Pending {
-    answer: Arc<OnceCell<bool>>,
+    answer: Arc<Answer>,
     /// The address that counts it.
     network: HostNetwork,
     /// The requests that wait for it.
     requests: usize,
 }
 
+/// The answer that all requests with the same credentials wait for.
+#[derive(Debug)]
+struct Answer {
+    /// Busy, if there was no room until `until`.
+    checked: OnceCell<Result<bool, Busy>>,
+    until: Instant,
+}
+
 /// The share of one request in a check.
 struct Waiting<'p> {
     passwords: &'p Passwords,
     key: Key,
-    answer: Arc<OnceCell<bool>>,
+    answer: Arc<Answer>,
 }
 
 impl Passwords {
@@ -97,10 +121,10 @@ impl Passwords {
         Self {
             bounds,
             secret: rand::random(),
-            running: Arc::new(Semaphore::new(bounds.running.max(1))),
+            running: Turns::new(bounds.running),
             checks: AtomicU64::new(0),
             state: Mutex::new(State {
-                verified: Recent::new(MAX_VERIFIED),
+                verified: Recent::new(),
                 pending: HashMap::new(),
                 pending_of: HashMap::new(),
             }),
@@ -114,7 +138,11 @@ impl Passwords {
         hasher.update(&(user.len() as u64).to_le_bytes());
         hasher.update(user);
         hasher.update(password);
-        Key(*hasher.finalize().as_bytes())
+        let [a, b, c, d, e, f, g, h, ..] = *layer;
+        Key {
+            layer: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            hash: *hasher.finalize().as_bytes(),
+        }
     }
 
     /// Whether the credentials were verified a short while ago.
@@ -152,24 +180,27 @@ impl Passwords {
         F: FnOnce() -> bool + Send + 'static,
     {
         let waiting = self.begin(key, network)?;
-        let answer = waiting.answer.get_or_try_init(|| async {
-            let permit = self.running.clone().acquire_owned();
-            let permit = timeout(self.bounds.wait, permit).await;
-            let Ok(Ok(permit)) = permit else {
-                return Err(Busy);
-            };
+        let answer = &waiting.answer;
+        // All that wait get the first answer, also that there is no room: one after the other, each would wait again.
+        let checked = answer.checked.get_or_init(|| async {
+            let turn = timeout_at(answer.until, self.running.take(key.layer)).await;
+            let turn = turn.map_err(|_| Busy)?;
             self.checks.fetch_add(1, Ordering::Relaxed);
             let checked = tokio::task::spawn_blocking(move || {
                 let is_right = check();
-                drop(permit);
+                drop(turn);
                 is_right
             });
             checked.await.map_err(|_| Busy)
         });
-        let is_right = *answer.await?;
+        let is_right = (*checked.await)?;
         if is_right {
             let until = Instant::now() + VERIFIED_FOR;
-            self.state.lock().verified.insert(key, until);
+            let verified = &mut self.state.lock().verified;
+            verified.insert(key, until);
+            if verified.len() > MAX_VERIFIED {
+                verified.forget_oldest();
+            }
         }
         Ok(is_right)
     }
@@ -185,16 +216,22 @@ impl Passwords {
                 pending.answer.clone()
             }
             Entry::Vacant(vacant) => {
-                let of_network = state.pending_of.entry(network).or_default();
-                if pending >= self.bounds.waiting || *of_network >= (self.bounds.waiting / 4).max(1)
+                let of = |share| state.pending_of.get(&share).copied().unwrap_or(0);
+                let shares = [Share::Layer(key.layer), Share::Address(network)];
+                let left = self.bounds.waiting.saturating_sub(pending);
+                let [of_layer, of_network] = shares.map(of);
+                if of_layer >= left.saturating_mul(PART_OF_REST)
+                    || of_network >= (self.bounds.waiting / 4).max(1)
                 {
-                    if *of_network == 0 {
-                        state.pending_of.remove(&network);
-                    }
                     return Err(Busy);
                 }
-                *of_network += 1;
-                let answer = Arc::new(OnceCell::new());
+                for share in shares {
+                    *state.pending_of.entry(share).or_default() += 1;
+                }
+                let answer = Arc::new(Answer {
+                    checked: OnceCell::new(),
+                    until: Instant::now() + self.bounds.wait,
+                });
                 vacant.insert(Pending {
                     answer: answer.clone(),
                     network,
@@ -223,10 +260,12 @@ impl Drop for Waiting<'_> {
             return;
         }
         let network = pending.remove().network;
-        if let Entry::Occupied(mut of_network) = state.pending_of.entry(network) {
-            *of_network.get_mut() -= 1;
-            if *of_network.get() == 0 {
-                of_network.remove();
+        for share in [Share::Layer(self.key.layer), Share::Address(network)] {
+            if let Entry::Occupied(mut of_share) = state.pending_of.entry(share) {
+                *of_share.get_mut() -= 1;
+                if *of_share.get() == 0 {
+                    of_share.remove();
+                }
             }
         }
     }
@@ -311,7 +350,8 @@ mod tests {
             let passwords = passwords.clone();
             let (running, most, held) = (running.clone(), most.clone(), held.clone());
             tasks.push(tokio::spawn(async move {
-                let key = passwords.key(&[1; 32], &[number], b"a");
+                // A layer for each address: one layer leaves room for others.
+                let key = passwords.key(&[last; 32], &[number], b"a");
                 let check = move || {
                     let now = running.fetch_add(1, Ordering::SeqCst) + 1;
                     most.fetch_max(now, Ordering::SeqCst);
@@ -342,5 +382,45 @@ mod tests {
         assert!(most.load(Ordering::SeqCst) <= 2);
         let state = passwords.state.lock();
         assert!(state.pending.is_empty() && state.pending_of.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn p_15_6_a_flood_at_one_layer_leaves_room_for_others() {
+        let passwords = Passwords::new(PasswordBounds {
+            waiting: 64,
+            ..BOUNDS
+        });
+        let mut waiting = Vec::new();
+        let mut begin = |layer: u8, number: u8| {
+            let key = passwords.key(&[layer; 32], &[number], b"a");
+            let begun = passwords.begin(key, network(number));
+            begun.is_ok_and(|begun| {
+                waiting.push(begun);
+                true
+            })
+        };
+        for layer in 1..=4 {
+            let admitted = (0..100).filter(|number| begin(layer, *number)).count();
+            assert!((1..=48).contains(&admitted), "{layer}: {admitted}");
+        }
+        drop(waiting);
+        let state = passwords.state.lock();
+        assert!(state.pending.is_empty() && state.pending_of.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn p_15_6_requests_with_the_same_credentials_wait_once() {
+        let passwords = Passwords::new(BOUNDS);
+        // Two checks of others never end.
+        let _running = [
+            passwords.running.take(9).await,
+            passwords.running.take(9).await,
+        ];
+        let key = passwords.key(&[1; 32], b"alice", b"right");
+        let begun = Instant::now();
+        let requests = (0..50).map(|_| passwords.verify(key, network(1), || true));
+        assert!(join_all(requests).await.iter().all(Result::is_err));
+        assert_eq!(begun.elapsed(), BOUNDS.wait);
+        assert!(passwords.state.lock().pending.is_empty());
     }
 }

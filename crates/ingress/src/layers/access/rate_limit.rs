@@ -1,30 +1,24 @@
 //! Rates of requests and connections.
 
-use std::{
-    fmt,
-    hash::{BuildHasher, RandomState},
-    num::NonZeroU32,
-    str::FromStr,
-    time::Duration,
-};
+use std::{fmt, num::NonZeroU32, str::FromStr, sync::Arc, time::Duration};
 
 use adit_flow::{Arrivals, Rate};
 use adit_net::HostNetwork;
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::{
-    forward::denial::Denial,
+    forward::{counted_by::CountedBy, denial::Denial},
     layers::{
-        access::{opinion::Opinion, recent::Recent},
+        access::{
+            opinion::Opinion,
+            shares::{Shares, Table, TableId},
+        },
         layer_error::{LayerError, start_of},
     },
 };
 
 /// The longest period of a rate.
 const LONGEST_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
-/// Tables that have a lock each, so that threads seldom wait for each other.
-const SHARDS: usize = 16;
 
 /// A rate of a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +106,8 @@ pub struct RateLimit {
     pub requests: Option<RateOf>,
     /// Requests of all visitors that pass the list.
     pub total_requests: Option<RateOf>,
-    /// New connections of one address: those of HTTP at their first request, those of TCP, and flows of UDP.
+    /// New connections of one address, those of HTTP at their first request that passes the layer; and, apart from them, new
+    /// flows of UDP.
     pub connections: Option<RateOf>,
 }
 
@@ -135,35 +130,45 @@ impl RateLimit {
 
 /// The rates of a layer, ready for use.
 pub(super) struct Limits {
-    /// Distinguishes the counts of this layer from those of others.
+    /// Distinguishes this layer from others, for connections that it has counted.
     layer: u64,
+    table: Arc<RateTable>,
     requests: Option<Rate>,
     total_requests: Option<Rate>,
     connections: Option<Rate>,
 }
 
+/// The counts of one layer.
+type RateTable = Table<Counted, Arrivals>;
+
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Counted {
+pub(super) enum Counted {
     Requests(HostNetwork),
     AllRequests,
     Connections(HostNetwork),
+    /// Apart from connections: the source of a datagram can be forged, and must not use up the rate of its owner.
+    Flows(HostNetwork),
 }
 
 /// What a visitor begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Begins {
-    /// A request, which is the first one of its connection or not.
-    Request { is_first: bool },
-    /// A TCP connection or a UDP flow.
-    Session,
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Begins<'b> {
+    /// A request. Its connection is counted by each layer once.
+    Request(&'b CountedBy),
+    /// A TCP connection.
+    Connection,
+    /// A UDP flow.
+    Flow,
 }
 
 impl Limits {
-    pub(super) fn new(limit: &RateLimit, layer: u64) -> Self {
+    pub(super) fn new(limit: &RateLimit, id: TableId, place: &Arc<str>, rates: &Rates) -> Self {
         let rate = |rate: &RateOf| Rate::new(rate.count, rate.period, rate.burst);
+        let [a, b, c, d, e, f, g, h, ..] = id;
         Self {
-            layer,
+            layer: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            table: rates.shares.table(id, place),
             requests: limit.requests.as_ref().map(rate),
             total_requests: limit.total_requests.as_ref().map(rate),
             connections: limit.connections.as_ref().map(rate),
@@ -171,70 +176,106 @@ impl Limits {
     }
 
     /// Counts what the visitor begins.
-    pub(super) fn opinion(&self, rates: &Rates, visitor: HostNetwork, begins: Begins) -> Opinion {
-        let count = |rate: &Option<Rate>, counted| match rate {
-            Some(rate) => rates.try_admit((self.layer, counted), rate),
-            None => Ok(()),
-        };
-        let (is_request, is_connection) = match begins {
-            Begins::Request { is_first } => (true, is_first),
-            Begins::Session => (false, true),
-        };
-        if is_connection && let Err(wait) = count(&self.connections, Counted::Connections(visitor))
-        {
-            let text = "too many new connections from this address";
-            return Opinion::denied(Denial::above_rate(text, wait));
-        }
-        if is_request {
-            if let Err(wait) = count(&self.requests, Counted::Requests(visitor)) {
-                let text = "too many requests from this address";
-                return Opinion::denied(Denial::above_rate(text, wait));
+    pub(super) fn opinion(
+        &self,
+        rates: &Rates,
+        visitor: HostNetwork,
+        begins: Begins<'_>,
+    ) -> Opinion {
+        let connection = Counted::Connections(visitor);
+        let counted = match begins {
+            Begins::Request(counted_by) => {
+                let count = |is_new: bool| {
+                    let connection = is_new.then_some(connection);
+                    self.count(rates, connection, Some(Counted::Requests(visitor)))
+                };
+                // A connection is marked only where its number is limited.
+                match self.connections {
+                    Some(_) => counted_by.once(self.layer, count),
+                    None => count(false),
+                }
             }
-            if let Err(wait) = count(&self.total_requests, Counted::AllRequests) {
-                let text = "too many requests";
-                return Opinion::denied(Denial::above_rate(text, wait).without_ban());
-            }
+            Begins::Connection => self.count(rates, Some(connection), None),
+            Begins::Flow => self.count(rates, Some(Counted::Flows(visitor)), None),
+        };
+        match counted {
+            Ok(()) => Opinion::Pass,
+            Err((above, wait)) => Opinion::denied(above.denial(wait)),
         }
-        Opinion::Pass
+    }
+
+    /// Counts a connection and a request, or neither of them if a rate is exceeded.
+    fn count(
+        &self,
+        rates: &Rates,
+        connection: Option<Counted>,
+        request: Option<Counted>,
+    ) -> Result<(), (Above, Duration)> {
+        let now = rates.origin.elapsed();
+        let all = request.map(|_| Counted::AllRequests);
+        let limited = [
+            (connection, self.connections, Above::Connections),
+            (request, self.requests, Above::Requests),
+            (all, self.total_requests, Above::AllRequests),
+        ];
+        let limited = limited.map(|(counted, rate, above)| Some((counted?, rate?, above)));
+        rates.shares.change(&self.table, |entries| {
+            let mut after = [None; 3];
+            for (after, limited) in after.iter_mut().zip(limited) {
+                let Some((counted, rate, above)) = limited else {
+                    continue;
+                };
+                // A visitor that is rejected all the time is not forgotten either.
+                let before = entries.get_mut(&counted).map(|arrivals| *arrivals);
+                let admitted = rate.after(before.unwrap_or_default(), now);
+                *after = Some((counted, admitted.map_err(|wait| (above, wait))?));
+            }
+            for (counted, arrivals) in after.into_iter().flatten() {
+                match entries.get_mut(&counted) {
+                    Some(known) => *known = arrivals,
+                    None => entries.insert(counted, arrivals),
+                }
+            }
+            Ok(())
+        })
     }
 }
 
-type Key = (u64, Counted);
+/// The rate that is exceeded.
+#[derive(Debug, Clone, Copy)]
+enum Above {
+    Connections,
+    Requests,
+    AllRequests,
+}
+
+impl Above {
+    fn denial(self, wait: Duration) -> Denial {
+        match self {
+            // A client that keeps the connection would only be rejected again.
+            Self::Connections => {
+                Denial::above_rate("too many new connections from this address", wait).with_close()
+            }
+            Self::Requests => Denial::above_rate("too many requests from this address", wait),
+            Self::AllRequests => Denial::above_rate("too many requests", wait).without_ban(),
+        }
+    }
+}
 
 /// The counts of all layers of a process, by address.
 #[derive(Debug)]
 pub(super) struct Rates {
     origin: Instant,
-    shards: Vec<Mutex<Recent<Key, Arrivals>>>,
-    hasher: RandomState,
+    shares: Shares<Counted, Arrivals>,
 }
 
 impl Rates {
     /// Counts of at most this many addresses; those that came last stay.
     pub(super) fn new(max_addresses: usize) -> Self {
-        let shard = || Mutex::new(Recent::new(max_addresses / SHARDS));
         Self {
             origin: Instant::now(),
-            shards: (0..SHARDS).map(|_| shard()).collect(),
-            hasher: RandomState::new(),
+            shares: Shares::new(max_addresses),
         }
-    }
-
-    fn try_admit(&self, key: Key, rate: &Rate) -> Result<(), Duration> {
-        let now = self.origin.elapsed();
-        #[allow(clippy::cast_possible_truncation)] // any bits of the hash
-        let shard = self.hasher.hash_one(key) as usize % SHARDS;
-        let Some(shard) = self.shards.get(shard) else {
-            return Ok(());
-        };
-        let mut shard = shard.lock();
-        if let Some(arrivals) = shard.get_mut(&key) {
-            return rate.try_admit(arrivals, now);
-        }
-        let mut arrivals = Arrivals::default();
-        let admitted = rate.try_admit(&mut arrivals, now);
-        shard.insert(key, arrivals);
-        admitted
     }
 }
 
@@ -246,14 +287,16 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn is_admitted(limits: &Limits, rates: &Rates, visitor: &str, begins: Begins) -> bool {
+    fn limits(rates: &Rates, limit: &RateLimit, number: u8) -> Limits {
+        Limits::new(limit, [number; 32], &"test".into(), rates)
+    }
+
+    fn is_admitted(limits: &Limits, rates: &Rates, visitor: &str, begins: Begins<'_>) -> bool {
         matches!(
             limits.opinion(rates, network(visitor), begins),
             Opinion::Pass
         )
     }
-
-    const REQUEST: Begins = Begins::Request { is_first: false };
 
     #[tokio::test(start_paused = true)]
     async fn addresses_and_layers_have_counts_of_their_own() {
@@ -263,8 +306,10 @@ mod tests {
             total_requests: Some("5/s".parse().unwrap()),
             ..RateLimit::default()
         };
-        let (one, other) = (Limits::new(&limit, 1), Limits::new(&limit, 2));
-        let admitted = |limits, visitor| is_admitted(limits, &rates, visitor, REQUEST);
+        let (one, other) = (limits(&rates, &limit, 1), limits(&rates, &limit, 2));
+        let connection = CountedBy::default();
+        let admitted =
+            |limits, visitor| is_admitted(limits, &rates, visitor, Begins::Request(&connection));
         assert!(admitted(&one, "192.0.2.1") && admitted(&one, "192.0.2.1"));
         assert!(!admitted(&one, "192.0.2.1"));
         assert!(admitted(&other, "192.0.2.1"));
@@ -279,20 +324,64 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn connections_are_counted_apart_from_requests() {
+    async fn p_15_8_a_rejected_request_counts_nowhere() {
+        let rates = Rates::new(1_000);
+        let limit = RateLimit {
+            requests: Some("2/h".parse().unwrap()),
+            total_requests: Some("3/h".parse().unwrap()),
+            connections: Some("2/h".parse().unwrap()),
+        };
+        let limits = limits(&rates, &limit, 1);
+        let new = |visitor| {
+            is_admitted(
+                &limits,
+                &rates,
+                visitor,
+                Begins::Request(&CountedBy::default()),
+            )
+        };
+        assert!(new("192.0.2.1") && new("192.0.2.1") && !new("192.0.2.1"));
+        // The rejected one has not taken the last of all requests, nor do these take from their own address.
+        assert!(new("192.0.2.2"));
+        assert!(!new("192.0.2.3") && !new("192.0.2.3") && !new("192.0.2.3"));
+        tokio::time::advance(Duration::from_secs(20 * 60)).await;
+        assert!(new("192.0.2.3"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn p_15_8_a_connection_counts_once_at_each_layer() {
         let rates = Rates::new(1_000);
         let limit = RateLimit {
             connections: Some("1/m".parse().unwrap()),
             ..RateLimit::default()
         };
-        let limits = Limits::new(&limit, 1);
-        let admitted = |visitor, begins| is_admitted(&limits, &rates, visitor, begins);
-        assert!(admitted("192.0.2.1", Begins::Request { is_first: true }));
-        assert!(admitted("192.0.2.1", REQUEST));
-        assert!(!admitted("192.0.2.1", Begins::Request { is_first: true }));
-        assert!(!admitted("192.0.2.1", Begins::Session));
-        assert!(admitted("192.0.2.2", Begins::Session));
-        assert!(!admitted("192.0.2.2", Begins::Session));
+        let (one, other) = (limits(&rates, &limit, 1), limits(&rates, &limit, 2));
+        let request = |limits: &Limits, connection: &CountedBy| {
+            is_admitted(limits, &rates, "192.0.2.1", Begins::Request(connection))
+        };
+        let (first, second) = (CountedBy::default(), CountedBy::default());
+        assert!(request(&one, &first) && request(&one, &first));
+        // Every request of the second one is rejected, not the first alone.
+        assert!(!request(&one, &second) && !request(&one, &second));
+        // The layer of another tunnel counts both, although these are not their first requests.
+        assert!(request(&other, &first) && request(&other, &first));
+        assert!(!request(&other, &second));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert!(request(&one, &second) && request(&one, &second));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn p_15_8_flows_take_nothing_from_connections() {
+        let rates = Rates::new(1_000);
+        let limit = RateLimit {
+            connections: Some("1/m".parse().unwrap()),
+            ..RateLimit::default()
+        };
+        let limits = limits(&rates, &limit, 1);
+        let admitted = |begins| is_admitted(&limits, &rates, "192.0.2.1", begins);
+        assert!(admitted(Begins::Flow) && !admitted(Begins::Flow));
+        assert!(admitted(Begins::Connection) && !admitted(Begins::Connection));
+        assert!(!admitted(Begins::Request(&CountedBy::default())));
     }
 
     #[tokio::test(start_paused = true)]
@@ -302,16 +391,16 @@ mod tests {
             requests: Some("1/h".parse().unwrap()),
             ..RateLimit::default()
         };
-        let limits = Limits::new(&limit, 1);
+        let limits = limits(&rates, &limit, 1);
         for number in 0_u32..10_000 {
             let visitor = HostNetwork::of(number.to_be_bytes().into());
+            let begins = Begins::Request(&CountedBy::default());
             assert!(matches!(
-                limits.opinion(&rates, visitor, REQUEST),
+                limits.opinion(&rates, visitor, begins),
                 Opinion::Pass
             ));
         }
-        let entries: usize = rates.shards.iter().map(|shard| shard.lock().len()).sum();
-        assert!(entries <= 64, "{entries}");
+        assert!(rates.shares.len() <= 64, "{}", rates.shares.len());
     }
 
     #[test]

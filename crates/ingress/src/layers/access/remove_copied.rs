@@ -7,8 +7,9 @@ use crate::{
         headers::retain,
         layer::{Layer, Verdict},
         request_meta::RequestMeta,
+        reserved::could_be,
     },
-    layers::{access::state::Access, identity::could_be},
+    layers::access::state::Access,
 };
 
 /// Removes the headers that a provider sets from requests of visitors. It is in front of the list, so that it holds for
@@ -20,12 +21,11 @@ pub(crate) struct RemoveCopied {
 
 impl Layer for RemoveCopied {
     fn on_request<'r>(&'r self, request: &'r mut RequestMeta) -> Verdict<'r> {
-        if let Some(provider) = self.access.providers.find(&self.provider) {
-            let copied = provider.copied();
-            retain(&mut request.headers, |name| {
-                !copied.iter().any(|copied| could_be(name, copied))
-            });
-        }
+        let copied = self.access.providers.copied(&self.provider);
+        retain(&mut request.headers, |name| {
+            !copied.iter().any(|copied| could_be(name, copied))
+        });
+        request.reserved.add(&copied);
         Verdict::Continue
     }
 }

@@ -10,6 +10,7 @@ use crate::layers::access::{
     forward_auth::{AuthProvider, Providers},
     passwords::{PasswordBounds, Passwords},
     rate_limit::Rates,
+    waits::Waits,
 };
 
 /// Bounds of the state of access layers.
@@ -17,6 +18,8 @@ use crate::layers::access::{
 pub struct AccessBounds {
     /// Checks of passwords.
     pub passwords: PasswordBounds,
+    /// Requests that wait for a check of a password, or for a provider. Those of one layer leave room for those of others.
+    pub waits: usize,
     /// Addresses whose rates are counted; those that came last stay.
     pub addresses: usize,
     /// Bans; beyond it, the one that ends first makes room.
@@ -27,6 +30,7 @@ impl Default for AccessBounds {
     fn default() -> Self {
         Self {
             passwords: PasswordBounds::default(),
+            waits: 500,
             addresses: 64 * 1024,
             bans: 10_000,
         }
@@ -37,6 +41,7 @@ impl Default for AccessBounds {
 pub struct Access {
     pub(super) counters: Counters,
     pub(super) passwords: Passwords,
+    pub(super) waits: Arc<Waits>,
     pub(super) rates: Rates,
     pub(super) bans: Bans,
     pub(super) providers: Providers,
@@ -48,6 +53,7 @@ impl Access {
         Arc::new(Self {
             counters: Counters::default(),
             passwords: Passwords::new(bounds.passwords),
+            waits: Waits::new(bounds.waits),
             rates: Rates::new(bounds.addresses),
             bans: Bans::new(bounds.bans),
             providers: Providers::new(),

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::forward::{
     headers::{elements, has_token, retain},
     request_meta::{RequestMeta, Scheme, Visitor},
+    reserved::Reserved,
     served_hosts::Admitted,
     target::Target,
 };
@@ -28,8 +29,6 @@ pub(crate) struct Received<'c> {
     pub(crate) visitor: Visitor,
     pub(crate) scheme: Scheme,
     pub(crate) started: Instant,
-    /// The request is the first one of its connection.
-    pub(crate) is_first: bool,
     /// The request must name a host.
     pub(crate) needs_host: bool,
     /// The requests that the connection may carry.
@@ -66,9 +65,9 @@ pub(crate) fn parse(
         path: target.take().ok_or_else(invalid)?,
         version: parts.version,
         headers: std::mem::take(&mut parts.headers),
-        is_first: received.is_first,
         started: received.started,
         upgrade,
+        reserved: Reserved::default(),
     })
 }
 

@@ -93,6 +93,11 @@ impl Flow {
         self.visitor
     }
 
+    /// Whether the flow has passed all layers, and has not ended.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(&*self.lock(), State::Open(_))
+    }
+
     /// Sends a datagram of the visitor, or keeps it until the flow is routed. Never waits.
     pub(super) fn take(&self, data: &[u8], now: Duration) -> Result<(), NotTaken> {
         match &mut *self.lock() {
@@ -115,15 +120,18 @@ impl Flow {
         Ok(())
     }
 
-    /// Ends both directions at once, to make room for another flow (P-11.2).
-    pub(super) fn evict(&self) {
+    /// Ends both directions at once, to make room for another flow (P-11.2). Returns whether it was a flow: one that was
+    /// not admitted is only forgotten.
+    pub(super) fn evict(&self) -> bool {
         const WHY: &str =
             "evicted: the flow had been silent longest, and the port has too many flows";
         let why = Failure::new(Reason::Limit, WHY);
-        if let State::Open(send) | State::Paced { send, .. } = self.replace(State::Over(Some(why)))
-        {
-            send.reset(ResetCode::Limit, WHY);
+        match self.replace(State::Over(Some(why))) {
+            State::Open(send) | State::Paced { send, .. } => send.reset(ResetCode::Limit, WHY),
+            State::Denied => return false,
+            State::Waiting(_) | State::Over(_) => {}
         }
+        true
     }
 
     /// Ends the visitor's direction, if it has not ended (P-11.4). Returns whether the other side must end its own.
@@ -327,6 +335,7 @@ impl Run {
         exchange.hold((std::mem::take(&mut self.holds), destination.hold));
         let Exchange { send, recv } = exchange;
         self.flow.open(send)?;
+        self.port.on_admitted(self.flow.visitor);
         Ok(recv)
     }
 

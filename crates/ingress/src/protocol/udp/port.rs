@@ -54,7 +54,11 @@ impl LastSeen for Entry {
 pub(super) struct Port {
     context: Arc<PortContext>,
     session_timeout: Duration,
+    /// Flows whose visitors were admitted.
     flows: Flows<Entry>,
+    /// Flows that have not passed the layers yet, or were denied. They are bounded apart: datagrams in the names of any
+    /// number of addresses end no flow of a visitor that was admitted (P-11.2).
+    fresh: Flows<Entry>,
     tasks: JoinSet<Arc<Flow>>,
     /// Flows whose end has been sent, and when the end of the other side is due. Their number is bounded by that of the
     /// flows: each has been silent for the session timeout.
@@ -80,17 +84,11 @@ impl Port {
         session_timeout: Duration,
     ) -> io::Result<Self> {
         let local = socket.local_addr()?;
-        let context = PortContext {
-            udp,
-            socket,
-            local,
-            local_text: local.to_string(),
-            opened: Instant::now(),
-        };
         Ok(Self {
-            context: Arc::new(context),
+            context: Arc::new(PortContext::new(udp, socket, local)),
             session_timeout,
             flows: Flows::new(),
+            fresh: Flows::new(),
             tasks: JoinSet::new(),
             ending: VecDeque::new(),
             timer: Box::pin(sleep(Duration::ZERO)),
@@ -124,6 +122,9 @@ impl Port {
             self.draining = true;
         }
         let read = self.poll_read(cx);
+        for visitor in self.context.take_admitted(cx) {
+            self.admit(visitor);
+        }
         while let Poll::Ready(Some(ended)) = self.tasks.poll_join_next(cx) {
             if let Ok(flow) = ended {
                 self.remove(&flow);
@@ -176,43 +177,63 @@ impl Port {
             count(&counters.too_long);
             return;
         }
-        if let Some(entry) = self.flows.find(&visitor) {
+        if let Some(entry) = self.find(&visitor) {
             match entry.flow.take(data, now) {
                 Ok(()) => return,
                 Err(NotTaken::Denied) => {
                     count(&counters.denied);
                     return;
                 }
-                Err(NotTaken::Ended) => drop(self.flows.remove(&visitor)),
+                Err(NotTaken::Ended) => {
+                    self.flows.remove(&visitor);
+                    self.fresh.remove(&visitor);
+                }
             }
         }
         if self.draining {
             count(&counters.draining);
             return;
         }
-        let max_flows = self.context.udp.config.load().max_flows.max(1);
-        while self.flows.len() >= max_flows {
-            let Some(silent) = self.flows.take_silent(Duration::MAX) else {
-                break;
-            };
-            count(&counters.flows_evicted);
-            silent.flow.evict();
-            silent.task.abort();
-        }
+        let room = self.max_flows() - 1;
+        evict(&mut self.fresh, room, &self.context);
         let flow = Flow::new(visitor, self.context.udp.room.clone());
         // A new flow accepts any datagram.
         let _ = flow.take(data, now);
         let run = Run::new(flow.clone(), self.context.clone());
         let task = self.tasks.spawn(run.run());
-        self.flows.insert(visitor, Entry { flow, task });
+        self.fresh.insert(visitor, Entry { flow, task });
     }
 
-    /// Removes an ended flow from the table, unless its visitor has a new one.
+    fn max_flows(&self) -> usize {
+        self.context.udp.config.load().max_flows.max(1)
+    }
+
+    fn find(&self, visitor: &SocketAddr) -> Option<&Entry> {
+        let flow = self.flows.find(visitor);
+        flow.or_else(|| self.fresh.find(visitor))
+    }
+
+    /// Counts the flow of a visitor that was admitted, and makes room for it.
+    fn admit(&mut self, visitor: SocketAddr) {
+        // The visitor may have another flow by now, which was not admitted.
+        let is_open = |entry: &Entry| entry.flow.is_open();
+        if self.fresh.find(&visitor).is_some_and(is_open)
+            && let Some(entry) = self.fresh.remove(&visitor)
+        {
+            let room = self.max_flows() - 1;
+            evict(&mut self.flows, room, &self.context);
+            self.flows.insert(visitor, entry);
+        }
+    }
+
+    /// Removes an ended flow from its table, unless its visitor has a new one.
     fn remove(&mut self, flow: &Arc<Flow>) {
         let visitor = flow.visitor();
-        let entry = self.flows.find(&visitor);
-        if entry.is_some_and(|entry| Arc::ptr_eq(&entry.flow, flow)) {
-            self.flows.remove(&visitor);
+        for flows in [&mut self.flows, &mut self.fresh] {
+            let entry = flows.find(&visitor);
+            if entry.is_some_and(|entry| Arc::ptr_eq(&entry.flow, flow)) {
+                flows.remove(&visitor);
+            }
         }
     }
 
@@ -230,7 +251,8 @@ impl Port {
     }
 
     fn due(&self) -> Option<Instant> {
-        let silent = self.flows.earliest();
+        let silent = [self.flows.earliest(), self.fresh.earliest()];
+        let silent = silent.into_iter().flatten().min();
         let silent = silent.map(|at| at.saturating_add(self.session_timeout));
         let ended = self.ending.front().map(|(at, _)| *at);
         let first = silent.into_iter().chain(ended).min()?;
@@ -247,7 +269,9 @@ impl Port {
         let Some(until) = now.checked_sub(self.session_timeout) else {
             return;
         };
-        while let Some(silent) = self.flows.take_silent(until) {
+        let mut silent =
+            || { self.flows.take_silent(until) }.or_else(|| self.fresh.take_silent(until));
+        while let Some(silent) = silent() {
             count(&self.context.counters().flows_silent);
             if silent.flow.finish() {
                 let until = now.saturating_add(self.context.udp.config.load().end_timeout);
@@ -256,5 +280,18 @@ impl Port {
                 silent.task.abort();
             }
         }
+    }
+}
+
+/// Ends the flows that have been silent longest, until there are no more than `room`.
+fn evict(flows: &mut Flows<Entry>, room: usize, context: &PortContext) {
+    while flows.len() > room {
+        let Some(silent) = flows.take_silent(Duration::MAX) else {
+            return;
+        };
+        if silent.flow.evict() {
+            count(&context.counters().flows_evicted);
+        }
+        silent.task.abort();
     }
 }
