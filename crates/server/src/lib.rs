@@ -32,6 +32,7 @@ mod newcomers;
 mod port;
 mod ports;
 mod proxy_header;
+mod renewals;
 mod server;
 mod service;
 mod settings;

@@ -27,6 +27,7 @@ mod layers;
 mod leaks;
 mod live_tunnels;
 mod living_programs;
+mod mtls;
 mod own_ca;
 mod owners;
 mod programs;

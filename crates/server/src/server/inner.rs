@@ -10,8 +10,8 @@ use tokio::{runtime::Handle, sync::watch};
 use super::{https::Https, visitors::Visitors};
 use crate::{
     clients_tls::ClientsTls, configuration::InForce, directory::Directory, floods::Floods,
-    issued::Issued, lanes::Lanes, newcomers::Newcomers, ports::Ports, upstreams::Upstreams,
-    worker::Announcer,
+    identities::Identities, issued::Issued, lanes::Lanes, newcomers::Newcomers, ports::Ports,
+    upstreams::Upstreams, worker::Announcer,
 };
 
 pub(super) struct Inner {
@@ -33,6 +33,7 @@ pub(super) struct Inner {
     pub(super) ports: Arc<Ports>,
     pub(super) permits: Arc<Gate>,
     pub(super) access: Arc<Access>,
+    pub(super) identities: Arc<Identities>,
     pub(super) drain: watch::Receiver<bool>,
     pub(super) runtimes: Vec<Handle>,
 }
