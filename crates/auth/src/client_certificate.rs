@@ -5,22 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{DenialReason, Scopes, UserName};
-
-/// What a certificate of a client has that decides about it. The handshake has proved it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CertificateNames {
-    /// Identifies the CA to which its chain leads.
-    pub ca: [u8; 32],
-    /// The common names of its subject.
-    pub common_names: Vec<String>,
-    /// The DNS names of its subject's alternative names.
-    pub dns_names: Vec<String>,
-    /// The URIs of its subject's alternative names.
-    pub uris: Vec<String>,
-    /// Seconds since 1970.
-    pub expires_at: u64,
-}
+use crate::{CertificateNames, DenialReason, Scopes, UserName};
 
 /// Which name in a certificate is that of its user. The certificate must have exactly one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use secrecy::SecretString;
 
-use crate::{CertificateNames, CredentialId, SecretHash, jwt::SignerId};
+use crate::{CredentialId, SecretHash, jwt::SignerId};
 
 /// What a client presents.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +19,21 @@ pub enum Credential {
     Certificate(CredentialId),
     /// A certificate of a CA of the users, proved by the handshake of the connection.
     ClientCertificate(CertificateNames),
+}
+
+/// What a certificate of a client has that decides about it. The handshake has proved it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CertificateNames {
+    /// Identifies the CA to which its chain leads.
+    pub ca: [u8; 32],
+    /// The common names of its subject.
+    pub common_names: Vec<String>,
+    /// The DNS names of its subject's alternative names.
+    pub dns_names: Vec<String>,
+    /// The URIs of its subject's alternative names.
+    pub uris: Vec<String>,
+    /// Seconds since 1970.
+    pub expires_at: u64,
 }
 
 /// Identifies the credential of a grant, for a later comparison.

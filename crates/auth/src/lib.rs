@@ -43,8 +43,8 @@ pub use access_key::{
 };
 pub use authenticator::{Attempt, Authenticator, DenialReason, Denied, Lapsed};
 pub use claim::ClientClaim;
-pub use client_certificate::{CertificateNames, CertificateRules, CertificateUser};
-pub use credential::Credential;
+pub use client_certificate::{CertificateRules, CertificateUser};
+pub use credential::{CertificateNames, Credential};
 pub use grant::{Grant, RenewalError};
 pub use jwt::{
     JwtAlgorithm, JwtAlgorithmError, JwtIssuer, JwtKey, JwtKeyError, JwtKeyHint, JwtRules, JwtUser,

@@ -11,10 +11,10 @@ use std::{
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    AccessKey, Attempt, Credential, CredentialId, CredentialRecord, DenialReason, Denied, Grant,
-    KeyKind, Lapsed, MAX_TOKEN_BYTES, MIN_TOKEN_BYTES, Proof, Records, Scopes, SecretHash,
-    TokenSetError, UserName, Wanted,
-    client_certificate::{CertificateNames, CertificateRules, Certificates},
+    AccessKey, Attempt, CertificateNames, Credential, CredentialId, CredentialRecord, DenialReason,
+    Denied, Grant, KeyKind, Lapsed, MAX_TOKEN_BYTES, MIN_TOKEN_BYTES, Proof, Records, Scopes,
+    SecretHash, TokenSetError, UserName, Wanted,
+    client_certificate::{CertificateRules, Certificates},
     credential::CredentialKey,
     jwt::{JwtIssuer, JwtText, VerifiedJwt, looks_like_jwt, verify},
     token::{check_token, hash_token},
