@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use adit_client::{Join, JoinLine, JoinTrust};
+use adit_client::{Join, JoinLine, JoinTrust, Proxy};
 use adit_config::{StateDir, environment, proxy_of_environment};
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 
@@ -15,6 +15,9 @@ use crate::{cli, errln, hidden_line, outln, report::Failed, runtime::background}
 
 /// The variable with the line.
 const VARIABLE: &str = "ADIT__JOIN";
+
+/// The variable with the proxy, which is that of `client.proxy` for the other commands.
+const PROXY_VARIABLE: &str = "ADIT__CLIENT__PROXY";
 
 /// Bytes that are read of a line: some times the length of the longest one.
 const LONGEST_LINE: u64 = 4096;
@@ -35,13 +38,7 @@ pub fn run(state: &StateDir, join: &cli::Join) -> Result<(), Failed> {
         None => adit_config::default_client_id(variables.iter().cloned()),
     };
     let mut warnings = Vec::new();
-    let proxy = match line.trust {
-        // In clear text, a proxy could read the key.
-        JoinTrust::Clear => None,
-        JoinTrust::OwnCa(_) | JoinTrust::Public => {
-            proxy_of_environment(&line.server, variables, &mut warnings)
-        }
-    };
+    let proxy = proxy(join, &line, variables, &mut warnings)?;
     warnings.iter().for_each(|text| errln!("warning: {text}"));
     let server = line.server.clone();
     let joining = Join {
@@ -69,6 +66,43 @@ pub fn run(state: &StateDir, join: &cli::Join) -> Result<(), Failed> {
         );
     }
     Ok(())
+}
+
+/// The proxy: of the flag, of the variable of `client.proxy`, or of the environment of all programs.
+fn proxy(
+    join: &cli::Join,
+    line: &JoinLine,
+    variables: Vec<(String, String)>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Proxy>, Failed> {
+    let of_variable = variables.iter().find(|(name, _)| name == PROXY_VARIABLE);
+    let of_variable = of_variable.map(|(_, value)| value);
+    if { join.proxy.as_ref() }.is_some_and(|url| url.contains('@')) {
+        errln!(
+            "warning: every user of this machine can read a command line: give a URL with a password in {PROXY_VARIABLE}"
+        );
+    }
+    let given = join.proxy.as_ref().or(of_variable);
+    match given.map(|text| text.trim()) {
+        Some("off") => Ok(None),
+        Some(url) if !url.is_empty() && url != "auto" => {
+            let place = match join.proxy {
+                Some(_) => "--proxy",
+                None => PROXY_VARIABLE,
+            };
+            let proxy = url.parse::<Proxy>();
+            proxy
+                .map(Some)
+                .map_err(|error| Failed::config(format!("{place}: {error}")))
+        }
+        _ => Ok(match line.trust {
+            // In clear text, a proxy could read the key: only a person chooses it.
+            JoinTrust::Clear => None,
+            JoinTrust::OwnCa(_) | JoinTrust::Public => {
+                proxy_of_environment(&line.server, variables, warnings)
+            }
+        }),
+    }
 }
 
 /// The line: of the argument, the file, the variable, standard input or the terminal.

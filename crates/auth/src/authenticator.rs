@@ -40,8 +40,8 @@ pub trait Authenticator: Send + Sync {
 /// [`reason`](Self::reason) contain it, for the log of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the server did not accept these credentials: check auth_token, auth_token_file or ADIT__TOKEN, or join again with \
-     `adit join`"
+    "the server did not accept these credentials: check auth_token, auth_token_file or ADIT__TOKEN, or the certificate \
+     of client.tls, or join again with `adit join`"
 )]
 pub struct Denied {
     reason: DenialReason,
@@ -89,9 +89,19 @@ pub enum DenialReason {
     /// The key is for another purpose: one that enrols clients does not authenticate them.
     #[error("key for another purpose")]
     OtherPurpose,
-    /// The certificate is of the server's own CA, but of no credential that is known.
+    /// The certificate is of no credential that is known, or of a CA that is not trusted any more.
     #[error("unknown certificate")]
     UnknownCertificate,
+    /// The certificate does not have exactly one name of a user.
+    #[error(
+        "certificate without exactly one valid user name; does `user_from` of `method: mtls` name the right field?"
+    )]
+    CertificateName,
+    /// The certificate names a user that does not exist.
+    #[error(
+        "unknown user of a certificate: add it with `adit-server user add`, or to `users` of `method: mtls`"
+    )]
+    CertificateUser,
     /// The text has the form of a JWT and cannot be read, or has a claim of a wrong type.
     #[error("damaged JWT")]
     DamagedJwt,

@@ -123,7 +123,12 @@ impl Grant {
         if old.user != new.user {
             return Err(RenewalError::User);
         }
-        if self.has_certificate() || by.has_certificate() {
+        let is_proved_by_handshake = |grant: &Self| {
+            let credential = grant.credential();
+            matches!(credential, Some(CredentialKey::ClientCertificate { .. }))
+                || grant.has_certificate()
+        };
+        if is_proved_by_handshake(self) || is_proved_by_handshake(by) {
             return Err(RenewalError::Certificate);
         }
         if old.scopes != new.scopes {
@@ -150,7 +155,7 @@ impl Grant {
         self.credential().and_then(|credential| credential.id())
     }
 
-    /// Whether the client proved its identity by a certificate.
+    /// Whether the client proved its identity by a certificate of the server's own CA.
     #[must_use]
     pub fn has_certificate(&self) -> bool {
         matches!(self.credential(), Some(CredentialKey::Certificate(_)))

@@ -15,4 +15,4 @@ pub(crate) use issuer::{VerifiedJwt, verify};
 pub use key::{JwtKey, JwtKeyError};
 pub(crate) use signer::SignerId;
 pub(crate) use text::JwtText;
-pub use text::{JwtKeyHint, MAX_JWT_BYTES, MAX_JWT_HEADER_BYTES, looks_like_jwt};
+pub use text::{JwtKeyHint, MAX_JWT_BYTES, MAX_JWT_HEADER_BYTES, jwt_expiry, looks_like_jwt};

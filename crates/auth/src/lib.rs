@@ -3,7 +3,7 @@
 //! Holds [`Principals`], all credentials that a server accepts, which decides as an [`Authenticator`]; the [`Records`] of which
 //! it is made, with the changes that administrators and enrolments make to them; [`Scopes`], what a credential may use, as
 //! data; the [`Grant`] that each request has from its opening to the access log; [`AccessKey`], the form of the keys that adit
-//! issues; [`JwtIssuer`], the tokens of another system that are accepted; the rules for names; and the secrets that identify a link ([`SessionToken`], [`InstanceSecret`]).
+//! issues; [`JwtIssuer`], the tokens of another system that are accepted; [`CertificateRules`], the certificates of other CAs that are; the rules for names; and the secrets that identify a link ([`SessionToken`], [`InstanceSecret`]).
 //!
 //! Promises:
 //! - every wrong token or key costs the same work: two hashes of fixed length, two look-ups and a comparison. The work for a JWT
@@ -24,6 +24,7 @@
 mod access_key;
 mod authenticator;
 mod claim;
+mod client_certificate;
 mod credential;
 mod grant;
 mod hex;
@@ -42,11 +43,12 @@ pub use access_key::{
 };
 pub use authenticator::{Attempt, Authenticator, DenialReason, Denied, Lapsed};
 pub use claim::ClientClaim;
-pub use credential::Credential;
+pub use client_certificate::{CertificateRules, CertificateUser};
+pub use credential::{CertificateNames, Credential};
 pub use grant::{Grant, RenewalError};
 pub use jwt::{
     JwtAlgorithm, JwtAlgorithmError, JwtIssuer, JwtKey, JwtKeyError, JwtKeyHint, JwtRules, JwtUser,
-    MAX_JWT_BYTES, MAX_JWT_HEADER_BYTES, looks_like_jwt,
+    MAX_JWT_BYTES, MAX_JWT_HEADER_BYTES, jwt_expiry, looks_like_jwt,
 };
 pub use link::{InstanceKey, InstanceSecret, LinkKey, ParseSecretError, SessionToken};
 pub use name::{ClientId, GroupId, NameError, NameProblem, TunnelName, UserName};

@@ -11,9 +11,10 @@ use std::{
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    AccessKey, Attempt, Credential, CredentialId, CredentialRecord, DenialReason, Denied, Grant,
-    KeyKind, Lapsed, MAX_TOKEN_BYTES, MIN_TOKEN_BYTES, Proof, Records, Scopes, SecretHash,
-    TokenSetError, UserName, Wanted,
+    AccessKey, Attempt, CertificateNames, Credential, CredentialId, CredentialRecord, DenialReason,
+    Denied, Grant, KeyKind, Lapsed, MAX_TOKEN_BYTES, MIN_TOKEN_BYTES, Proof, Records, Scopes,
+    SecretHash, TokenSetError, UserName, Wanted,
+    client_certificate::{CertificateRules, Certificates},
     credential::CredentialKey,
     jwt::{JwtIssuer, JwtText, VerifiedJwt, looks_like_jwt, verify},
     token::{check_token, hash_token},
@@ -50,6 +51,8 @@ pub struct Principals {
     by_id: HashMap<CredentialId, Known>,
     /// Those whose JWTs are accepted.
     issuers: Vec<JwtIssuer>,
+    /// Certificates of CAs of the users, if they are accepted.
+    certificates: Option<Certificates>,
     /// Of the records: of all credentials of a user.
     users: HashMap<UserName, Arc<Scopes>>,
     /// Users of the records that have been removed: nothing of theirs is accepted, wherever it comes from.
@@ -117,6 +120,17 @@ impl Principals {
         self
     }
 
+    /// The same credentials, and the certificates of these CAs.
+    #[must_use]
+    pub fn with_certificates(
+        mut self,
+        rules: &CertificateRules,
+        cas: impl IntoIterator<Item = [u8; 32]>,
+    ) -> Self {
+        self.certificates = Some(Certificates::new(rules, cas));
+        self
+    }
+
     /// The issuers whose JWTs are accepted.
     #[must_use]
     pub fn issuers(&self) -> &[JwtIssuer] {
@@ -138,12 +152,12 @@ impl Principals {
         is_revoked: bool,
         scopes: Vec<Arc<Scopes>>,
     ) -> Result<(), TokenSetError> {
-        if let Some(other) = self.tokens.get(hash.bytes())
-            && other.user != token.user
-        {
-            return Err(TokenSetError::Shared {
-                first: other.user.clone(),
-                second: token.user.clone(),
+        if let Some(other) = self.tokens.get(hash.bytes()) {
+            let (first, second) = (other.user.clone(), token.user.clone());
+            return Err(if first == second {
+                TokenSetError::Repeated { user: first }
+            } else {
+                TokenSetError::Shared { first, second }
             });
         }
         let known = Known {
@@ -176,6 +190,7 @@ impl Principals {
                 let known = known.filter(|one| matches!(one.key, CredentialKey::Certificate(_)));
                 known.ok_or(DenialReason::UnknownCertificate)
             }
+            Credential::ClientCertificate(names) => return self.by_certificate(names, attempt),
         };
         let known = match (known, attempt.credential) {
             (Ok(known), _) => known,
@@ -203,17 +218,45 @@ impl Principals {
             Some(key @ (CredentialKey::Key(id, _) | CredentialKey::Certificate(id))) => {
                 self.by_id.get(&id).filter(|one| one.key == key)
             }
+            Some(CredentialKey::ClientCertificate {
+                rule,
+                ca,
+                expires_at,
+            }) => {
+                let certificates = { self.certificates.as_ref() }
+                    .filter(|one| *one.id() == rule && one.trusts(&ca))
+                    .ok_or(Lapsed::Revoked)?;
+                let scopes = self.scopes_of_certificate(certificates, grant.user());
+                let scopes = scopes.map_err(|_| Lapsed::Revoked)?;
+                return if expires_at <= seconds(now) {
+                    Err(Lapsed::Expired)
+                } else if scopes != grant.scopes() {
+                    Err(Lapsed::Changed)
+                } else {
+                    Ok(())
+                };
+            }
             Some(CredentialKey::Jwt {
                 signer,
                 expires_at,
                 has_scopes,
             }) => {
-                let issuer = self.issuers.iter().find(|one| one.trusts(signer));
-                let issuer = issuer.filter(|_| !self.removed.contains(grant.user()));
-                let issuer = issuer.ok_or(Lapsed::Revoked)?;
-                if expires_at <= seconds(now) {
-                    return Err(Lapsed::Expired);
+                if self.removed.contains(grant.user()) {
+                    return Err(Lapsed::Revoked);
                 }
+                let trusting = self.issuers.iter().filter(|one| one.trusts(signer));
+                // Of several entries with the same keys, the first one that the token has not expired for would accept it.
+                let mut lapsed = Lapsed::Revoked;
+                let mut valid = trusting.filter(|one| {
+                    let has_expired = one.has_expired(expires_at, seconds(now));
+                    if has_expired {
+                        lapsed = Lapsed::Expired;
+                    }
+                    !has_expired
+                });
+                let Some(issuer) = valid.next() else {
+                    return Err(lapsed);
+                };
                 let scopes = self.scopes(grant.user(), [issuer.scopes()]);
                 let of_token = usize::from(has_scopes);
                 return match grant.scopes().split_at_checked(scopes.len()) {
@@ -237,7 +280,8 @@ impl Principals {
     /// All users that have a credential.
     pub fn users(&self) -> impl Iterator<Item = &UserName> {
         let known = self.tokens.values().chain(self.by_id.values());
-        known.map(|known| &known.user)
+        let of_certificates = self.certificates.iter().flat_map(Certificates::users);
+        known.map(|known| &known.user).chain(of_certificates)
     }
 
     /// The credential of a text. The work is the same whatever the text is: the cause is found after it.
@@ -264,6 +308,53 @@ impl Principals {
             (_, Ok(_), None) => Err(DenialReason::UnknownKey),
             (_, Ok(_), Some(known)) if is_same => Ok(known),
             (_, Ok(_), Some(_)) => Err(DenialReason::WrongSecret),
+        }
+    }
+
+    /// The grant of a client with a certificate of a CA of the users.
+    fn by_certificate(
+        &self,
+        names: &CertificateNames,
+        attempt: &Attempt<'_>,
+    ) -> Result<Grant, Denied> {
+        let certificates = self.certificates.as_ref();
+        let certificates = certificates.ok_or(Denied::new(DenialReason::NoCredential))?;
+        if !certificates.trusts(&names.ca) {
+            return Err(Denied::new(DenialReason::UnknownCertificate));
+        }
+        // A handshake may have ended before this moment.
+        if names.expires_at <= seconds(attempt.now) {
+            return Err(Denied::new(DenialReason::Expired));
+        }
+        let user = certificates.user_of(names).map_err(Denied::new)?;
+        let scopes = self.scopes_of_certificate(certificates, &user);
+        let scopes = scopes.map_err(Denied::new)?;
+        let wanted = Wanted::Address(attempt.address);
+        if { scopes.iter() }.any(|scopes| scopes.refuses(wanted).is_some()) {
+            return Err(Denied::new(DenialReason::Address));
+        }
+        let credential = CredentialKey::ClientCertificate {
+            rule: *certificates.id(),
+            ca: names.ca,
+            expires_at: names.expires_at,
+        };
+        let claim = attempt.claim.clone();
+        Ok(Grant::earned_by(user, claim, Some(credential), scopes))
+    }
+
+    /// The scopes of a user with a certificate, who is one of the configuration or of the records.
+    fn scopes_of_certificate(
+        &self,
+        certificates: &Certificates,
+        user: &UserName,
+    ) -> Result<Vec<Arc<Scopes>>, DenialReason> {
+        if self.removed.contains(user) {
+            return Err(DenialReason::Revoked);
+        }
+        match certificates.scopes(user) {
+            Some(own) => Ok(self.scopes(user, [own])),
+            None if self.users.contains_key(user) => Ok(self.scopes(user, [])),
+            None => Err(DenialReason::CertificateUser),
         }
     }
 

@@ -24,6 +24,9 @@ pub const MAX_LABEL_BYTES: usize = 128;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Records {
+    /// Identifies this set: one that was begun anew has another one. Its store sets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<CredentialId>,
     /// Users.
     pub users: Vec<UserRecord>,
     /// Credentials of clients.

@@ -89,6 +89,12 @@ pub enum TokenSetError {
         /// The user of the token.
         user: UserName,
     },
+    /// A user has the same token twice, perhaps with different scopes.
+    #[error("the same token of user {user} is listed twice: remove one of the entries")]
+    Repeated {
+        /// The user.
+        user: UserName,
+    },
     /// Two users have the same token.
     #[error("users {first} and {second} have the same token: generate another for one of them")]
     Shared {

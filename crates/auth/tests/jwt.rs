@@ -534,6 +534,83 @@ fn a_grant_ends_with_its_token_its_key_and_its_rules() {
 }
 
 #[test]
+fn a_grant_follows_a_changed_leeway() {
+    let with_leeway = |seconds| {
+        let leeway = Duration::from_secs(seconds);
+        by(JwtRules { leeway, ..rules() }, [hs256()])
+    };
+    let (long, short) = (with_leeway(300), with_leeway(0));
+    let grant = attempt(&long, &token(&claims())).unwrap();
+    assert_eq!(long.check(&grant, at(NOW + 899)), Ok(()));
+    assert_eq!(short.check(&grant, at(NOW + 599)), Ok(()));
+    assert_eq!(
+        short.check(&grant, at(NOW + 600)),
+        Err(Lapsed::Expired),
+        "a shorter leeway"
+    );
+    let grant = attempt(&short, &token(&claims())).unwrap();
+    assert_eq!(long.check(&grant, at(NOW + 899)), Ok(()), "a longer leeway");
+}
+
+#[test]
+fn a_grant_ends_when_another_claim_has_the_scopes() {
+    let known = by(rules(), [hs256()]);
+    let text = token(&with(|claims| {
+        claims["adit2"] = json!({ "groups": ["office"] })
+    }));
+    let grant = attempt(&known, &text).unwrap();
+    assert!(grant.allows(Wanted::Host("a.example")).is_ok());
+    let scopes_claim = "adit2".to_owned();
+    let changed = by(
+        JwtRules {
+            scopes_claim,
+            ..rules()
+        },
+        [hs256()],
+    );
+    assert!(changed.check(&grant, at(NOW)).is_err());
+}
+
+#[test]
+fn a_grant_is_judged_by_the_entry_that_would_accept_its_token() {
+    let entry = |leeway, groups: Option<&str>| {
+        let groups = groups.map(|group| vec![group.parse().unwrap()]);
+        let scopes = Scopes {
+            groups,
+            ..Scopes::default()
+        };
+        let rules = JwtRules {
+            leeway: Duration::from_secs(leeway),
+            scopes,
+            ..rules()
+        };
+        JwtIssuer::new(rules, Arc::new([hs256()]))
+    };
+    // Two entries for the same tokens: the first one is strict about the clock.
+    let both = principals(vec![entry(0, Some("office")), entry(300, Some("late"))]);
+    let late = attempt_at(&both, &token(&claims()), NOW + 700).unwrap();
+    assert_eq!(both.check(&late, at(NOW + 701)), Ok(()));
+    assert_eq!(both.check(&late, at(NOW + 900)), Err(Lapsed::Expired));
+    // What the first one has accepted is of the second one once it has expired there: its scopes are others.
+    let grant = attempt(&both, &token(&claims())).unwrap();
+    assert_eq!(both.check(&grant, at(NOW + 599)), Ok(()));
+    assert_eq!(both.check(&grant, at(NOW + 600)), Err(Lapsed::Changed));
+}
+
+#[test]
+fn a_key_without_an_id_does_not_hide_that_another_one_is_unknown() {
+    let nameless = JwtKey::from_secret(JwtAlgorithm::Hs256, &[7; 32]).unwrap();
+    let known = by(rules(), [nameless, hs256().with_id("old")]);
+    let mut header = Header::new(Algorithm::HS256);
+    header.kid = Some("new".to_owned());
+    let key = EncodingKey::from_secret(SECRET);
+    let text = sign(&header, &claims(), &key);
+    assert_eq!(reason(&known, &text), DenialReason::UnknownSigningKey);
+    header.kid = Some("old".to_owned());
+    attempt(&known, &sign(&header, &claims(), &key)).unwrap();
+}
+
+#[test]
 fn a_renewal_moves_the_end_of_the_grant() {
     let known = by(rules(), [hs256()]);
     let grant = attempt(&known, &token(&claims())).unwrap();

@@ -4,10 +4,11 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use adit_auth::{
-    ACCESS_KEY_RANDOM_BYTES, AccessKey, Attempt, ClientClaim, ClientId, Credential, CredentialId,
-    DenialReason, Denied, Grant, GroupId, KeyKind, Lapsed, MAX_TOKEN_BYTES, NewCredential,
-    Principals, Proof, Records, Scopes, StaticToken, TokenProblem, TokenSetError, TunnelName,
-    UserName, Wanted, generate_token, hash_token,
+    ACCESS_KEY_RANDOM_BYTES, AccessKey, Attempt, CertificateNames, CertificateRules,
+    CertificateUser, ClientClaim, ClientId, Credential, CredentialId, DenialReason, Denied, Grant,
+    GroupId, KeyKind, Lapsed, MAX_TOKEN_BYTES, NewCredential, Principals, Proof, Records,
+    RenewalError, Scopes, StaticToken, TokenProblem, TokenSetError, TunnelName, UserName, Wanted,
+    generate_token, hash_token,
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -97,6 +98,112 @@ fn token(text: &str) -> Credential {
     Credential::Token(text.into())
 }
 
+const CA: [u8; 32] = [7; 32];
+
+/// The certificate of a user by its common name, of [`CA`].
+fn certificate(name: &str) -> CertificateNames {
+    CertificateNames {
+        ca: CA,
+        common_names: vec![name.to_owned()],
+        expires_at: NOW + 600,
+        ..CertificateNames::default()
+    }
+}
+
+/// The user `ann` of the records, and `bob` of the configuration with these scopes.
+fn with_certificates(records: &Records, scopes: Scopes) -> Principals {
+    let rules = CertificateRules {
+        users: [(user("bob"), scopes)].into(),
+        ..CertificateRules::default()
+    };
+    principals(records).with_certificates(&rules, [CA])
+}
+
+#[test]
+fn p_1_23_a_certificate_of_a_client_ca_is_its_user() {
+    let records = records(Proof::Certificate, |_| {});
+    let known = with_certificates(&records, Scopes::default());
+    let attempt = |names: CertificateNames| attempt(&known, &Credential::ClientCertificate(names));
+    for name in ["ann", "bob"] {
+        let grant = attempt(certificate(name)).unwrap();
+        assert_eq!(grant.user(), &user(name));
+        assert!(!grant.has_certificate(), "it is not of the server's own CA");
+        assert_eq!(known.check(&grant, at(NOW + 599)), Ok(()));
+        assert_eq!(known.check(&grant, at(NOW + 600)), Err(Lapsed::Expired));
+    }
+    let refused = |names| attempt(names).unwrap_err().reason();
+    assert_eq!(refused(certificate("eve")), DenialReason::CertificateUser);
+    assert_eq!(refused(certificate("a b")), DenialReason::CertificateName);
+    let expired = CertificateNames {
+        expires_at: NOW,
+        ..certificate("ann")
+    };
+    assert_eq!(refused(expired), DenialReason::Expired);
+    let other_ca = CertificateNames {
+        ca: [8; 32],
+        ..certificate("ann")
+    };
+    assert_eq!(refused(other_ca), DenialReason::UnknownCertificate);
+    // Without the method, the certificate that every client needs does not authenticate it.
+    let off = principals(&records);
+    let credential = Credential::ClientCertificate(certificate("ann"));
+    assert_eq!(reason(&off, &credential), DenialReason::NoCredential);
+}
+
+#[test]
+fn p_1_23_a_grant_of_a_certificate_ends_with_its_user_its_scopes_and_its_ca() {
+    let mut changed = records(Proof::Certificate, |_| {});
+    let known = with_certificates(&changed, Scopes::default());
+    let grant =
+        |name: &str| attempt(&known, &Credential::ClientCertificate(certificate(name))).unwrap();
+    let (ann, bob) = (grant("ann"), grant("bob"));
+    let scopes = Scopes {
+        max_tunnels: Some(1),
+        ..Scopes::default()
+    };
+    let restricted = with_certificates(&changed, scopes.clone());
+    assert_eq!(restricted.check(&bob, at(NOW)), Err(Lapsed::Changed));
+    changed.set_user(&user("ann"), scopes).unwrap();
+    let restricted = with_certificates(&changed, Scopes::default());
+    assert_eq!(restricted.check(&ann, at(NOW)), Err(Lapsed::Changed));
+    changed.revoke_user(&user("ann"), NOW).unwrap();
+    let removed = with_certificates(&changed, Scopes::default());
+    assert_eq!(removed.check(&ann, at(NOW)), Err(Lapsed::Revoked));
+    assert_eq!(removed.check(&bob, at(NOW)), Ok(()));
+    let rules = CertificateRules {
+        users: [(user("bob"), Scopes::default())].into(),
+        ..CertificateRules::default()
+    };
+    let of = |rules, cas: [u8; 32]| principals(&Records::default()).with_certificates(rules, [cas]);
+    assert_eq!(of(&rules, CA).check(&bob, at(NOW)), Ok(()));
+    assert_eq!(
+        of(&rules, [8; 32]).check(&bob, at(NOW)),
+        Err(Lapsed::Revoked)
+    );
+    let other_name = CertificateRules {
+        user: CertificateUser::DnsName,
+        ..rules.clone()
+    };
+    assert_eq!(
+        of(&other_name, CA).check(&bob, at(NOW)),
+        Err(Lapsed::Revoked)
+    );
+    let gone = principals(&Records::default());
+    assert_eq!(gone.check(&bob, at(NOW)), Err(Lapsed::Revoked));
+    // The handshake has proved the certificate: no text takes its place.
+    let (proof, key) = api_key();
+    let by_key = attempt(&principals(&records(proof, |_| {})), &key).unwrap();
+    assert_eq!(ann.renew(&by_key), Err(RenewalError::Certificate));
+    assert_eq!(by_key.renew(&ann), Err(RenewalError::Certificate));
+}
+
+#[test]
+fn a_token_is_listed_once() {
+    let twice = tokens(&[("ann", "first-token"), ("ann", "first-token")]).unwrap_err();
+    assert_eq!(twice, TokenSetError::Repeated { user: user("ann") });
+    assert!(!twice.to_string().contains("first-token"), "{twice}");
+}
+
 #[test]
 fn a_grant_is_valid_while_its_user_has_its_token() {
     let both = tokens(&[("ann", "first-token"), ("ann", "second-token")]).unwrap();
@@ -160,8 +267,8 @@ fn every_denial_has_the_same_text_and_a_logged_cause() {
         assert_eq!(denied, Denied::new(reason));
         assert_eq!(
             denied.to_string(),
-            "the server did not accept these credentials: check auth_token, auth_token_file or ADIT__TOKEN, or join again \
-             with `adit join`"
+            "the server did not accept these credentials: check auth_token, auth_token_file or ADIT__TOKEN, or the \
+             certificate of client.tls, or join again with `adit join`"
         );
     }
 }
@@ -226,7 +333,6 @@ fn tokens_that_cannot_be_are_refused_by_user() {
         shared.to_string(),
         "users ann and bob have the same token: generate another for one of them"
     );
-    assert!(tokens(&[("ann", "the-same"), ("ann", "the-same")]).is_ok());
 }
 
 #[test]

@@ -172,6 +172,17 @@ pub(crate) const TRAFFIC: KeyNames = KeyNames {
     foreign_keys: &[("bandwidth", "`max_bandwidth`"), ("user", "`name`")],
 };
 
+pub(crate) const CLIENT_CERTIFICATES: KeyNames = KeyNames {
+    unsupported: &["crl_file"],
+    foreign_keys: &[
+        ("ca_file", "`server.tls.client_ca_file`"),
+        ("client_ca_file", "`server.tls.client_ca_file`"),
+        ("scopes", "`scopes` of each of `users`"),
+        ("user", "`users`, a list"),
+        ("username_from", "`user_from`"),
+    ],
+};
+
 pub(crate) const ISSUER: KeyNames = KeyNames {
     unsupported: &["discovery", "oidc_issuer"],
     foreign_keys: &[

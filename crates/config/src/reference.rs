@@ -41,6 +41,8 @@ fn record(path: &str, bounds: Option<(String, String)>) {
         rest = after.split_once(']').map_or("", |(_, after)| after);
     }
     plain.push_str(rest);
+    // Scopes have the same keys for every method, and are described once.
+    plain = plain.replace("auth[].users[].scopes", "auth[].scopes");
     // Lists of layers have the same keys everywhere, and are described once.
     if let Some(at) = plain.find("layers[]") {
         plain.replace_range(..at, "");
@@ -99,8 +101,9 @@ fn time(time: std::time::Duration) -> String {
 /// Files with every section and list, so that each key is read.
 const SAMPLE_SERVER: &str = r#"
 server:
-  tls: { cert_file: tls.crt, key_file: tls.key }
+  tls: { cert_file: tls.crt, key_file: tls.key, client_ca_file: tls.crt }
   auth:
+    - { method: mtls, users: [{ user: alice }] }
     - { user: alice, token: "a token of the sample", scopes: { max_clients: 1, max_tunnels: 1 } }
     - { method: jwt, audience: adit, jwks_url: "http://127.0.0.1/keys" }
   https: { certificates: [{ cert_file: tls.crt, key_file: tls.key }] }

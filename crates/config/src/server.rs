@@ -2,6 +2,7 @@
 
 mod acme;
 mod auth;
+mod client_certificates;
 mod error_pages;
 mod forward_auth;
 mod https;
@@ -93,7 +94,20 @@ fn read(
         None => TunnelTls::Auto,
     };
     settings.makes_token = !auth::needs_no_token(&mut server);
-    (settings.tokens, settings.issuers) = auth::read(&mut server, file, variables, &mut warnings)?;
+    let auth = auth::read(&mut server, &settings.tls, file, variables, &mut warnings)?;
+    (settings.tokens, settings.issuers) = (auth.tokens, auth.issuers);
+    settings.certificates = auth.certificates;
+    if let TunnelTls::Certificate(tls) = &settings.tls
+        && tls.has_optional_client_certificates()
+        && settings.certificates.is_none()
+    {
+        return Err(server
+            .conflict(
+                &["tls"],
+                "certificates of clients that are not required have no effect without `method: mtls`",
+            )
+            .with_help("add `method: mtls` to `server.auth`, or remove `require_client_certificate`"));
+    }
     settings.shared_groups = auth::shared_groups(&mut server, &settings, &mut warnings)?;
     settings.limits = limits::read(&mut server.section("limits")?)?;
     settings.timeouts = read_timeouts(&mut server.section("timeouts")?)?;

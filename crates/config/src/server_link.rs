@@ -1,6 +1,9 @@
 //! How a client reaches its server: address, proxy, TLS and credential.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use adit_client::{ClientTls, HostPort, Joined, JoinedError, Proxy};
 use secrecy::SecretString;
@@ -10,6 +13,7 @@ use crate::{
     error::{ConfigError, Kind, Origin},
     fields::{self, path},
     overrides::ClientOverrides,
+    permissions::check_secret,
     proxy,
     read::{Item, Section},
     state::StateDir,
@@ -83,7 +87,7 @@ impl ServerLink {
         warnings: &mut Vec<String>,
     ) -> Result<ServerEndpoint, ConfigError> {
         let names_server = self.host.is_some() || self.port.is_some();
-        let joined = match joined(state_dir) {
+        let joined = match joined(state_dir, warnings) {
             // Another server than the one in the file may be meant.
             Err(error) if names_server => {
                 warnings.push(error.to_string());
@@ -149,6 +153,7 @@ impl ServerLink {
             (None, Some(joined)) if joined.key().is_some() => joined.key().cloned(),
             // The certificate is part of the joined server's TLS.
             (None, Some(_)) if is_auto => None,
+            (None, _) if tls.as_ref().is_some_and(ClientTls::has_certificate) => None,
             (None, _) => match state_dir.token(warnings)? {
                 Some(token) => Some(token),
                 None if !has_work => {
@@ -170,12 +175,22 @@ impl ServerLink {
 }
 
 /// The server that the client has joined, with its address.
-fn joined(state_dir: &StateDir) -> Result<Option<(Joined, HostPort)>, ConfigError> {
+fn joined(
+    state_dir: &StateDir,
+    warnings: &mut Vec<String>,
+) -> Result<Option<(Joined, HostPort)>, ConfigError> {
     let failed = |error: JoinedError| unusable(state_dir, &error);
-    let Some(joined) = Joined::read(&state_dir.joined_file()).map_err(failed)? else {
+    let file = state_dir.joined_file();
+    let Some(joined) = Joined::read(&file).map_err(failed)? else {
         return Ok(None);
     };
     let server = joined.server().map_err(failed)?;
+    // What others can write was refused above.
+    if let Ok(metadata) = fs::metadata(&file)
+        && let Ok(Some(warning)) = check_secret(&file, &metadata)
+    {
+        warnings.push(warning);
+    }
     Ok(Some((joined, server)))
 }
 

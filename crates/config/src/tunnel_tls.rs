@@ -3,7 +3,9 @@
 use std::{path::Path, time::Duration};
 
 use adit_server::{OwnCaSettings, TunnelTls};
-use adit_tls::{ClientTls, Fingerprint, Roots, SERVER_NAME, ServerTls, TlsName, Trust};
+use adit_tls::{
+    ClientCertificates, ClientTls, Fingerprint, Roots, SERVER_NAME, ServerTls, TlsName, Trust,
+};
 
 use crate::{
     bounded_file,
@@ -46,6 +48,15 @@ pub(crate) fn server(
         Some(item) => Some(roots(&item, file)?),
         None => None,
     };
+    let is_required = match section.item("require_client_certificate") {
+        Some(item) if client_ca.is_none() => {
+            return Err(item.conflict(
+                "`require_client_certificate` is for certificates of the CA in `client_ca_file`",
+            ));
+        }
+        Some(item) => item.boolean()?,
+        None => true,
+    };
     let own_ca = own_ca(&mut section)?;
     section.finish(&key_names::SERVER_TLS)?;
     match (identity, client_ca, own_ca) {
@@ -56,7 +67,12 @@ pub(crate) fn server(
             ),
         )),
         (Some(identity), client_ca, None) => {
-            let tls = ServerTls::new(identity, client_ca.into());
+            let clients = match client_ca {
+                None => ClientCertificates::None,
+                Some(roots) if is_required => ClientCertificates::Required(roots),
+                Some(roots) => ClientCertificates::Optional(roots),
+            };
+            let tls = ServerTls::new(identity, clients);
             tls.map(TunnelTls::Certificate)
                 .map_err(|error| item.error(error.to_string()))
         }

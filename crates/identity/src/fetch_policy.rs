@@ -56,10 +56,11 @@ impl FetchPolicy {
         }
     }
 
-    /// A token of a client at this address names a key that the set does not have. Returns whether a request may find it: the
-    /// running one or the next one.
-    pub(crate) fn on_unknown(&mut self, key_id: &str, from: IpAddr, now: Instant) -> bool {
-        if self.absent.get(key_id).is_some_and(|until| *until > now) {
+    /// A token of a client at this address names a key that the set does not have, or names none and was signed by none of
+    /// the set. Returns whether a request may find it: the running one or the next one.
+    pub(crate) fn on_unknown(&mut self, key_id: Option<&str>, from: IpAddr, now: Instant) -> bool {
+        let absent = key_id.and_then(|key_id| self.absent.get(key_id));
+        if absent.is_some_and(|until| *until > now) {
             return false;
         }
         // The running request costs nothing more. It may have begun too early to find the key, and so does not make it absent.
@@ -77,7 +78,9 @@ impl FetchPolicy {
             self.due = soonest;
         }
         // Without a place in the table it is found as well, but is not remembered if it is absent.
-        if self.asked.len() < MOST_ENTRIES {
+        if let Some(key_id) = key_id
+            && self.asked.len() < MOST_ENTRIES
+        {
             self.asked.insert(key_id.into());
         }
         true
@@ -176,25 +179,25 @@ mod tests {
     #[test]
     fn an_unknown_key_waits_for_the_cooldown() {
         let (mut policy, now) = started();
-        assert!(policy.on_unknown("new", ip(1), now + seconds(1)));
+        assert!(policy.on_unknown(Some("new"), ip(1), now + seconds(1)));
         assert!(!policy.begin(now + COOLDOWN - seconds(1)));
         assert!(policy.begin(now + COOLDOWN));
         policy.on_keys(|id| id == "new", now + COOLDOWN);
         // Long after the cooldown, it begins at once.
         let later = now + seconds(100);
-        assert!(policy.on_unknown("newer", ip(2), later));
+        assert!(policy.on_unknown(Some("newer"), ip(2), later));
         assert!(policy.begin(later));
     }
 
     #[test]
     fn an_absent_key_is_not_looked_for_again_for_a_while() {
         let (mut policy, now) = started();
-        assert!(policy.on_unknown("none", ip(1), now));
+        assert!(policy.on_unknown(Some("none"), ip(1), now));
         let fetched = now + COOLDOWN;
         assert!(policy.begin(fetched));
         policy.on_keys(|_| false, fetched);
-        assert!(!policy.on_unknown("none", ip(2), fetched + ABSENT - seconds(1)));
-        assert!(policy.on_unknown("none", ip(2), fetched + ABSENT));
+        assert!(!policy.on_unknown(Some("none"), ip(2), fetched + ABSENT - seconds(1)));
+        assert!(policy.on_unknown(Some("none"), ip(2), fetched + ABSENT));
     }
 
     #[test]
@@ -204,7 +207,7 @@ mod tests {
         let mut requests = 0;
         for attempt in 0..600 {
             now += seconds(1);
-            policy.on_unknown(&format!("invented-{attempt}"), ip(1), now);
+            policy.on_unknown(Some(&format!("invented-{attempt}")), ip(1), now);
             if policy.begin(now) {
                 requests += 1;
                 policy.on_keys(|_| false, now);
@@ -213,7 +216,7 @@ mod tests {
         // One address causes one request in 30 s.
         assert!((19..=21).contains(&requests), "{requests}");
         // The client of another address is served by the next request, within the cooldown.
-        assert!(policy.on_unknown("new", ip(2), now));
+        assert!(policy.on_unknown(Some("new"), ip(2), now));
         assert!(policy.begin(now + COOLDOWN));
         policy.on_keys(|id| id == "new", now + COOLDOWN);
     }
@@ -227,7 +230,7 @@ mod tests {
             now += seconds(1);
             for last in 0..=255 {
                 let address = IpAddr::from([10, attempt, 0, last]);
-                policy.on_unknown(&format!("{attempt}-{last}"), address, now);
+                policy.on_unknown(Some(&format!("{attempt}-{last}")), address, now);
             }
             if policy.begin(now) {
                 requests += 1;
@@ -239,7 +242,7 @@ mod tests {
         }
         assert!((9..=11).contains(&requests), "{requests}");
         // A client with a new key is served by the next request.
-        assert!(policy.on_unknown("new", ip(9), now));
+        assert!(policy.on_unknown(Some("new"), ip(9), now));
         assert!(policy.begin(now + COOLDOWN));
     }
 
@@ -248,12 +251,26 @@ mod tests {
         let (mut policy, now) = started();
         let now = now + seconds(100);
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
-        assert!(policy.on_unknown("a", address("2001:db8::1"), now));
+        assert!(policy.on_unknown(Some("a"), address("2001:db8::1"), now));
         assert!(policy.begin(now));
         policy.on_keys(|_| false, now);
         let later = now + COOLDOWN + seconds(1);
-        assert!(!policy.on_unknown("b", address("2001:db8::ffff:1"), later));
-        assert!(policy.on_unknown("b", address("2001:db8:0:1::1"), later));
+        assert!(!policy.on_unknown(Some("b"), address("2001:db8::ffff:1"), later));
+        assert!(policy.on_unknown(Some("b"), address("2001:db8:0:1::1"), later));
+    }
+
+    #[test]
+    fn tokens_without_a_key_id_cause_requests_within_the_same_limits() {
+        let (mut policy, now) = started();
+        let now = now + seconds(100);
+        assert!(policy.on_unknown(None, ip(1), now));
+        assert!(policy.begin(now));
+        policy.on_keys(|_| true, now);
+        // The address waits, another one is served after the cooldown.
+        assert!(!policy.on_unknown(None, ip(1), now + COOLDOWN));
+        assert!(policy.on_unknown(None, ip(2), now + seconds(1)));
+        assert!(!policy.begin(now + COOLDOWN - seconds(1)));
+        assert!(policy.begin(now + COOLDOWN));
     }
 
     #[test]
@@ -262,12 +279,12 @@ mod tests {
         let now = now + REFRESH;
         assert!(policy.begin(now));
         // The set may have been read before the key was added.
-        assert!(policy.on_unknown("new", ip(1), now));
+        assert!(policy.on_unknown(Some("new"), ip(1), now));
         policy.on_keys(|_| false, now + seconds(1));
-        assert!(policy.on_unknown("new", ip(1), now + seconds(1)));
+        assert!(policy.on_unknown(Some("new"), ip(1), now + seconds(1)));
         assert!(policy.begin(now + COOLDOWN));
         policy.on_keys(|_| false, now + COOLDOWN);
-        assert!(!policy.on_unknown("new", ip(1), now + COOLDOWN));
+        assert!(!policy.on_unknown(Some("new"), ip(1), now + COOLDOWN));
     }
 
     #[test]
@@ -276,7 +293,7 @@ mod tests {
         let mut policy = FetchPolicy::new(REFRESH, now);
         let mut at = now;
         for wait in [1, 2, 4, 8, 16, 32, 60, 60] {
-            assert!(policy.on_unknown("new", ip(1), at));
+            assert!(policy.on_unknown(Some("new"), ip(1), at));
             assert!(policy.begin(at));
             policy.on_failure(at);
             assert!(!policy.begin(at + seconds(wait) - Duration::from_millis(1)));

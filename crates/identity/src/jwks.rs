@@ -5,6 +5,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+use crate::invalid_json::invalid_json;
+
 /// Keys of one set. Issuers have some few.
 pub const MAX_KEYS: usize = 64;
 
@@ -43,7 +45,7 @@ pub fn read_jwks(
     secrets: bool,
 ) -> Result<Vec<JwtKey>, JwksError> {
     let set: Jwks<'_> =
-        serde_json::from_str(text).map_err(|error| JwksError::Form(error.to_string()))?;
+        serde_json::from_str(text).map_err(|error| JwksError::Form(invalid_json(&error)))?;
     if set.keys.len() > MAX_KEYS {
         return Err(JwksError::TooMany(set.keys.len()));
     }
@@ -95,6 +97,20 @@ mod tests {
             read_jwks(&text, None, false),
             Err(JwksError::NoKey(Some(JwtKeyError::Unsupported)))
         );
+    }
+
+    #[test]
+    fn no_error_quotes_the_text() {
+        for text in [
+            r#""a-secret-in-the-wrong-file""#,
+            r#"{"keys":"a-secret-in-the-wrong-file"}"#,
+            r#"{"keys":[{"kty":"oct","k":1,"kid":["a-secret-in-the-wrong-file"]}]}"#,
+            r#"{"keys":[{"kty":["a-secret-in-the-wrong-file"]}]}"#,
+            r#"{"keys":[{"kty":"RSA","use":"sig","n":"a-secret-in-the-wrong-file","key_ops":"a-secret-in-the-wrong-file"}]}"#,
+        ] {
+            let error = read_jwks(text, None, true).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("secret"), "{error}");
+        }
     }
 
     #[test]

@@ -105,6 +105,15 @@ impl KeySource {
         }
     }
 
+    /// Whether the keys of both come from the same place, if not in the same way.
+    #[must_use]
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::JwksUrl(one), Self::JwksUrl(other)) => one.url == other.url,
+            _ => self.path().is_some() && self.path() == other.path(),
+        }
+    }
+
     /// Whether the keys of a file can be read now.
     ///
     /// # Errors

@@ -8,9 +8,11 @@
 //! Promises:
 //! - a change of the records is on the disk when it returns, and either whole or not at all;
 //! - two changes at a time, of any processes, are made one after the other;
-//! - a file of records that is damaged, or that another user could have written, is an error and never an empty set;
+//! - a file of records that is damaged, lost, or that another user could have written, is an error and never an empty set;
+//! - a set of records that was begun anew does not replace the one that a running server uses;
+//! - no error quotes a file or a response: keys may be in it;
 //! - keys that cannot be read again stay as they were, and the problem is logged once;
-//! - clients with invented keys cause at most one request to a URL in ten seconds, one address at most one in thirty, and a new
+//! - clients with invented keys, or with tokens that name none, cause at most one request to a URL in ten seconds, one address at most one in thirty, and a new
 //!   key is found with the next request, from whatever cause;
 //! - a response of a URL is bounded in size and time, comes from that URL (redirects are not followed), and over TLS unless the
 //!   URL is of this machine.
@@ -21,6 +23,7 @@
 
 mod fetch;
 mod fetch_policy;
+mod invalid_json;
 mod jwks;
 mod jwks_url;
 mod key_source;

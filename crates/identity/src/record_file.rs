@@ -1,9 +1,9 @@
 //! The file of users, credentials and enrolments.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs::{self, File},
-    io,
+    io::{self, Write},
     net::IpAddr,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -16,6 +16,8 @@ use adit_auth::{
 };
 use parking_lot::Mutex;
 use thiserror::Error;
+
+use crate::invalid_json::invalid_json;
 
 /// The longest file: some times that of the largest number of records.
 const LONGEST_FILE: u64 = 64 << 20;
@@ -30,8 +32,12 @@ pub struct RecordFile {
     path: PathBuf,
     lock: PathBuf,
     uses: PathBuf,
-    seen: Mutex<Seen>,
+    seen: Mutex<(Seen, Option<CredentialId>)>,
 }
+
+/// In the lock file, once there is a file of records.
+const BEGUN: &[u8] =
+    b"There is an identities.json. Remove this file only to begin anew without it.\n";
 
 /// Identifies the content of the file at the last look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +67,7 @@ impl RecordFile {
             path: state_dir.join("identities.json"),
             lock: state_dir.join("identities.lock"),
             uses: state_dir.join("last-used.json"),
-            seen: Mutex::new(Seen::Nothing),
+            seen: Mutex::new((Seen::Nothing, None)),
         }
     }
 
@@ -71,16 +77,19 @@ impl RecordFile {
         &self.path
     }
 
-    /// The records; none if there is no file.
+    /// The records; none if there has never been a file.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`], also if the file is gone: without it, users that were removed or restricted could come in by their tokens.
     pub fn read(&self) -> Result<Records, StoreError> {
         let path = self.path.display();
         let failed = |problem: String| StoreError(format!("{path}: {problem}"));
         let text = adit_private_file::read(&self.path, LONGEST_FILE);
         let Some(text) = text.map_err(|error| failed(error.to_string()))? else {
-            return Ok(Records::default());
+            return match self.was_begun() {
+                true => Err(self.gone()),
+                false => Ok(Records::default()),
+            };
         };
         if let Some(uid) = adit_private_file::foreign_owner(&self.path) {
             return Err(failed(format!(
@@ -96,7 +105,20 @@ impl RecordFile {
             }
             _ => {}
         }
-        serde_json::from_slice(&text).map_err(|error| failed(format!("invalid: {error}")))
+        serde_json::from_slice(&text).map_err(|error| failed(invalid_json(&error)))
+    }
+
+    /// Whether there has been a file of records.
+    fn was_begun(&self) -> bool {
+        fs::metadata(&self.lock).is_ok_and(|lock| lock.len() > 0)
+    }
+
+    fn gone(&self) -> StoreError {
+        let (path, lock) = (self.path.display(), self.lock.display());
+        StoreError(format!(
+            "{path} is gone, with all users and credentials: put it back from a copy; to begin anew without them, remove {lock} \
+             as well and restart the server"
+        ))
     }
 
     /// Changes the records, while no other process does.
@@ -109,7 +131,7 @@ impl RecordFile {
     ) -> Result<T, ChangeError<E>> {
         let store = ChangeError::Store;
         // Dropping it releases the lock.
-        let _lock = self.locked().map_err(|error| {
+        let mut lock = self.locked().map_err(|error| {
             store(StoreError(format!(
                 "cannot lock {}: {error}",
                 self.lock.display()
@@ -119,6 +141,8 @@ impl RecordFile {
         let mut records = before.clone();
         let value = change(&mut records).map_err(ChangeError::Rejected)?;
         if records != before {
+            let begins = || CredentialId::from_random(rand::random());
+            records.origin.get_or_insert_with(begins);
             let text = serde_json::to_vec_pretty(&records).map_err(io::Error::other);
             let written = text.and_then(|text| adit_private_file::replace(&self.path, &text));
             written.map_err(|error| {
@@ -127,6 +151,10 @@ impl RecordFile {
                     self.path.display()
                 )))
             })?;
+        }
+        if self.path.exists() && !self.was_begun() {
+            // The records are written: a mark that is missing is made with the next change.
+            let _ = lock.write_all(BEGUN);
         }
         Ok(value)
     }
@@ -149,6 +177,22 @@ impl RecordFile {
         adit_private_file::give_to_owner_of_dir(&self.lock)?;
         file.lock()?;
         Ok(file)
+    }
+
+    /// Refuses a set of records that does not continue the one that this process has read: it would revoke everybody.
+    fn check_origin(
+        &self,
+        read: Option<CredentialId>,
+        records: &Records,
+    ) -> Result<(), StoreError> {
+        if read.is_none() || read == records.origin {
+            return Ok(());
+        }
+        Err(StoreError(format!(
+            "{} is another set of users and credentials than the one that this server uses: put that one back, or restart the \
+             server to use this one",
+            self.path.display()
+        )))
     }
 
     fn look(&self) -> Result<Seen, StoreError> {
@@ -175,20 +219,19 @@ impl RecordFile {
 
 impl RecordStore for RecordFile {
     fn changed(&self) -> Result<Option<Arc<Records>>, StoreError> {
-        let mut seen = self.seen.lock();
+        let mut last = self.seen.lock();
+        let (seen, origin) = *last;
         let found = self.look()?;
-        if *seen == found {
+        if seen == found {
             return Ok(None);
         }
-        if found == Seen::NoFile && matches!(*seen, Seen::File(_)) {
-            let path = self.path.display();
-            return Err(StoreError(format!(
-                "{path} is gone: put it back, or restart the server"
-            )));
+        if found == Seen::NoFile && matches!(seen, Seen::File(_)) {
+            return Err(self.gone());
         }
         // A file that cannot be read now is read at the next look: the change in it must not be lost.
         let records = self.read()?;
-        *seen = found;
+        self.check_origin(origin, &records)?;
+        *last = (found, records.origin);
         Ok(Some(Arc::new(records)))
     }
 
@@ -200,7 +243,10 @@ impl RecordStore for RecordFile {
         now: u64,
     ) -> Result<(UserName, bool), EnrolStoreError> {
         // A wrong key neither waits for the lock nor writes.
-        self.read()?
+        let records = self.read()?;
+        let (_, origin) = *self.seen.lock();
+        self.check_origin(origin, &records)?;
+        records
             .check_enrolment(key, from, now)
             .map_err(adit_auth::EnrolError::from)?;
         let enrolled = self.change(|records| records.enrol(key, from, new, now));
@@ -214,7 +260,8 @@ impl RecordStore for RecordFile {
         let mut all = self.last_uses();
         // Credentials that are gone need no time.
         let known = self.read()?;
-        all.retain(|id, _| known.credentials.iter().any(|one| one.id == *id));
+        let known: HashSet<_> = known.credentials.iter().map(|one| one.id).collect();
+        all.retain(|id, _| known.contains(id));
         all.extend(uses.iter().copied());
         let text = serde_json::to_vec(&all).map_err(io::Error::other);
         let written = text.and_then(|text| adit_private_file::replace(&self.uses, &text));
@@ -275,7 +322,10 @@ mod tests {
         assert!(file.changed().is_err());
         assert!(file.changed().is_err(), "it is read again");
         let error = add(&file, "bob").unwrap_err().to_string();
-        assert!(error.contains("identities.json: invalid"), "{error}");
+        assert!(
+            error.contains("identities.json: invalid JSON at line 1"),
+            "{error}"
+        );
         assert_eq!(fs::read_to_string(file.path()).unwrap(), "{");
         fs::write(file.path(), "{}").unwrap();
         fs::set_permissions(file.path(), fs::Permissions::from_mode(0o622)).unwrap();
@@ -295,6 +345,55 @@ mod tests {
         assert!(error.contains("is gone"), "{error}");
         adit_private_file::replace(file.path(), &content).unwrap();
         assert!(file.changed().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_not_begun_anew_by_a_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = RecordFile::in_dir(dir.path());
+        // A change that is rejected begins nothing.
+        let rejected = file.change(|records| records.revoke_user(&user("ann"), 1));
+        assert!(matches!(rejected, Err(ChangeError::Rejected(_))));
+        add(&file, "ann").unwrap();
+        fs::remove_file(file.path()).unwrap();
+        let others = RecordFile::in_dir(dir.path());
+        for error in [
+            add(&others, "bob").unwrap_err().to_string(),
+            others.read().unwrap_err().to_string(),
+            // A server does not start without it either.
+            others.changed().unwrap_err().to_string(),
+        ] {
+            assert!(error.contains("is gone"), "{error}");
+            assert!(error.contains("identities.lock"), "{error}");
+        }
+        assert!(!file.path().exists());
+        fs::remove_file(dir.path().join("identities.lock")).unwrap();
+        add(&others, "bob").unwrap();
+    }
+
+    #[test]
+    fn records_that_were_begun_anew_do_not_replace_those_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = RecordFile::in_dir(dir.path());
+        add(&server, "ann").unwrap();
+        assert!(server.changed().unwrap().is_some());
+        let content = fs::read(server.path()).unwrap();
+        for name in ["identities.json", "identities.lock"] {
+            fs::remove_file(dir.path().join(name)).unwrap();
+        }
+        add(&RecordFile::in_dir(dir.path()), "bob").unwrap();
+        for _ in 0..2 {
+            let error = server.changed().unwrap_err().to_string();
+            assert!(error.contains("another set"), "{error}");
+        }
+        let restarted = RecordFile::in_dir(dir.path());
+        assert_eq!(restarted.changed().unwrap().unwrap().users.len(), 1);
+        // The old set continues where it was.
+        adit_private_file::replace(server.path(), &content).unwrap();
+        let records = server.changed().unwrap().unwrap();
+        assert_eq!(records.users[0].name, user("ann"));
+        add(&RecordFile::in_dir(dir.path()), "bob").unwrap();
+        assert_eq!(server.changed().unwrap().unwrap().users.len(), 2);
     }
 
     #[test]

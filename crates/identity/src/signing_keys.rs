@@ -50,9 +50,10 @@ struct State {
     policy: Option<FetchPolicy>,
 }
 
-/// Differs between two contents of a file: device, inode, length, and the time of change with its nanoseconds.
+/// Differs between two contents of a file: device, inode, length, and the times of the content and of the inode with their
+/// nanoseconds. A program can set the time of the content, but not that of the inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp([i128; 5]);
+struct Stamp([i128; 7]);
 
 impl SigningKeys {
     /// Reads the keys of a file. Those of a URL are requested at the first [`refresh`](Self::refresh): until then, and until the
@@ -84,6 +85,23 @@ impl SigningKeys {
             }),
             fetched: watch::Sender::new(0),
         }))
+    }
+
+    /// Opens a source that takes the place of this one. If only how a URL is requested differs, the keys that are known stay
+    /// until the first response, which is requested anew.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn reopen(&self, source: KeySource) -> Result<Arc<Self>, KeySourceError> {
+        let next = Self::open(source, self.runtime.clone())?;
+        if let (KeySource::JwksUrl(old), KeySource::JwksUrl(new)) = (&self.source, &next.source)
+            && old.url == new.url
+        {
+            let known = self.keys();
+            let is_for = |key: &&JwtKey| new.algorithm.is_none_or(|only| key.algorithm() == only);
+            next.state.lock().keys = known.iter().filter(is_for).cloned().collect();
+        }
+        Ok(next)
     }
 
     /// The source.
@@ -123,6 +141,32 @@ impl SigningKeys {
         from: IpAddr,
         within: Duration,
     ) -> bool {
+        let has = |state: &State| state.has(key_id);
+        self.find(Some(key_id), has, from, within).await
+    }
+
+    /// Looks for other keys than those that are `known`, because none of them has signed a token that names no key. As
+    /// [`unknown_key`](Self::unknown_key) otherwise.
+    ///
+    /// # Cancel safety
+    /// Dropping it does not end the request.
+    pub async fn other_keys(
+        self: &Arc<Self>,
+        known: &[JwtKey],
+        from: IpAddr,
+        within: Duration,
+    ) -> bool {
+        let has = |state: &State| *state.keys != *known;
+        self.find(None, has, from, within).await
+    }
+
+    async fn find(
+        self: &Arc<Self>,
+        key_id: Option<&str>,
+        has: impl Fn(&State) -> bool,
+        from: IpAddr,
+        within: Duration,
+    ) -> bool {
         let until = Instant::now() + within.min(LONGEST_WAIT);
         let mut fetched = self.fetched.subscribe();
         loop {
@@ -130,7 +174,7 @@ impl SigningKeys {
             {
                 let now = Instant::now();
                 let mut state = self.state.lock();
-                if state.has(key_id) {
+                if has(&state) {
                     return true;
                 }
                 let Some(policy) = &mut state.policy else {
@@ -143,7 +187,7 @@ impl SigningKeys {
             self.fetch_if_due(Instant::now());
             // The next request may begin later, when `refresh` finds it due.
             if timeout_at(until, fetched.changed()).await.is_err() {
-                return self.state.lock().has(key_id);
+                return has(&self.state.lock());
             }
         }
     }
@@ -249,13 +293,14 @@ impl State {
 
 fn stamp(path: &Path) -> io::Result<Stamp> {
     let file = fs::metadata(path)?;
-    let (second, nanosecond) = (file.mtime(), file.mtime_nsec());
     Ok(Stamp([
         file.dev().into(),
         file.ino().into(),
         file.len().into(),
-        second.into(),
-        nanosecond.into(),
+        file.mtime().into(),
+        file.mtime_nsec().into(),
+        file.ctime().into(),
+        file.ctime_nsec().into(),
     ]))
 }
 

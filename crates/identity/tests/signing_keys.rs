@@ -5,6 +5,7 @@ use std::{
     convert::Infallible,
     fs,
     net::{IpAddr, SocketAddr},
+    os::unix::fs::MetadataExt,
     path::Path,
     sync::{
         Arc,
@@ -241,6 +242,93 @@ async fn an_unknown_key_is_requested_for_a_client_that_waits() {
             .await
     );
     assert_eq!(issuer.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_token_without_a_key_id_waits_for_other_keys() {
+    let issuer = Issuer::start(None).await;
+    let keys = open(KeySource::JwksUrl(issuer.source("http"))).unwrap();
+    let within = Duration::from_secs(20);
+    assert!(keys.other_keys(&[], from(1), within).await);
+    let known = keys.keys();
+    assert_eq!(ids(&known), ["old"]);
+    // The cooldown of requests holds for such tokens too.
+    issuer.answer(|| ok(jwks(&["new"])));
+    let soon = Duration::from_millis(50);
+    assert!(!keys.other_keys(&known, from(1), soon).await);
+    assert_eq!(issuer.requests(), 1);
+    assert!(keys.other_keys(&[], from(1), soon).await);
+}
+
+#[tokio::test]
+async fn keys_of_a_url_stay_when_it_is_requested_in_another_way() {
+    let issuer = Issuer::start(None).await;
+    let source = issuer.source("http");
+    let keys = open(KeySource::JwksUrl(source.clone())).unwrap();
+    look_until(&keys, |keys| ids(keys) == ["old"]).await;
+    issuer.answer(|| ok("away"));
+    let changed = UrlSource {
+        refresh: Duration::from_secs(7),
+        timeout: Duration::from_secs(7),
+        ..source.clone()
+    };
+    let next = keys.reopen(KeySource::JwksUrl(changed.clone())).unwrap();
+    assert_eq!(ids(&next.keys()), ["old"]);
+    assert_eq!(*next.source(), KeySource::JwksUrl(changed.clone()));
+    // The new way is tried at the next look.
+    issuer.answer(|| ok(jwks(&["new"])));
+    look_until(&next, |keys| ids(keys) == ["new"]).await;
+    // Only keys of the algorithm, and none of another URL.
+    let algorithm = Some(JwtAlgorithm::Rs256);
+    let other = UrlSource {
+        algorithm,
+        ..changed.clone()
+    };
+    assert!(
+        next.reopen(KeySource::JwksUrl(other))
+            .unwrap()
+            .keys()
+            .is_empty()
+    );
+    let url = format!("http://{}/others", issuer.address).parse().unwrap();
+    let other = UrlSource { url, ..changed };
+    assert!(
+        next.reopen(KeySource::JwksUrl(other))
+            .unwrap()
+            .keys()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn a_file_is_read_again_whose_time_and_length_are_as_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keys.json");
+    fs::write(&path, jwks(&["one"])).unwrap();
+    let time = fs::metadata(&path).unwrap().modified().unwrap();
+    let source = KeySource::JwksFile {
+        path: path.clone(),
+        algorithm: None,
+    };
+    let keys = open(source).unwrap();
+    let before = fs::metadata(&path).unwrap();
+    let changed = |file: &fs::Metadata| (file.ctime(), file.ctime_nsec());
+    // The time of an inode has the resolution of the kernel's ticks.
+    loop {
+        fs::write(&path, jwks(&["two"])).unwrap();
+        fs::File::options()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.set_modified(time))
+            .unwrap();
+        if changed(&fs::metadata(&path).unwrap()) != changed(&before) {
+            break;
+        }
+    }
+    let after = fs::metadata(&path).unwrap();
+    assert_eq!(after.modified().unwrap(), time);
+    assert_eq!((after.len(), after.ino()), (before.len(), before.ino()));
+    assert_eq!(ids(&keys.refresh(Instant::now()).unwrap()), ["two"]);
 }
 
 #[tokio::test]

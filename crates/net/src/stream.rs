@@ -17,7 +17,7 @@ use tokio::{
     io::{AsyncBufRead, AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
-use tokio_rustls::{TlsStream, client, server};
+use tokio_rustls::{TlsStream, client, rustls::pki_types::CertificateDer, server};
 
 use crate::{
     addr::canonical_addr,
@@ -132,15 +132,13 @@ impl Stream {
         }
     }
 
-    /// The certificate that the peer has proved in the TLS handshake, in DER; `None` in clear text, or if it has none.
+    /// The certificate that the peer has proved in the TLS handshake, and those that it has sent with it; none in clear text, or
+    /// if it has none.
     #[must_use]
-    pub fn peer_certificate(&self) -> Option<&[u8]> {
+    pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
         match &self.kind {
-            Kind::Tls(tls) => {
-                let certificates = tls.get_ref().1.peer_certificates()?;
-                certificates.first().map(|certificate| &certificate[..])
-            }
-            _ => None,
+            Kind::Tls(tls) => tls.get_ref().1.peer_certificates().unwrap_or_default(),
+            _ => &[],
         }
     }
 

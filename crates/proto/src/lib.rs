@@ -17,7 +17,10 @@
 #[path = "generated/adit.tunnel.v1.rs"]
 mod generated;
 
+mod hidden;
+
 pub use generated::*;
+pub use hidden::SECRET_MESSAGES;
 
 /// The version of the protocol that this build supports. A peer with another version is refused with an error that
 /// names it.

@@ -58,7 +58,11 @@ impl Authentication {
         let began = Instant::now();
         let address = peer.ip();
         // A certificate cannot be guessed: the handshake has proved it.
-        if !matches!(credential, Credential::Certificate(_)) {
+        let is_guess = !matches!(
+            credential,
+            Credential::Certificate(_) | Credential::ClientCertificate(_)
+        );
+        if is_guess {
             self.may_guess(address, began)?;
         }
         let attempt = || {
@@ -70,8 +74,9 @@ impl Authentication {
             })
         };
         let mut result = attempt();
-        let is_unknown = |denied: &Denied| denied.reason() == DenialReason::UnknownSigningKey;
-        if result.as_ref().is_err_and(is_unknown) && self.finds_key(credential, address).await {
+        if let Err(denied) = &result
+            && self.finds_key(denied.reason(), credential, address).await
+        {
             result = attempt();
         }
         match result {
@@ -79,7 +84,7 @@ impl Authentication {
             Err(denied) => {
                 let client = &claim.client_id;
                 self.floods.denied(client, peer, denied.reason());
-                Err(self.denied(address, began, denied).await)
+                Err(self.denied(address, began, denied, is_guess).await)
             }
         }
     }
@@ -105,18 +110,32 @@ impl Authentication {
         let (client, user) = (grant.client(), grant.user());
         tracing::info!(%client, %user, "the credential of the link was renewed");
         // The new one may have been revoked since it was checked.
-        self.authorization.holds(link);
+        self.authorization.look(link);
         Ok(())
     }
 
-    /// Whether the key that a token names was found at its issuer, before the connection ends for want of a session.
-    async fn finds_key(&self, credential: &Credential, address: IpAddr) -> bool {
+    /// Whether the key of a token that was denied was found at its issuer, before the connection ends for want of a session.
+    async fn finds_key(
+        &self,
+        reason: DenialReason,
+        credential: &Credential,
+        address: IpAddr,
+    ) -> bool {
+        use DenialReason::{UnknownSigningKey, WrongAlgorithm, WrongSignature};
+
         let Credential::Token(text) = credential else {
             return false;
         };
+        if !matches!(reason, UnknownSigningKey | WrongAlgorithm | WrongSignature) {
+            return false;
+        }
         let Some(hint) = JwtKeyHint::of(text.expose_secret()) else {
             return false;
         };
+        // A key that the token names, and that is known, has not signed it. One without a name may be of any key.
+        if hint.key_id.is_some() && reason != UnknownSigningKey {
+            return false;
+        }
         let setup = self.config.load().settings.timeouts.setup;
         self.identities
             .find_key(&hint, address, most_of(setup))
@@ -138,15 +157,23 @@ impl Authentication {
         })
     }
 
-    /// The refusal of a wrong credential, after a time that is the same for every cause.
-    pub(crate) async fn denied(&self, address: IpAddr, began: Instant, denied: Denied) -> Refusal {
+    /// The refusal of a wrong credential, after a time that is the same for every cause. A guess counts for its address.
+    pub(crate) async fn denied(
+        &self,
+        address: IpAddr,
+        began: Instant,
+        denied: Denied,
+        is_guess: bool,
+    ) -> Refusal {
         if let DenialReason::AwaitsApproval(id) = denied.reason() {
             let text = format!(
                 "this client awaits approval: run `adit-server key approve {id}` on the server's machine"
             );
             return Refusal::new(RefusalReason::Forbidden, text);
         }
-        self.guesses.count(address, began.into_std());
+        if is_guess {
+            self.guesses.count(address, began.into_std());
+        }
         let delay = self.config.load().settings.timeouts.denial;
         tokio::time::sleep_until(began + delay).await;
         Refusal::new(RefusalReason::Unauthenticated, denied)

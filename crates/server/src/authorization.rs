@@ -34,6 +34,12 @@ impl Authorization {
         link.authorized_at() == revision || self.check(link, revision, SystemTime::now())
     }
 
+    /// Ends the link if its credential is not accepted any more, whenever that was checked last: the credential is another one
+    /// now.
+    pub(crate) fn look(&self, link: &Arc<Link>) -> bool {
+        self.check(link, self.authenticator.revision(), SystemTime::now())
+    }
+
     /// Ends all links whose credentials are not accepted any more, and returns their number.
     ///
     /// # Cost

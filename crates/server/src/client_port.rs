@@ -58,8 +58,8 @@ impl ClientPort {
         let within = self.config.load().settings.timeouts.handshake;
         let served = async {
             match self.tls.accept(stream, within).await {
-                Ok((stream, id)) => {
-                    connection.certificate = id.map(Into::into);
+                Ok((stream, certificate)) => {
+                    connection.certificate = certificate.map(Into::into);
                     let methods = self.methods.clone();
                     let endpoint = Endpoint::new(methods, self.lanes.clone(), connection);
                     serve_connection(stream, endpoint, stopped).await

@@ -33,6 +33,7 @@ mod port;
 mod ports;
 pub mod proxy_header;
 mod public_name;
+mod renewals;
 mod server;
 mod service;
 mod settings;

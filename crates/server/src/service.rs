@@ -4,10 +4,12 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::SystemTime,
 };
 
 use adit_auth::{
-    ClientClaim, ClientId, Credential, Grant, GroupId, InstanceSecret, SessionToken, Wanted,
+    CertificateNames, ClientClaim, ClientId, Credential, Grant, GroupId, InstanceSecret,
+    SessionToken, Wanted,
 };
 use adit_link::{
     BoxFuture, Failure, Reason, Turn,
@@ -23,6 +25,7 @@ use adit_proto::{
     TunnelsFreed, Upstream, control::Kind, credential,
 };
 use adit_registry::{ControlGuard, Link, RegisterError, Registry};
+use adit_tls::ProvedCertificate;
 use secrecy::ExposeSecret;
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
@@ -36,6 +39,7 @@ use crate::{
     enrolment::{Enrolment, NotEnrolled},
     floods::Floods,
     lanes::{session_of, stream_refusal},
+    renewals::Renewals,
     upstreams::Upstreams,
     worker::Announcer,
 };
@@ -107,11 +111,8 @@ impl Service {
         })?;
         let credential = match request.credential.and_then(|credential| credential.kind) {
             Some(credential::Kind::Token(token)) => Credential::Token(token.into()),
-            None => {
-                let id = connection.certificate.as_deref();
-                let id = id.and_then(|id| id.parse().ok());
-                id.map_or(Credential::None, Credential::Certificate)
-            }
+            None => { connection.certificate.as_deref() }
+                .map_or(Credential::None, credential_of_certificate),
         };
         let authentication = &shared.authentication;
         let grant = authentication
@@ -197,7 +198,8 @@ impl Service {
             Err(NotEnrolled::Denied(denied)) => {
                 let floods = &shared.floods;
                 floods.denied(&client, connection.peer, denied.reason());
-                Err(shared.authentication.denied(address, began, denied).await)
+                let authentication = &shared.authentication;
+                Err(authentication.denied(address, began, denied, true).await)
             }
         }
     }
@@ -260,9 +262,11 @@ impl ControlServer for Service {
             let mut freed = shared.directory.freed();
             // Whether tunnels of the client were refused, and no free name has been reported to it since.
             let mut waits = false;
+            let mut renewals = Renewals::default();
             loop {
                 let message = tokio::select! {
                     message = inbound.next() => message,
+                    () = renewals.run(), if renewals.is_running() => continue,
                     Ok(()) = freed.changed(), if waits => {
                         waits = false;
                         let freed = Kind::TunnelsFreed(TunnelsFreed {});
@@ -284,6 +288,12 @@ impl ControlServer for Service {
                     Some(Kind::TunnelsAnnounce(announce)) => {
                         freed.mark_unchanged();
                         waits = shared.announce(&link, message.request_id, announce).await;
+                    }
+                    Some(Kind::CredentialRenewal(renewal)) => {
+                        let (shared, link) = (shared.clone(), link.clone());
+                        renewals.begin(renewal.sequence, async move {
+                            shared.on_renewal(&link, message.request_id, renewal).await;
+                        });
                     }
                     Some(kind) => shared.on_control(&link, message.request_id, kind).await,
                     None => {}
@@ -396,13 +406,14 @@ impl Shared {
                 let result = Kind::CertificateResult(result);
                 link.send_control(ControlMessage::new(request_id, result));
             }
-            Kind::CredentialRenewal(renewal) => {
-                let result = Kind::CredentialRenewalResult(self.renew(link, renewal).await);
-                link.send_control(ControlMessage::new(request_id, result));
-            }
             // Other messages are responses, or are from a newer version of the client (P-1.2).
             _ => {}
         }
+    }
+
+    async fn on_renewal(&self, link: &Arc<Link>, request_id: u64, renewal: CredentialRenewal) {
+        let result = Kind::CredentialRenewalResult(self.renew(link, renewal).await);
+        link.send_control(ControlMessage::new(request_id, result));
     }
 
     /// Continues the session with another credential (P-1.22).
@@ -482,6 +493,25 @@ impl Shared {
                 _ => format!("tunnel {first} and {others} more"),
             };
             self.floods.refused(client, peer, text);
+        }
+    }
+}
+
+/// The credential that a certificate is.
+fn credential_of_certificate(certificate: &ProvedCertificate) -> Credential {
+    match certificate {
+        ProvedCertificate::OwnCa(id) => {
+            id.parse().map_or(Credential::None, Credential::Certificate)
+        }
+        ProvedCertificate::ClientCa(one) => {
+            let expires = one.expires.duration_since(SystemTime::UNIX_EPOCH);
+            Credential::ClientCertificate(CertificateNames {
+                ca: *one.ca.bytes(),
+                common_names: one.common_names.clone(),
+                dns_names: one.dns_names.clone(),
+                uris: one.uris.clone(),
+                expires_at: expires.map_or(0, |since| since.as_secs()),
+            })
         }
     }
 }

@@ -16,7 +16,7 @@ mod upstream;
 use std::{net::SocketAddr, path::PathBuf};
 
 pub use adit_auth::StaticToken;
-use adit_auth::{GroupId, UserName};
+use adit_auth::{CertificateRules, GroupId, UserName};
 pub use adit_egress::Tls;
 pub use adit_identity::{JwksUrl, KeySource, MAX_KEY_BYTES, UrlSource};
 use adit_ingress::layers::LayerConfig;
@@ -64,6 +64,8 @@ pub struct Settings {
     pub tokens: Vec<StaticToken>,
     /// Issuers whose JWTs are accepted.
     pub issuers: Vec<IssuerSettings>,
+    /// The users whose certificates of `tls` are credentials; `None`: certificates are not credentials.
+    pub certificates: Option<CertificateRules>,
     /// Whether the server makes a token, kept in the state directory, if it has no other.
     pub makes_token: bool,
     /// Groups that several users share. Every other group belongs to the user that first registers it (P-1.9).
@@ -106,6 +108,7 @@ impl Settings {
             domain: None,
             tokens: Vec::new(),
             issuers: Vec::new(),
+            certificates: None,
             makes_token: true,
             shared_groups: Vec::new(),
             state_dir: PathBuf::new(),

@@ -5,7 +5,9 @@ use std::{fmt, sync::Arc, time::Duration};
 use adit_net::{Stream, TlsAcceptor};
 use arc_swap::ArcSwapOption;
 
-use crate::{error::TlsError, peer::Peer, server_tls::ServerTls};
+use crate::{
+    client_certificate::ProvedCertificate, error::TlsError, peer::Peer, server_tls::ServerTls,
+};
 
 /// Handshakes with clients, by a configuration that can be replaced. Clones share the configuration.
 #[derive(Clone)]
@@ -29,8 +31,8 @@ impl Acceptor {
         self.0.load().is_none()
     }
 
-    /// Handshakes within this time; in clear text the stream is returned as it is. The id is that of a client with a
-    /// certificate of the server's own CA.
+    /// Handshakes within this time; in clear text the stream is returned as it is. With the certificate of the client, if it has
+    /// one.
     ///
     /// The number of handshakes at a time is the caller's to bound. Run it in the task of the connection, never in the
     /// accept loop.
@@ -44,7 +46,7 @@ impl Acceptor {
         &self,
         stream: Stream,
         within: Duration,
-    ) -> Result<(Stream, Option<String>), TlsError> {
+    ) -> Result<(Stream, Option<ProvedCertificate>), TlsError> {
         let Some(tls) = self.0.load_full() else {
             return Ok((stream, None));
         };
@@ -54,8 +56,8 @@ impl Acceptor {
         let acceptor = TlsAcceptor::new(tls.config(), within, usize::MAX);
         let accepted = acceptor.accept(stream).await;
         let stream = accepted.map_err(|error| TlsError::of_server(Peer::Client, error))?;
-        let id = tls.client_id(&stream);
-        Ok((stream, id))
+        let proved = tls.proved(&stream);
+        Ok((stream, proved))
     }
 }
 

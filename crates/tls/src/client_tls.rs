@@ -44,6 +44,12 @@ impl ClientTls {
         })
     }
 
+    /// Whether the client has a certificate of its own.
+    #[must_use]
+    pub const fn has_certificate(&self) -> bool {
+        self.identity.is_some()
+    }
+
     /// The name that the server's certificate must be valid for, if it is not that of the host.
     #[must_use]
     pub const fn server_name(&self) -> Option<&TlsName> {

@@ -304,10 +304,24 @@ impl fmt::Display for TlsError {
                 ),
             },
             Cause::CertificateRejected(error) => match peer {
-                Peer::Service | Peer::Server => write!(
+                Peer::Server => write!(
                     f,
-                    "the {peer} rejected the client's certificate: {error}; is it valid, and signed by a CA that the \
-                     {peer} trusts? A client that has joined gets another one with `adit join`"
+                    "the server rejected the client's certificate: {}; a client that has joined gets another one with \
+                     `adit join`",
+                    match error {
+                        RustlsError::AlertReceived(Alert::CertificateExpired) =>
+                            "it has expired, or a clock is wrong: set `cert_file` and `key_file` of `client.tls` to a new one",
+                        RustlsError::AlertReceived(Alert::UnknownCA) =>
+                            "its CA is not one of `server.tls.client_ca_file`: set `cert_file` and `key_file` of \
+                             `client.tls` to one of such a CA, with the certificates between in `cert_file`",
+                        _ => "set `cert_file` and `key_file` of `client.tls` to a valid one for clients, of a CA that the \
+                              server trusts",
+                    }
+                ),
+                Peer::Service => write!(
+                    f,
+                    "the service rejected the client's certificate: {error}; is it valid, and signed by a CA that the \
+                     service trusts?"
                 ),
                 Peer::Client => write!(
                     f,

@@ -27,6 +27,12 @@ impl Fingerprint {
         bytes.copy_from_slice(digest(&SHA256, certificate).as_ref());
         Self(bytes)
     }
+
+    /// The hash.
+    #[must_use]
+    pub const fn bytes(&self) -> &[u8; BYTES] {
+        &self.0
+    }
 }
 
 impl FromStr for Fingerprint {

@@ -27,6 +27,7 @@
 mod acceptor;
 mod authority;
 mod certificates;
+mod client_certificate;
 mod client_hello;
 mod client_key;
 mod client_tls;
@@ -49,6 +50,7 @@ mod visitor_tls;
 pub use acceptor::Acceptor;
 pub use authority::{Authority, AuthorityError, Issued, MAX_AUTHORITY_BYTES, SERVER_NAME};
 pub use certificates::Certificates;
+pub use client_certificate::{ClientCertificate, ProvedCertificate};
 pub use client_hello::{ClientHello, InvalidHello, Opening, OpeningError};
 pub use client_key::ClientKey;
 pub use client_tls::ClientTls;

@@ -63,6 +63,12 @@ impl Roots {
         certificates.map(|one| Fingerprint::of(&CertificateDer::from(&**one)))
     }
 
+    /// Each of the certificates alone, with its fingerprint.
+    pub(crate) fn each(&self) -> impl Iterator<Item = (Fingerprint, Self)> {
+        let alone = self.0.iter().map(|one| Self([one.clone()].into()));
+        self.fingerprints().zip(alone)
+    }
+
     /// The roots as a verifier uses them.
     pub(crate) fn store(&self) -> Result<Arc<RootCertStore>, RustlsError> {
         let mut store = RootCertStore::empty();

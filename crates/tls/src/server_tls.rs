@@ -6,13 +6,21 @@ use adit_net::Stream;
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs,
+    pki_types::UnixTime,
+    server::danger::ClientCertVerifier,
     server::{ClientCertVerifierBuilder, NoServerSessionStorage, WebPkiClientVerifier},
     sign::SingleCertAndKey,
     version::TLS13,
 };
 
 use crate::{
-    authority::client_id, identity::Identity, roots::Roots, setup::SetupError, trust::ALPN,
+    authority::client_id,
+    client_certificate::{ClientCertificate, ProvedCertificate},
+    fingerprint::Fingerprint,
+    identity::Identity,
+    roots::Roots,
+    setup::SetupError,
+    trust::ALPN,
 };
 
 /// Which certificates clients have.
@@ -23,6 +31,8 @@ pub enum ClientCertificates {
     None,
     /// Every client has one of these CAs (mutual TLS).
     Required(Roots),
+    /// A client may have one of these CAs.
+    Optional(Roots),
     /// A client may have one of the server's own CA, which is its credential.
     OfOwnCa(Roots),
 }
@@ -39,6 +49,8 @@ impl From<Option<Roots>> for ClientCertificates {
 pub struct ServerTls {
     identity: Identity,
     clients: ClientCertificates,
+    /// Verifiers of each CA of clients alone.
+    cas: Vec<(Fingerprint, Arc<dyn ClientCertVerifier>)>,
     config: Arc<ServerConfig>,
 }
 
@@ -53,17 +65,30 @@ impl ServerTls {
             .with_protocol_versions(&[&TLS13])?;
         let verifier = |roots: &Roots| {
             let store = roots.store()?;
+            let provider = provider.clone();
             Ok::<_, SetupError>(WebPkiClientVerifier::builder_with_provider(store, provider))
         };
+        let built = |builder: ClientCertVerifierBuilder| {
+            builder
+                .build()
+                .map_err(|error| SetupError::ClientCa(error.to_string()))
+        };
+        let mut cas = Vec::new();
+        if let ClientCertificates::Required(roots) | ClientCertificates::Optional(roots) = &clients
+        {
+            for (fingerprint, root) in roots.each() {
+                cas.push((fingerprint, built(verifier(&root)?)?));
+            }
+        }
         let verifier = match &clients {
             ClientCertificates::None => None,
             ClientCertificates::Required(roots) => Some(verifier(roots)?),
-            ClientCertificates::OfOwnCa(roots) => Some(verifier(roots)?.allow_unauthenticated()),
+            ClientCertificates::Optional(roots) | ClientCertificates::OfOwnCa(roots) => {
+                Some(verifier(roots)?.allow_unauthenticated())
+            }
         };
-        let builder = match verifier.map(ClientCertVerifierBuilder::build) {
-            Some(verifier) => builder.with_client_cert_verifier(
-                verifier.map_err(|error| SetupError::ClientCa(error.to_string()))?,
-            ),
+        let builder = match verifier {
+            Some(verifier) => builder.with_client_cert_verifier(built(verifier)?),
             None => builder.with_no_client_auth(),
         };
         let resolver = SingleCertAndKey::from(identity.certified());
@@ -75,6 +100,7 @@ impl ServerTls {
         Ok(Self {
             identity,
             clients,
+            cas,
             config: config.into(),
         })
     }
@@ -85,13 +111,37 @@ impl ServerTls {
         matches!(self.clients, ClientCertificates::Required(_))
     }
 
-    /// The id in the certificate of the client at the other end of an accepted stream, if it is of the server's own CA.
+    /// Whether clients may have a certificate of another CA than the server's own, and do not have to.
     #[must_use]
-    pub fn client_id(&self, stream: &Stream) -> Option<String> {
-        match self.clients {
-            ClientCertificates::OfOwnCa(_) => client_id(stream.peer_certificate()?),
-            ClientCertificates::None | ClientCertificates::Required(_) => None,
+    pub const fn has_optional_client_certificates(&self) -> bool {
+        matches!(self.clients, ClientCertificates::Optional(_))
+    }
+
+    /// The CAs of clients, besides the server's own.
+    pub fn client_cas(&self) -> impl Iterator<Item = Fingerprint> {
+        self.cas.iter().map(|(fingerprint, _)| *fingerprint)
+    }
+
+    /// The certificate of the client at the other end of an accepted stream.
+    ///
+    /// # Cost
+    /// With several CAs of clients, the chain is verified again by each until one accepts it.
+    #[must_use]
+    pub fn proved(&self, stream: &Stream) -> Option<ProvedCertificate> {
+        let (own, others) = stream.peer_certificates().split_first()?;
+        if matches!(self.clients, ClientCertificates::OfOwnCa(_)) {
+            return client_id(own).map(ProvedCertificate::OwnCa);
         }
+        let ca = match &self.cas[..] {
+            [(only, _)] => *only,
+            cas => {
+                let now = UnixTime::now();
+                let mut cas = cas.iter();
+                let verified = cas.find(|(_, ca)| ca.verify_client_cert(own, others, now).is_ok());
+                verified?.0
+            }
+        };
+        ClientCertificate::read(own, ca).map(ProvedCertificate::ClientCa)
     }
 
     pub(crate) fn config(&self) -> Arc<ServerConfig> {

@@ -19,6 +19,7 @@ Examples:
   adit join                      asks for the line
   adit join < line
   adit join --file line
+  adit join --proxy http://proxy.example.com:3128
   ADIT__JOIN=$(cat line) adit join
 Afterwards `adit http 8080` and all other commands use the server that was joined.";
 
@@ -72,10 +73,13 @@ pub struct Join {
     /// Name of this client in the lists of the server [default: host name] [env: ADIT__CLIENT__CLIENT_ID]
     #[arg(long, value_name = "NAME")]
     pub client_id: Option<String>,
+    /// URL of the proxy on the way to the server, as in `client.proxy`, or `off` [default: that of HTTPS_PROXY or ALL_PROXY] [env: ADIT__CLIENT__PROXY]
+    #[arg(long, value_name = "URL")]
+    pub proxy: Option<String>,
 }
 
 impl fmt::Debug for Join {
-    /// Without the line, which contains a secret.
+    /// Without the line, which contains a secret, and the proxy, whose URL may contain one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Join")
             .field("file", &self.file)

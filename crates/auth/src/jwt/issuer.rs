@@ -80,7 +80,7 @@ pub struct JwtIssuer {
     keys: Arc<[JwtKey]>,
     /// Of each key.
     signers: Arc<[SignerId]>,
-    /// Identifies the rules that decide whether a token is accepted, and for which user.
+    /// Identifies the rules that decide what a token is worth, but for their scopes and the leeway.
     id: [u8; 32],
 }
 
@@ -92,7 +92,7 @@ pub(crate) struct VerifiedJwt<'a> {
     pub(crate) user: UserName,
     /// The scopes of the token itself, if it has any.
     pub(crate) scopes: Option<Scopes>,
-    /// Seconds since 1970.
+    /// `exp`: seconds since 1970, without the leeway.
     pub(crate) expires_at: u64,
 }
 
@@ -148,6 +148,11 @@ impl JwtIssuer {
         self.signers.contains(&signer)
     }
 
+    /// Whether a token with this `exp` has expired, by the leeway of now.
+    pub(crate) fn has_expired(&self, expires_at: u64, now: u64) -> bool {
+        expires_at.saturating_add(self.rules.leeway.as_secs()) <= now
+    }
+
     fn verify(
         &self,
         token: &JwtText<'_>,
@@ -160,9 +165,8 @@ impl JwtIssuer {
             return Err(DenialReason::WrongAudience);
         }
         let leeway = self.rules.leeway.as_secs();
-        let expires = time(claims, "exp")?.ok_or(DenialReason::NoExpiry)?;
-        let expires_at = expires.saturating_add(leeway);
-        if expires_at <= now {
+        let expires_at = time(claims, "exp")?.ok_or(DenialReason::NoExpiry)?;
+        if self.has_expired(expires_at, now) {
             return Err(DenialReason::Expired);
         }
         for begin in [time(claims, "nbf")?, time(claims, "iat")?] {
@@ -214,6 +218,11 @@ impl JwtIssuer {
             if key.has_signed(token.signed, token.signature) {
                 return Ok(*signer);
             }
+        }
+        // Keys without an id were tried for it as well. The one that it names may be a new one.
+        let is_known = |named: &str| self.keys.iter().any(|key| key.id() == Some(named));
+        if { token.key_id.as_deref() }.is_some_and(|named| !is_known(named)) {
+            return Err(DenialReason::UnknownSigningKey);
         }
         Err(reason)
     }
@@ -310,8 +319,8 @@ fn signers(id: &[u8; 32], keys: &[JwtKey]) -> Arc<[SignerId]> {
     signers.collect()
 }
 
-/// Identifies the rules that decide whether a token is accepted, and for which user. Scopes are compared apart, and the
-/// leeway is part of the expiry.
+/// Identifies the rules that decide whether a token is accepted, for which user, and which of its claims has its scopes. The
+/// scopes of the rules are compared apart, and the leeway is added to the expiry at each look.
 fn id_of(rules: &JwtRules) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("adit 2026 issuer of JWT");
     let mut text = |text: &str| {
@@ -327,6 +336,7 @@ fn id_of(rules: &JwtRules) -> [u8; 32] {
         JwtUser::Claim { name, prefix } => ["claim", name, prefix].map(&mut text),
         JwtUser::Fixed(user) => ["fixed", user.as_str(), ""].map(&mut text),
     };
+    text(&rules.scopes_claim);
     for (name, values) in &rules.required {
         text(name);
         text(&values.len().to_string());

@@ -151,8 +151,13 @@ impl JwtKey {
     /// # Errors
     /// [`JwtKeyError`].
     pub fn from_jwk(json: &str, algorithm: Option<JwtAlgorithm>) -> Result<Self, JwtKeyError> {
-        let jwk: Jwk =
-            serde_json::from_str(json).map_err(|error| JwtKeyError::Jwk(error.to_string()))?;
+        // The text of the error could contain a part of the key.
+        let jwk: Jwk = serde_json::from_str(json).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            JwtKeyError::Jwk(format!(
+                "a wrong or missing field at line {line}, column {column}"
+            ))
+        })?;
         let verifies = |operations: &Vec<String>| operations.iter().any(|one| one == "verify");
         if { jwk.purpose.as_ref() }.is_some_and(|purpose| purpose != "sig")
             || !jwk.key_ops.as_ref().is_none_or(verifies)

@@ -1,5 +1,7 @@
 //! The text of a token: its form, its header and its claims, before anything of it is trusted.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -94,25 +96,35 @@ fn read<T: serde::de::DeserializeOwned>(part: &str) -> Option<T> {
     serde_json::from_slice(&json).ok()
 }
 
-/// The key that a token names, to look for it elsewhere. Nothing of it is verified: the sender of the token chooses it.
+/// Which key has signed a token, as the token says, to look for it elsewhere. Nothing of it is verified: the sender of the token chooses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JwtKeyHint {
     /// The issuer that the token names.
     pub issuer: Option<String>,
-    /// The id of the key.
-    pub key_id: String,
+    /// The id of the key, if the token names one.
+    pub key_id: Option<String>,
 }
 
 impl JwtKeyHint {
-    /// The key that this text names; `None`: it is not a token, or names no key.
+    /// The key that this text names; `None`: it is not a token, or no key can have signed it.
     #[must_use]
     pub fn of(text: &str) -> Option<Self> {
         let token = JwtText::parse(text).ok()?;
+        token.algorithm?;
         Some(Self {
             issuer: token.issuer().map(str::to_owned),
-            key_id: token.key_id?,
+            key_id: token.key_id,
         })
     }
+}
+
+/// When a JWT expires, as it says itself: nothing of it is verified. `None`: the text is not a JWT, or does not say.
+#[must_use]
+pub fn jwt_expiry(text: &str) -> Option<SystemTime> {
+    let token = JwtText::parse(text).ok()?;
+    let seconds = token.claims.get("exp")?.as_f64()?;
+    let since = Duration::try_from_secs_f64(seconds).ok()?;
+    UNIX_EPOCH.checked_add(since)
 }
 
 #[cfg(test)]
@@ -178,14 +190,38 @@ mod tests {
     }
 
     #[test]
+    fn a_token_says_when_it_expires() {
+        let header = r#"{"alg":"RS256"}"#;
+        let expiry = |claims: &str| jwt_expiry(&token(header, claims));
+        let at = |seconds| Some(UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(expiry(r#"{"exp":1900000000}"#), at(1_900_000_000));
+        assert_eq!(expiry(r#"{"exp":1900000000.0}"#), at(1_900_000_000));
+        for other in [
+            "{}",
+            r#"{"exp":"soon"}"#,
+            r#"{"exp":-1}"#,
+            r#"{"exp":1e300}"#,
+        ] {
+            assert_eq!(expiry(other), None, "{other}");
+        }
+        assert_eq!(jwt_expiry("a-static-token"), None);
+    }
+
+    #[test]
     fn a_hint_names_issuer_and_key() {
         let text = token(r#"{"alg":"RS256","kid":"k1"}"#, r#"{"iss":"https://a"}"#);
         let hint = JwtKeyHint {
             issuer: Some("https://a".to_owned()),
-            key_id: "k1".to_owned(),
+            key_id: Some("k1".to_owned()),
         };
         assert_eq!(JwtKeyHint::of(&text), Some(hint));
-        assert_eq!(JwtKeyHint::of(&token(r#"{"alg":"RS256"}"#, "{}")), None);
+        let nameless = JwtKeyHint {
+            issuer: None,
+            key_id: None,
+        };
+        let text = token(r#"{"alg":"RS256"}"#, "{}");
+        assert_eq!(JwtKeyHint::of(&text), Some(nameless));
+        assert_eq!(JwtKeyHint::of(&token(r#"{"alg":"none"}"#, "{}")), None);
         assert_eq!(JwtKeyHint::of("a-static-token"), None);
     }
 }

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
-use adit_auth::{GroupId, MIN_TOKEN_BYTES, Principals, Records, Scopes, StaticToken, UserName};
-use adit_server::{IssuerSettings, Settings, SharedGroup};
+use adit_auth::{
+    CertificateRules, GroupId, MIN_TOKEN_BYTES, Principals, Records, Scopes, StaticToken, UserName,
+};
+use adit_server::{IssuerSettings, Settings, SharedGroup, TunnelTls};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::issuers;
+use super::{client_certificates, issuers};
 use crate::{
     environment::Variables,
     error::{ConfigError, Kind, Origin},
@@ -19,25 +21,39 @@ use crate::{
 /// The user of a token without a user.
 const DEFAULT_USER: &str = "default";
 
+/// What `auth` has.
+#[derive(Default)]
+pub(super) struct Auth {
+    pub(super) tokens: Vec<StaticToken>,
+    pub(super) issuers: Vec<IssuerSettings>,
+    pub(super) certificates: Option<CertificateRules>,
+}
+
 /// Reads `auth`: one method or a list of methods. `ADIT__TOKEN` is always the token of the user `default`. Without both
 /// the lists are empty, and the server generates a token.
 pub(super) fn read(
     server: &mut Section<'_>,
+    tls: &TunnelTls,
     file: Option<&Path>,
     variables: &Variables,
     warnings: &mut Vec<String>,
-) -> Result<(Vec<StaticToken>, Vec<IssuerSettings>), ConfigError> {
-    let (mut tokens, mut issuers) = (Vec::new(), Vec::new());
-    // Of an entry whose token is in the environment.
-    let mut restricted = None;
+) -> Result<Auth, ConfigError> {
+    let mut read = Auth::default();
+    let tokens = &mut read.tokens;
+    // Of the entry whose token is in the environment.
+    let mut of_variable: Option<Scopes> = None;
     let auth = server.item("auth");
     if let Some(item) = &auth {
         for item in item.one_or_more("methods")? {
             match method(&mut item.section()?, file, warnings)? {
                 Method::Token(token) => tokens.push(token),
-                Method::NoToken { user, scopes } => {
+                Method::NoToken {
+                    user,
+                    scopes,
+                    is_restricted,
+                } => {
                     let has_variable = variables.value("ADIT__TOKEN").is_some();
-                    if !has_variable || user.as_str() != DEFAULT_USER {
+                    if is_restricted && (!has_variable || user.as_str() != DEFAULT_USER) {
                         let text = format!(
                             "the restrictions of user {user} are for a token, and none is given"
                         );
@@ -45,16 +61,37 @@ pub(super) fn read(
                             "add `token` or `token_file`, or set the scopes of a stored user with `adit-server user set`",
                         ));
                     }
-                    restricted = Some(scopes);
+                    if of_variable.is_some() && has_variable {
+                        let text = format!(
+                            "two entries are for the token of the user {DEFAULT_USER} in ADIT__TOKEN"
+                        );
+                        return Err(item.conflict(text).with_help("remove one of them"));
+                    }
+                    of_variable = Some(scopes);
                 }
-                Method::Issuer(issuer) => issuers.push(*issuer),
+                Method::Issuer(issuer) => read.issuers.push(*issuer),
+                Method::Certificates(rules) => {
+                    if read.certificates.is_some() {
+                        return Err(item
+                            .conflict("`method: mtls` is listed twice")
+                            .with_help("list all users in one entry"));
+                    }
+                    if tls.client_cas().is_empty() {
+                        return Err(item
+                            .conflict("`method: mtls` needs the CA of the clients' certificates")
+                            .with_help(
+                                "set `server.tls.client_ca_file`, with `cert_file` and `key_file`",
+                            ));
+                    }
+                    read.certificates = Some(rules);
+                }
                 Method::Store => {}
             }
         }
     }
     if let Some(text) = variables.value("ADIT__TOKEN") {
         let is_default = |token: &StaticToken| token.user.as_str() == DEFAULT_USER;
-        if tokens.is_empty() || tokens.iter().any(is_default) {
+        if tokens.is_empty() || of_variable.is_some() || tokens.iter().any(is_default) {
             let refused = |problem: String| {
                 ConfigError::new(Origin::Variable("ADIT__TOKEN".to_owned()), "", problem)
             };
@@ -62,7 +99,7 @@ pub(super) fn read(
             // The scopes of the file stay in force.
             let scopes = tokens.iter().find(|token| is_default(token));
             let scopes = scopes.map(|token| token.scopes.clone());
-            let scopes = scopes.or(restricted).unwrap_or_default();
+            let scopes = scopes.or(of_variable).unwrap_or_default();
             tokens.retain(|token| !is_default(token));
             tokens.push(StaticToken {
                 user: default_user()?,
@@ -80,21 +117,23 @@ pub(super) fn read(
         let refused = |message: String| {
             ConfigError::new(origin.clone(), "server.auth", message).of_kind(Kind::Together)
         };
-        Principals::new(&Records::default(), &tokens)
-            .map_err(|error| refused(error.to_string()))?;
+        Principals::new(&Records::default(), tokens).map_err(|error| refused(error.to_string()))?;
     }
-    Ok((tokens, issuers))
+    Ok(read)
 }
 
 /// One entry of `auth`.
 enum Method {
     Token(StaticToken),
-    /// A user or scopes without a token.
+    /// An entry without a token: that of the user `default` may be in the environment.
     NoToken {
         user: UserName,
         scopes: Scopes,
+        /// It has a user or scopes.
+        is_restricted: bool,
     },
     Issuer(Box<IssuerSettings>),
+    Certificates(CertificateRules),
     /// The credentials of the store, which are always accepted.
     Store,
 }
@@ -113,7 +152,7 @@ fn method(
     warnings: &mut Vec<String>,
 ) -> Result<Method, ConfigError> {
     if let Some(item) = auth.item("method") {
-        match item.text("`token`, `jwt` or `api_key`")? {
+        match item.text("`token`, `jwt`, `mtls` or `api_key`")? {
             "token" => {}
             "jwt" => {
                 let issuer = issuers::read(auth, file, warnings)?;
@@ -123,16 +162,12 @@ fn method(
                 auth.finish(&NO_OTHER_KEYS)?;
                 return Ok(Method::Store);
             }
-            method @ "mtls" => {
-                return Err(item
-                    .error(format!(
-                        "`method: {method}` is not supported by this version"
-                    ))
-                    .with_help(
-                        "this version authenticates clients by `token`, `jwt` or `api_key`",
-                    ));
+            "mtls" => return client_certificates::read(auth).map(Method::Certificates),
+            _ => {
+                return Err(
+                    item.error("unknown method, expected `token`, `jwt`, `mtls` or `api_key`")
+                );
             }
-            _ => return Err(item.error("unknown method, expected `token`, `jwt` or `api_key`")),
         }
     }
     let is_restricted = auth.has("user") || auth.has("scopes");
@@ -169,8 +204,11 @@ fn method(
             token,
             scopes,
         }),
-        None if is_restricted => Method::NoToken { user, scopes },
-        None => Method::Store,
+        None => Method::NoToken {
+            user,
+            scopes,
+            is_restricted,
+        },
     })
 }
 
@@ -201,12 +239,17 @@ pub(super) fn shared_groups(
     };
     let is_known = |user: &UserName| {
         let Settings {
-            tokens, issuers, ..
+            tokens,
+            issuers,
+            certificates,
+            ..
         } = settings;
+        let mut of_certificates = certificates.iter().flat_map(|rules| rules.users.keys());
         // If there are no tokens, the server generates one for this user.
         (tokens.is_empty() && user.as_str() == DEFAULT_USER)
             || tokens.iter().any(|known| known.user == *user)
             || issuers.iter().any(|issuer| issuer.rules.may_name(user))
+            || of_certificates.any(|known| known == user)
     };
     for item in item.list("groups")? {
         let mut section = item.section()?;

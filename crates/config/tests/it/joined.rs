@@ -1,6 +1,6 @@
 //! A server that the client has joined: when it is used, and what takes precedence over it.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use adit_client::{Joined, JoinedCredential, JoinedTrust, Settings};
 use adit_config::{ClientOverrides, ConfigError, Loaded, RunningServer, StateDir, load_client};
@@ -32,6 +32,19 @@ fn load(dir: &Path, keys: &str) -> Result<Loaded<Settings>, ConfigError> {
 
 fn token(settings: &Settings) -> Option<&str> {
     settings.token.as_ref().map(ExposeSecret::expose_secret)
+}
+
+#[test]
+fn a_joined_server_that_others_can_read_is_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = join(dir.path()).joined_file();
+    assert_eq!(load(dir.path(), "").unwrap().warnings, [""; 0]);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let warnings = load(dir.path(), "").unwrap().warnings;
+    assert!(
+        warnings[0].contains("joined.json") && warnings[0].contains("chmod 600"),
+        "{warnings:?}"
+    );
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Files, variables and flags of both programs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod client_certificates;
 mod documents;
 mod entries;
 mod errors;

@@ -163,6 +163,38 @@ fn server_tokens_come_from_lists_files_and_variables() {
 }
 
 #[test]
+fn the_variable_is_for_its_entry_beside_other_users() {
+    let place = Place::new();
+    let env: Pairs<'_> = &[("ADIT__TOKEN", "of-env")];
+    let others = "{ user: bob, token: of-bob }";
+    for entry in [
+        "{ method: token }",
+        "{ scopes: { groups: [office] } }",
+        "{ user: default, scopes: { groups: [office] } }",
+    ] {
+        let text = format!("server: {{ auth: [{entry}, {others}] }}");
+        let tokens = place.server(&text, env).unwrap();
+        let expected = [pair("bob", "of-bob"), pair("default", "of-env")];
+        assert_eq!(tokens, expected, "{entry}");
+        let scopes = place.load_server(&text, env).unwrap().settings.tokens;
+        let is_restricted = scopes[1].scopes.groups.is_some();
+        assert_eq!(is_restricted, entry.contains("groups"), "{entry}");
+    }
+    let twice = "server: { auth: [{ scopes: { groups: [a] } }, { scopes: { groups: [b] } }] }";
+    let error = place.server(twice, env).unwrap_err().to_string();
+    assert!(error.contains("two entries"), "{error}");
+}
+
+#[test]
+fn a_token_is_listed_once() {
+    let place = Place::new();
+    let text = "server: { auth: [{ user: a, token: not-shown, scopes: { groups: [b] } }, { user: a, token: not-shown }] }";
+    let error = place.server(text, &[]).unwrap_err().to_string();
+    assert!(error.contains("listed twice"), "{error}");
+    assert!(!error.contains("not-shown"), "{error}");
+}
+
+#[test]
 fn only_blanks_inside_a_token_belong_to_it() {
     let place = Place::new();
     let passphrase = "a long random text";

@@ -122,6 +122,38 @@ async fn a_revoked_key_ends_its_link_and_running_requests() {
 }
 
 #[tokio::test]
+async fn lost_records_stay_in_force_and_are_not_begun_anew_unasked() {
+    let mut server = Server::plain().await;
+    let service = Service::site("site").await;
+    admin(&server, &["user", "add", "alice"]).await;
+    let key = admin(&server, &["key", "add", "alice"]).await;
+    let options = client(&server, "laptop", "office", &key, &web(&service));
+    let mut connected = Client::start(options).await;
+    responds(server.http).await;
+    let epoch = server.status().await["clients"][0]["epoch"].clone();
+    let records = server.state().join("identities.json");
+    let content = fs::read(&records).unwrap();
+    fs::remove_file(&records).unwrap();
+    let refused = attempt("adit-server", server.state(), &["user", "add", "bob"]).await;
+    assert_ne!(refused.code, Some(0));
+    assert!(refused.stderr.contains("is gone"), "{}", refused.stderr);
+    // Begun anew on purpose, it is for the next start.
+    fs::remove_file(server.state().join("identities.lock")).unwrap();
+    admin(&server, &["user", "add", "bob"]).await;
+    eventually("the other set in the log", SOON, async || {
+        let log = server.process().stderr();
+        log.contains("another set of users").then_some(())
+    })
+    .await;
+    responds(server.http).await;
+    assert_eq!(server.status().await["clients"][0]["epoch"], epoch);
+    // The old set, put back, is followed as before.
+    fs::write(&records, content).unwrap();
+    admin(&server, &["user", "revoke", "alice"]).await;
+    logs(&mut connected, "did not accept these credentials").await;
+}
+
+#[tokio::test]
 async fn both_programs_have_the_same_commands() {
     let server = Server::plain().await;
     let by_client = attempt("adit", server.state(), &["user", "add", "bob"]).await;

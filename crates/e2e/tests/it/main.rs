@@ -28,6 +28,7 @@ mod leaks;
 mod limits;
 mod live_tunnels;
 mod living_programs;
+mod mtls;
 mod own_ca;
 mod owners;
 mod programs;

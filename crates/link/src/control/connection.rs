@@ -10,6 +10,8 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use adit_tls::ProvedCertificate;
+
 /// Bytes that are read of a connection before it carries a session: the preface, settings, and some attempts to
 /// register.
 pub const UNAUTHENTICATED_BYTES: usize = 16 * 1024;
@@ -38,8 +40,8 @@ pub struct ClientConnection {
     pub channel: ChannelId,
     /// The address of the peer.
     pub peer: SocketAddr,
-    /// The name in the client's certificate, if it has one of the server's own CA: the id of its credential.
-    pub certificate: Option<Arc<str>>,
+    /// The client's certificate, which the handshake has proved.
+    pub certificate: Option<Arc<ProvedCertificate>>,
     /// The bound of the bytes that are read before the connection carries a session.
     pub allowance: Allowance,
 }

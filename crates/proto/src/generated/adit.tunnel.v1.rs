@@ -344,6 +344,7 @@ pub struct ClientCertificate {
     pub expires_at: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct EnrolRequest {
     #[prost(uint32, tag = "1")]
     pub protocol_version: u32,
@@ -359,6 +360,7 @@ pub struct EnrolRequest {
     pub client_version: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct EnrolResponse {
     #[prost(string, tag = "1")]
     pub user: ::prost::alloc::string::String,
@@ -377,6 +379,7 @@ pub struct EnrolResponse {
 /// Nested message and enum types in `EnrolResponse`.
 pub mod enrol_response {
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[prost(skip_debug)]
     pub enum Credential {
         /// If the server has no CA of its own.
         #[prost(string, tag = "2")]
@@ -691,6 +694,7 @@ pub struct LocalResponse {
     pub body: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct RegisterRequest {
     #[prost(uint32, tag = "1")]
     pub protocol_version: u32,
@@ -712,6 +716,7 @@ pub struct RegisterRequest {
     pub client_version: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct Credential {
     #[prost(oneof = "credential::Kind", tags = "1")]
     pub kind: ::core::option::Option<credential::Kind>,
@@ -719,12 +724,14 @@ pub struct Credential {
 /// Nested message and enum types in `Credential`.
 pub mod credential {
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[prost(skip_debug)]
     pub enum Kind {
         #[prost(string, tag = "1")]
         Token(::prost::alloc::string::String),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct RegisterResponse {
     #[prost(uint32, tag = "1")]
     pub protocol_version: u32,

@@ -5,6 +5,8 @@ use std::time::Duration;
 use adit_link::{Failure, Reason, control::ControlMessage};
 use adit_proto::{Drain, control::Kind};
 
+use tokio::{task, time::timeout};
+
 use super::Server;
 
 /// How often a drain checks whether the requests that clients opened have finished.
@@ -19,6 +21,9 @@ const RESPONSES_GRACE: Duration = Duration::from_millis(250);
 
 /// The connections may take this long to close after the last request has ended.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
+
+/// The disk may take this long to store the last uses of credentials.
+const KEEP_GRACE: Duration = Duration::from_secs(2);
 
 impl Server {
     /// Accepts no more visitors and lets running requests finish, at most for `timeouts.drain`.
@@ -61,7 +66,7 @@ impl Server {
                 issued.stopped().await;
             }
         };
-        if tokio::time::timeout(drain_within, finished).await.is_err() {
+        if timeout(drain_within, finished).await.is_err() {
             tracing::warn!(
                 connections = self.visitors.len(),
                 entries = self.inner.upstreams.in_flight(),
@@ -83,8 +88,14 @@ impl Server {
             self.clients.wait().await;
             self.visitors.wait().await;
         };
+        let identities = self.inner.identities.clone();
+        // The disk may not respond: the end does not depend on it.
+        let kept = task::spawn_blocking(move || identities.keep_uses());
+        if timeout(KEEP_GRACE, kept).await.is_err() {
+            tracing::warn!(within = ?KEEP_GRACE, "the last uses of credentials are not stored: the disk does not respond");
+        }
         // The end of the server's runtime ends all remaining connections.
-        let _ = tokio::time::timeout(CLOSE_GRACE, closed).await;
+        let _ = timeout(CLOSE_GRACE, closed).await;
         self.stop.send_replace(true);
         self.threads.join();
         if self.worker.join().is_err() {

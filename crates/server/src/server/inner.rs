@@ -10,8 +10,8 @@ use tokio::{runtime::Handle, sync::watch};
 use super::{https::Https, visitors::Visitors};
 use crate::{
     clients_tls::ClientsTls, configuration::InForce, directory::Directory, floods::Floods,
-    issued::Issued, lanes::Lanes, newcomers::Newcomers, ports::Ports, traffic::Traffic,
-    upstreams::Upstreams, worker::Announcer,
+    identities::Identities, issued::Issued, lanes::Lanes, newcomers::Newcomers, ports::Ports,
+    traffic::Traffic, upstreams::Upstreams, worker::Announcer,
 };
 
 pub(super) struct Inner {
@@ -34,6 +34,7 @@ pub(super) struct Inner {
     pub(super) permits: Arc<Gate>,
     pub(super) access: Arc<Access>,
     pub(super) traffic: Arc<Traffic>,
+    pub(super) identities: Arc<Identities>,
     pub(super) drain: watch::Receiver<bool>,
     pub(super) runtimes: Vec<Handle>,
 }

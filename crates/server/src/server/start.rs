@@ -263,7 +263,7 @@ impl Server {
             shortcuts,
             upstreams: upstreams.clone(),
             tls: tls.clone(),
-            identities,
+            identities: identities.clone(),
             authorization,
             guesses,
             https: https.clone(),
@@ -344,6 +344,7 @@ impl Server {
             permits,
             access,
             traffic,
+            identities,
             drain: drain.subscribe(),
             runtimes: threads.runtimes(),
         });
@@ -368,6 +369,7 @@ async fn follow(
 ) {
     let reconfigure = Arc::new(reconfigure);
     tokio::spawn(follow_identities(reconfigure.clone()));
+    tokio::spawn(keep_uses(reconfigure.clone()));
     let (mut renewal, mut look) = (every(RENEWAL_LOOK), every(RETIRED_LOOK));
     let mut is_open = true;
     loop {
@@ -389,18 +391,29 @@ async fn follow(
     }
 }
 
-/// Follows the credentials in the store until the server ends, and stores their last uses. The store waits for its disk: it
-/// is used neither by data threads nor by that of the directory.
+/// Follows the credentials in the store until the server ends. The store waits for its disk: it is used neither by data
+/// threads nor by that of the directory.
 async fn follow_identities(reconfigure: Arc<Reconfigure>) {
-    let (mut look, mut uses) = (every(IDENTITIES_LOOK), every(USES_KEPT));
+    let mut look = every(IDENTITIES_LOOK);
     loop {
+        look.tick().await;
         let reconfigure = reconfigure.clone();
-        let done = tokio::select! {
-            _ = look.tick() => task::spawn_blocking(move || reconfigure.follow_identities()),
-            _ = uses.tick() => task::spawn_blocking(move || reconfigure.keep_uses()),
-        };
+        let done = task::spawn_blocking(move || reconfigure.follow_identities());
         if let Err(error) = done.await {
             tracing::error!(%error, "the credentials of clients are not followed");
+        }
+    }
+}
+
+/// Stores the last uses of credentials until the server ends, apart from the looks: a revocation does not wait for it.
+async fn keep_uses(reconfigure: Arc<Reconfigure>) {
+    let mut uses = every(USES_KEPT);
+    loop {
+        uses.tick().await;
+        let reconfigure = reconfigure.clone();
+        let done = task::spawn_blocking(move || reconfigure.keep_uses());
+        if let Err(error) = done.await {
+            tracing::error!(%error, "the last uses of credentials are not kept");
         }
     }
 }

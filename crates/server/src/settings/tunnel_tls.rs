@@ -51,4 +51,13 @@ impl TunnelTls {
             Self::OwnCa(_) | Self::Certificate(_) => false,
         }
     }
+
+    /// The fingerprints of the CAs of clients, besides the server's own.
+    #[must_use]
+    pub fn client_cas(&self) -> Vec<[u8; 32]> {
+        match self {
+            Self::Certificate(tls) => tls.client_cas().map(|one| *one.bytes()).collect(),
+            Self::Auto | Self::Off | Self::OwnCa(_) => Vec::new(),
+        }
+    }
 }

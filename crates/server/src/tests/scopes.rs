@@ -28,12 +28,16 @@ fn grant(authenticator: &dyn Authenticator) -> Grant {
 }
 
 fn grant_of(client: &str, authenticator: &dyn Authenticator) -> Grant {
+    grant_by(TOKEN, client, authenticator)
+}
+
+fn grant_by(token: &str, client: &str, authenticator: &dyn Authenticator) -> Grant {
     let claim = ClientClaim {
         client_id: ClientId::parse(client).unwrap(),
         group_id: GroupId::parse("office").unwrap(),
     };
     let attempt = Attempt {
-        credential: &Credential::Token(TOKEN.into()),
+        credential: &Credential::Token(token.into()),
         claim: &claim,
         address: [127, 0, 0, 1].into(),
         now: SystemTime::now(),
@@ -164,6 +168,23 @@ async fn a_link_ends_with_its_credential_at_the_next_open() {
     assert!(!authorization.holds(&link));
     assert!(link.is_ended());
     assert!(world.registry.links().is_empty());
+}
+
+#[tokio::test]
+async fn p_1_22_a_renewed_credential_is_checked_whenever_the_link_was_checked_last() {
+    let world = world();
+    let identities = Identities::start(&tokens("{}"), Arc::new(NoRecords)).unwrap();
+    let authorization = Authorization::new(identities.clone(), world.registry.clone());
+    let (link, _) = world.enter_with(grant(&*identities)).await.ok().unwrap();
+    assert!(authorization.holds(&link));
+    // A credential that was revoked between its check and the renewal.
+    let mut before = tokens("{}");
+    before.tokens[0].token = "another-token-of-ann".into();
+    let before = Identities::start(&before, Arc::new(NoRecords)).unwrap();
+    let revoked = grant_by("another-token-of-ann", "office-1", &*before);
+    link.grant().renew(&revoked).unwrap();
+    assert!(!authorization.look(&link));
+    assert!(link.is_ended());
 }
 
 #[tokio::test]

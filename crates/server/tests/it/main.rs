@@ -3,6 +3,8 @@
 
 mod entries;
 mod records;
+mod renewals;
 mod support;
 mod tls;
 mod unauthenticated;
+mod uses;

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 use adit_net::Stream;
 use adit_tls::{
     Acceptor, Authority, AuthorityError, Cause, ClientCertificates, ClientKey, ClientTls,
-    Connector, Identity, Roots, SERVER_NAME, ServerTls, TlsName, Trust,
+    Connector, Identity, ProvedCertificate, Roots, SERVER_NAME, ServerTls, TlsName, Trust,
 };
-use rcgen::{ExtendedKeyUsagePurpose, date_time_ymd};
+use rcgen::{DnType, ExtendedKeyUsagePurpose, SanType, date_time_ymd};
 
 use crate::support::{Ca, HOST, WITHIN, carries, connected, named, refused};
 
@@ -59,10 +59,15 @@ async fn a_client_of_another_ca_is_refused() {
         matches!(near.cause(), Cause::CertificateRejected(_)),
         "{near:?}"
     );
+    let text = near.to_string();
+    assert!(text.contains("rejected the client's certificate"), "{text}");
     assert!(
-        near.to_string()
-            .contains("rejected the client's certificate"),
-        "{near}"
+        text.contains("not one of `server.tls.client_ca_file`"),
+        "{text}"
+    );
+    assert!(
+        text.contains("`cert_file` and `key_file` of `client.tls`"),
+        "{text}"
     );
     let far = far.unwrap();
     assert!(matches!(far.cause(), Cause::UnknownIssuer(_)), "{far:?}");
@@ -82,6 +87,12 @@ async fn an_expired_client_certificate_is_refused() {
     assert!(
         matches!(near.cause(), Cause::CertificateRejected(_)),
         "{near:?}"
+    );
+    let text = near.to_string();
+    assert!(text.contains("it has expired"), "{text}");
+    assert!(
+        text.contains("`cert_file` and `key_file` of `client.tls`"),
+        "{text}"
     );
     let far = far.unwrap();
     assert_eq!(
@@ -120,8 +131,8 @@ fn name() -> Option<TlsName> {
     Some(TlsName::parse(SERVER_NAME).unwrap())
 }
 
-/// The id that the server finds in the certificate of the client.
-async fn found(client: ClientTls, server: ServerTls) -> Option<String> {
+/// The certificate of the client that the server has verified.
+async fn found(client: ClientTls, server: ServerTls) -> Option<ProvedCertificate> {
     let peer = ([192, 0, 2, 1], 1).into();
     let (near, far) = Stream::in_memory(1 << 16, peer, peer);
     let (connector, acceptor) = (
@@ -129,9 +140,47 @@ async fn found(client: ClientTls, server: ServerTls) -> Option<String> {
         Acceptor::new(Some(server)),
     );
     let connecting = tokio::spawn(async move { connector.connect(near, HOST).await.is_ok() });
-    let (_stream, id) = acceptor.accept(far, WITHIN).await.unwrap();
+    let (_stream, found) = acceptor.accept(far, WITHIN).await.unwrap();
     connecting.abort();
-    id
+    found
+}
+
+#[tokio::test]
+async fn a_certificate_of_a_client_ca_has_its_names_and_its_ca() {
+    let (ca, one, two) = (Ca::new("ca"), Ca::new("one"), Ca::new("two"));
+    let both = Roots::from_pem((one.pem() + &two.pem()).as_bytes()).unwrap();
+    let required = ClientCertificates::Required(both.clone());
+    let optional = ClientCertificates::Optional(both);
+    let server = |clients: &ClientCertificates| {
+        ServerTls::new(ca.identity(&named(HOST)), clients.clone()).unwrap()
+    };
+    let cas: Vec<_> = server(&required).client_cas().collect();
+    assert_eq!(cas, [one.fingerprint(), two.fingerprint()]);
+    for clients in [&required, &optional] {
+        for issuer in [&one, &two] {
+            let mut params = named("laptop.example.com");
+            params.distinguished_name.push(DnType::CommonName, "alice");
+            let uri = "spiffe://example.com/client/alice";
+            let alternatives = &mut params.subject_alt_names;
+            alternatives.push(SanType::URI(uri.try_into().unwrap()));
+            params.not_after = date_time_ymd(2100, 1, 1);
+            let identity = issuer.identity(&params);
+            let client = ClientTls::new(ca.trust(), None, Some(identity)).unwrap();
+            let Some(ProvedCertificate::ClientCa(found)) = found(client, server(clients)).await
+            else {
+                panic!("no certificate")
+            };
+            assert_eq!(found.ca, issuer.fingerprint());
+            assert_eq!(found.common_names, ["alice"]);
+            assert_eq!(found.dns_names, ["laptop.example.com"]);
+            assert_eq!(found.uris, [uri]);
+            let expires = SystemTime::from(date_time_ymd(2100, 1, 1));
+            assert_eq!(found.expires, expires);
+        }
+    }
+    assert_eq!(found(ca.client(), server(&optional)).await, None);
+    assert!(server(&optional).has_optional_client_certificates());
+    assert!(!server(&optional).requires_client_certificates());
 }
 
 #[tokio::test]
@@ -140,8 +189,9 @@ async fn a_certificate_of_the_own_ca_is_optional_and_names_the_credential() {
     let second = first.rotate(10 * DAY, SystemTime::now()).unwrap();
     let of = |issuer| certified(&second, issuer, "0a1b2c3d4e5f");
     for issuer in [&first, &second] {
-        let id = found(of(issuer), with_own_ca(&second)).await;
-        assert_eq!(id.as_deref(), Some("0a1b2c3d4e5f"));
+        let found = found(of(issuer), with_own_ca(&second)).await;
+        let id = ProvedCertificate::OwnCa("0a1b2c3d4e5f".to_owned());
+        assert_eq!(found, Some(id));
     }
     let without = ClientTls::new(trust(&second), name(), None).unwrap();
     assert_eq!(found(without, with_own_ca(&second)).await, None);
