@@ -37,6 +37,7 @@ fn https_world(rules: &[RuleSettings]) -> World {
         config.https = Some(HttpsUrls {
             port: 443,
             certificates: Certificates::new(),
+            acme: None,
         });
     });
     world
