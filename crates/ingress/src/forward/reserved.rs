@@ -41,7 +41,7 @@ impl Reserved {
             Some(_) => { name.get(..known.len()) }.is_some_and(|start| is_same(start, known)),
             None => is_same(name, known),
         };
-        OF_VISITOR.iter().any(|known| is_visitors(known)) || { self.0.iter() }
+        OF_VISITOR.iter().any(is_visitors) || { self.0.iter() }
             .any(|known| is_same(name, known.as_str()))
     }
 }
