@@ -556,7 +556,7 @@ fn a_grant_follows_a_changed_leeway() {
 fn a_grant_ends_when_another_claim_has_the_scopes() {
     let known = by(rules(), [hs256()]);
     let text = token(&with(|claims| {
-        claims["adit2"] = json!({ "groups": ["office"] })
+        claims["adit2"] = json!({ "groups": ["office"] });
     }));
     let grant = attempt(&known, &text).unwrap();
     assert!(grant.allows(Wanted::Host("a.example")).is_ok());

@@ -174,7 +174,9 @@ fn p_1_23_a_grant_of_a_certificate_ends_with_its_user_its_scopes_and_its_ca() {
         users: [(user("bob"), Scopes::default())].into(),
         ..CertificateRules::default()
     };
-    let of = |rules, cas: [u8; 32]| principals(&Records::default()).with_certificates(rules, [cas]);
+    let of = |rules: &CertificateRules, cas: [u8; 32]| {
+        principals(&Records::default()).with_certificates(rules, [cas])
+    };
     assert_eq!(of(&rules, CA).check(&bob, at(NOW)), Ok(()));
     assert_eq!(
         of(&rules, [8; 32]).check(&bob, at(NOW)),
@@ -182,7 +184,7 @@ fn p_1_23_a_grant_of_a_certificate_ends_with_its_user_its_scopes_and_its_ca() {
     );
     let other_name = CertificateRules {
         user: CertificateUser::DnsName,
-        ..rules.clone()
+        ..rules
     };
     assert_eq!(
         of(&other_name, CA).check(&bob, at(NOW)),
