@@ -310,7 +310,7 @@ impl Identities {
         match sources.principals() {
             Ok(principals) => {
                 self.current.store(Arc::new(principals));
-                // After the principals, so that whoever sees the number sees them as well.
+                // After the principals, so that a thread that loads the number loads them as well.
                 self.revision.fetch_add(1, Ordering::Release);
             }
             // The tokens were checked, and records cannot make them invalid.

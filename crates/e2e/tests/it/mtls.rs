@@ -233,7 +233,7 @@ async fn p_1_23_each_refusal_of_a_certificate_says_what_to_do() {
     world
         .ca
         .user(world.dir.path(), "nameless", "a b", in_an_hour());
-    let token = "  auth_token: a-token-that-nobody-has\n";
+    let token = "  auth_token: an-unknown-token\n";
     let common = "the server did not accept these credentials: check auth_token, auth_token_file or ADIT__TOKEN, or the \
                   certificate of client.tls";
     for (id, file, more, expected) in [

@@ -12,7 +12,7 @@ use tokio_stream::StreamExt;
 
 use crate::support::{TestClient, settings};
 
-/// A token of a key that nobody knows.
+/// A token of an unknown key.
 fn unknown_token() -> String {
     let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
     let header = encode(r#"{"alg":"ES256","kid":"new"}"#);
