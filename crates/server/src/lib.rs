@@ -47,6 +47,7 @@ mod traffic;
 mod tunnel;
 mod upstream;
 mod upstreams;
+mod usage_keeper;
 mod worker;
 
 pub use adit_acme as acme;

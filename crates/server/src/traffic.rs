@@ -5,11 +5,10 @@
 //! by them, and `link` sends its payload no faster than they allow; both see only the traits of those crates.
 //!
 //! The accounts follow the settings: a change holds for running requests that have the account, and for new ones.
-//! [`UsageKeeper`] stores the usages in the state directory.
+//! `usage_keeper` stores the usages in the state directory.
 
 mod account;
 mod file;
-mod keeper;
 mod refusal;
 mod request;
 mod status;
@@ -28,17 +27,13 @@ use adit_quota::{Periods, Timestamp};
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
+pub(crate) use self::file::{Record, UsageFile};
 pub use self::status::{AccountStatus, QuotaStatus, TrafficRefusalStatus, TrafficStatus};
 use self::{
     account::Account,
-    file::Record,
     refusal::{Of, RefusalCounters},
     request::RequestLimits,
     table::Table,
-};
-pub(crate) use self::{
-    file::UsageFile,
-    keeper::{USAGE_KEPT, UsageKeeper},
 };
 use crate::{settings::TrafficSettings, tunnel::TunnelKey};
 
@@ -191,5 +186,45 @@ impl Traffic {
         });
         records.sort();
         records
+    }
+
+    /// Limits of clients, tunnels and users, and their use.
+    pub(crate) fn status(&self) -> TrafficStatus {
+        let periods = self.periods();
+        let mut kinds = [Vec::new(), Vec::new(), Vec::new()];
+        let [clients, tunnels, users] = &mut kinds;
+        self.clients.for_each(|name, account| {
+            clients.push(status::status(account, name.to_string(), None, &periods));
+        });
+        self.tunnels.for_each(|key, account| {
+            let group = Some(key.group.to_string());
+            tunnels.push(status::status(
+                account,
+                key.name.to_string(),
+                group,
+                &periods,
+            ));
+        });
+        self.users.for_each(|name, account| {
+            users.push(status::status(account, name.to_string(), None, &periods));
+        });
+        for accounts in &mut kinds {
+            accounts.sort_by(|a, b| (&a.group, &a.name).cmp(&(&b.group, &b.name)));
+            accounts.truncate(status::MOST_SHOWN);
+        }
+        let refusals = self.refusals.all();
+        let refusals = refusals.map(|(of, limit, count)| TrafficRefusalStatus {
+            of: of.as_str(),
+            limit,
+            count,
+        });
+        TrafficStatus {
+            time_zone: self.settings.load().calendar.to_string(),
+            day_ends: periods.day_ends.to_string(),
+            month_ends: periods.month_ends.to_string(),
+            accounts: kinds.into_iter().flatten().collect(),
+            known: self.clients.len() + self.tunnels.len() + self.users.len(),
+            refusals: refusals.collect(),
+        }
     }
 }

@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     directory::Directory,
     names::{Name, NamesFile},
-    traffic::{USAGE_KEPT, UsageKeeper},
+    usage_keeper::{USAGE_KEPT, UsageKeeper},
 };
 
 /// Announcements that may wait in the queue; beyond them, control streams wait.

@@ -58,8 +58,9 @@ use crate::{
     settings::Settings,
     shortcuts::Shortcuts,
     threads::{Guard, Threads},
-    traffic::{Traffic, UsageFile, UsageKeeper},
+    traffic::{Traffic, UsageFile},
     upstreams::Upstreams,
+    usage_keeper::UsageKeeper,
     worker::{self, Announcer},
 };
 

@@ -34,8 +34,9 @@ use crate::{
     lanes::Lanes,
     service::Service,
     settings::{Settings, TunnelTls},
-    traffic::{Traffic, UsageKeeper},
+    traffic::Traffic,
     upstreams::Upstreams,
+    usage_keeper::UsageKeeper,
     worker,
 };
 

@@ -3,10 +3,10 @@
 use adit_quota::{Periods, QuotaKind};
 use serde::Serialize;
 
-use super::{Traffic, account::Account};
+use super::account::Account;
 
 /// The most accounts of a kind in a status.
-const MOST_SHOWN: usize = 1_000;
+pub(super) const MOST_SHOWN: usize = 1_000;
 
 /// Limits of clients, tunnels and users, and their use.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -75,43 +75,8 @@ pub struct TrafficRefusalStatus {
     pub count: u64,
 }
 
-impl Traffic {
-    pub(crate) fn status(&self) -> TrafficStatus {
-        let periods = self.periods();
-        let mut kinds = [Vec::new(), Vec::new(), Vec::new()];
-        let [clients, tunnels, users] = &mut kinds;
-        self.clients.for_each(|name, account| {
-            clients.push(status(account, name.to_string(), None, &periods));
-        });
-        self.tunnels.for_each(|key, account| {
-            let group = Some(key.group.to_string());
-            tunnels.push(status(account, key.name.to_string(), group, &periods));
-        });
-        self.users.for_each(|name, account| {
-            users.push(status(account, name.to_string(), None, &periods));
-        });
-        for accounts in &mut kinds {
-            accounts.sort_by(|a, b| (&a.group, &a.name).cmp(&(&b.group, &b.name)));
-            accounts.truncate(MOST_SHOWN);
-        }
-        let refusals = self.refusals.all();
-        let refusals = refusals.map(|(of, limit, count)| TrafficRefusalStatus {
-            of: of.as_str(),
-            limit,
-            count,
-        });
-        TrafficStatus {
-            time_zone: self.settings.load().calendar.to_string(),
-            day_ends: periods.day_ends.to_string(),
-            month_ends: periods.month_ends.to_string(),
-            accounts: kinds.into_iter().flatten().collect(),
-            known: self.clients.len() + self.tunnels.len() + self.users.len(),
-            refusals: refusals.collect(),
-        }
-    }
-}
-
-fn status(
+/// The limits of an account, and their use.
+pub(super) fn status(
     account: &Account,
     name: String,
     group: Option<String>,

@@ -4,10 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use tokio::{task, time::timeout};
 
-use super::{
-    Traffic,
-    file::{Record, UsageFile},
-};
+use crate::traffic::{Record, Traffic, UsageFile};
 
 /// How often what has been used is written, if it has changed: a server that is killed loses the use of this time.
 pub(crate) const USAGE_KEPT: Duration = Duration::from_secs(5);
