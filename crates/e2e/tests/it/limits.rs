@@ -14,7 +14,10 @@ use adit_e2e::{
 };
 use http::{HeaderValue, Method};
 use serde_json::Value;
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpStream, UdpSocket},
+};
 
 const SOON: Duration = Duration::from_secs(30);
 const HOST: &str = "web.localhost";
@@ -244,10 +247,18 @@ async fn p_16_4_a_connection_beyond_the_limit_is_reset() {
 
 /// Whether a connection receives `hello`; otherwise it is reset, which may be reported as the error of the connect.
 async fn is_served(addr: SocketAddr) -> bool {
-    match TcpStream::connect(addr).await {
-        Ok(stream) => Raw { stream }.read_text("hello").await.text() == "hello",
+    let mut greeting = [0; 5];
+    let read = async {
+        let mut stream = TcpStream::connect(addr).await?;
+        stream.read_exact(&mut greeting).await
+    };
+    match read.await {
+        Ok(_) => {
+            assert_eq!(&greeting, b"hello");
+            true
+        }
         Err(error) => {
-            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
             false
         }
     }
