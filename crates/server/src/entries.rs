@@ -212,10 +212,10 @@ impl Entries {
             return Ok(None);
         };
         let held = limits.admit(opened.head.protocol(), false)?;
-        if let Some(pace) = limits.to_client() {
+        if let Some(pace) = limits.pace_to_client() {
             opened.exchange.send.set_pace(pace);
         }
-        if let Some(pace) = limits.from_client() {
+        if let Some(pace) = limits.pace_from_client() {
             opened.exchange.recv.set_pace(pace);
         }
         Ok(Some(held))

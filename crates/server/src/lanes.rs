@@ -17,39 +17,17 @@ use crate::{
 
 /// Creates the lanes of all links.
 pub(crate) struct Lanes {
-    registry: Arc<Registry>,
-    channels: Arc<Channels>,
-    floods: Arc<Floods>,
-    config: Arc<InForce>,
-    budget: Budget,
-    upstreams: Arc<Upstreams>,
-    authorization: Arc<Authorization>,
-    traffic: Arc<Traffic>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) channels: Arc<Channels>,
+    pub(crate) floods: Arc<Floods>,
+    pub(crate) config: Arc<InForce>,
+    pub(crate) budget: Budget,
+    pub(crate) upstreams: Arc<Upstreams>,
+    pub(crate) authorization: Arc<Authorization>,
+    pub(crate) traffic: Arc<Traffic>,
 }
 
 impl Lanes {
-    pub(crate) fn new(
-        registry: Arc<Registry>,
-        channels: Arc<Channels>,
-        floods: Arc<Floods>,
-        config: Arc<InForce>,
-        budget: Budget,
-        upstreams: Arc<Upstreams>,
-        authorization: Arc<Authorization>,
-        traffic: Arc<Traffic>,
-    ) -> Self {
-        Self {
-            registry,
-            channels,
-            floods,
-            config,
-            budget,
-            upstreams,
-            authorization,
-            traffic,
-        }
-    }
-
     /// Bytes by which windows have grown, over all links.
     pub(crate) fn budget_used(&self) -> u64 {
         self.budget.used()

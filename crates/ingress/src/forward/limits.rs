@@ -19,10 +19,10 @@ pub trait Limits: Send + Sync + 'static {
     fn admit(&self, protocol: ProtocolType, is_retry: bool) -> Result<Held, Box<Denial>>;
 
     /// Limits of payload to the client.
-    fn to_client(&self) -> Option<Arc<dyn Pace>>;
+    fn pace_to_client(&self) -> Option<Arc<dyn Pace>>;
 
     /// Limits of payload from the client.
-    fn from_client(&self) -> Option<Arc<dyn Pace>>;
+    fn pace_from_client(&self) -> Option<Arc<dyn Pace>>;
 }
 
 /// Waits until `bytes` may be sent to the client with the head of a request.
@@ -30,7 +30,7 @@ pub trait Limits: Send + Sync + 'static {
 /// # Cancel safety
 /// The slot of the bytes is lost.
 pub(crate) async fn wait_for_head(limits: &dyn Limits, bytes: usize) {
-    let pace = limits.to_client().filter(|_| bytes > 0);
+    let pace = limits.pace_to_client().filter(|_| bytes > 0);
     let wait = pace.map_or(Duration::ZERO, |pace| pace.reserve(bytes));
     if !wait.is_zero() {
         tokio::time::sleep(wait).await;
@@ -39,13 +39,13 @@ pub(crate) async fn wait_for_head(limits: &dyn Limits, bytes: usize) {
 
 /// Limits both directions of an exchange. `inlined`: bytes that were sent with its head.
 pub(crate) fn limit_exchange(exchange: &mut Exchange, limits: &dyn Limits, inlined: usize) {
-    if let Some(pace) = limits.to_client() {
+    if let Some(pace) = limits.pace_to_client() {
         if inlined > 0 {
             pace.on_moved(inlined);
         }
         exchange.send.set_pace(pace);
     }
-    if let Some(pace) = limits.from_client() {
+    if let Some(pace) = limits.pace_from_client() {
         exchange.recv.set_pace(pace);
     }
 }

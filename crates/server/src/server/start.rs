@@ -185,16 +185,16 @@ impl Server {
             limits.max_unauthenticated,
             limits.max_unauthenticated_per_address,
         );
-        let lanes = Arc::new(Lanes::new(
-            registry.clone(),
-            channels.clone(),
-            floods.clone(),
-            in_force.clone(),
-            budget.clone(),
-            upstreams.clone(),
-            authorization.clone(),
-            traffic.clone(),
-        ));
+        let lanes = Arc::new(Lanes {
+            registry: registry.clone(),
+            channels: channels.clone(),
+            floods: floods.clone(),
+            config: in_force.clone(),
+            budget: budget.clone(),
+            upstreams: upstreams.clone(),
+            authorization: authorization.clone(),
+            traffic: traffic.clone(),
+        });
         let drain = watch::Sender::new(false);
         let stop = watch::Sender::new(false);
         let look = (timeouts.tunnel_retention / 4).clamp(FORGET_LOOK_LEAST, FORGET_LOOK);

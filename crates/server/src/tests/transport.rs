@@ -89,16 +89,16 @@ async fn a_client_serves_a_request_without_grpc() {
         ),
         in_force.clone(),
     );
-    let lanes = Lanes::new(
-        world.registry.clone(),
-        channels.clone(),
+    let lanes = Lanes {
+        registry: world.registry.clone(),
+        channels: channels.clone(),
         floods,
-        in_force,
-        Budget::new(1 << 20),
-        Upstreams::none(),
-        anyone(&world.registry),
-        Traffic::none(),
-    );
+        config: in_force,
+        budget: Budget::new(1 << 20),
+        upstreams: Upstreams::none(),
+        authorization: anyone(&world.registry),
+        traffic: Traffic::none(),
+    };
 
     let id = ChannelId::next();
     let connection = ClientConnection::new(id, ([192, 0, 2, 7], 4000).into());

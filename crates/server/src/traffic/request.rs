@@ -70,11 +70,11 @@ impl Limits for RequestLimits {
         Ok(Box::new(running))
     }
 
-    fn to_client(&self) -> Option<Arc<dyn Pace>> {
+    fn pace_to_client(&self) -> Option<Arc<dyn Pace>> {
         self.pace(true)
     }
 
-    fn from_client(&self) -> Option<Arc<dyn Pace>> {
+    fn pace_from_client(&self) -> Option<Arc<dyn Pace>> {
         self.pace(false)
     }
 }

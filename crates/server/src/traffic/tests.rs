@@ -175,7 +175,10 @@ async fn p_16_2_a_chunk_waits_for_the_slowest_of_its_limits() {
     );
     tokio::time::advance(Duration::from_secs(10)).await;
     let limits = of(&traffic, "alice", "a", "web");
-    let (up, down) = (limits.to_client().unwrap(), limits.from_client().unwrap());
+    let (up, down) = (
+        limits.pace_to_client().unwrap(),
+        limits.pace_from_client().unwrap(),
+    );
     assert_eq!(up.reserve(100_000), Duration::ZERO);
     let wait = up.reserve(100_000);
     assert_eq!(wait, Duration::from_millis(950), "less the burst");
@@ -183,7 +186,7 @@ async fn p_16_2_a_chunk_waits_for_the_slowest_of_its_limits() {
     assert_eq!(down.reserve(1_000), Duration::ZERO);
     // A changed limit holds for the same request.
     traffic.follow(&settings(|settings| {
-        settings.per_tunnel = bandwidth(1_000_000)
+        settings.per_tunnel = bandwidth(1_000_000);
     }));
     let wait = up.reserve(1_000);
     assert!(wait <= Duration::from_millis(150), "{wait:?}");
@@ -205,8 +208,8 @@ async fn p_16_6_usages_are_restored_and_unused_accounts_are_dropped() {
     let limits = of(&traffic, "alice", "a", "web");
     let held = limits.admit(ProtocolType::Http, false).ok();
     assert!(held.is_some());
-    limits.to_client().unwrap().on_moved(600);
-    limits.from_client().unwrap().on_moved(400);
+    limits.pace_to_client().unwrap().on_moved(600);
+    limits.pace_from_client().unwrap().on_moved(400);
     drop((held, limits));
     let records = traffic.records();
     assert_eq!(records.len(), 2, "the client has a request");
@@ -241,8 +244,8 @@ async fn accounts_of_many_names_are_bounded() {
     assert!((60_000..=65_536).contains(&known), "{known}");
     assert!(traffic.status().accounts.len() <= 1_000);
     // One that a request uses stays.
-    kept.to_client().unwrap().reserve(1_000_000);
+    kept.pace_to_client().unwrap().reserve(1_000_000);
     tokio::time::advance(Duration::from_millis(1)).await;
     let same = of(&traffic, "alice", "kept", "web");
-    assert!(same.to_client().unwrap().reserve(1_000) > Duration::from_millis(100));
+    assert!(same.pace_to_client().unwrap().reserve(1_000) > Duration::from_millis(100));
 }

@@ -37,6 +37,10 @@ struct State {
 }
 
 /// The next step of a connection after an exchange.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is moved once; a box would be an allocation for each request that waited"
+)]
 pub(super) enum NextStep {
     /// Serves this request.
     Serve(Http1Request),
