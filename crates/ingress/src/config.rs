@@ -5,6 +5,8 @@ use std::time::Duration;
 use adit_link::turn::TURN_BYTES;
 use adit_splice::EdgeTimeouts;
 
+use crate::layers::TrustedProxies;
+
 /// Limits and timeouts of the HTTP entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpConfig {
@@ -33,6 +35,10 @@ pub struct HttpConfig {
     pub inline_body_bytes: usize,
     /// Open connections; more are closed at once.
     pub max_connections: usize,
+    /// Open connections of one address, or one IPv6 /64; more are closed at once.
+    pub max_connections_per_address: usize,
+    /// Peers whose connections do not count for an address: they carry requests of many visitors.
+    pub trusted_proxies: TrustedProxies,
     /// Open requests on one HTTP/2 connection.
     pub max_streams: u32,
     /// A visitor of HTTP/2 that reads nothing of a failed response keeps its memory in use. Its connection receives
@@ -65,6 +71,8 @@ impl Default for HttpConfig {
             half_close_timeout: Duration::from_secs(5),
             inline_body_bytes: 8 * 1024,
             max_connections: 20_000,
+            max_connections_per_address: usize::MAX,
+            trusted_proxies: TrustedProxies::default(),
             max_streams: 128,
             release_timeout: Duration::from_secs(10),
             session_stall: Duration::from_secs(60 * 60),
@@ -100,6 +108,12 @@ impl HttpConfig {
 pub struct TcpConfig {
     /// Open connections; more are reset at once.
     pub max_connections: usize,
+    /// Open connections of one address, or one IPv6 /64; more are reset at once.
+    pub max_connections_per_address: usize,
+    /// Open connections to one tunnel; more are reset at once.
+    pub max_connections_per_tunnel: usize,
+    /// Peers whose connections do not count for an address: they carry those of many visitors.
+    pub trusted_proxies: TrustedProxies,
     /// The service must accept within this time, from when the connection has been sent to a client.
     pub accept_timeout: Duration,
     /// A visitor is reset if bytes wait for it and it reads none for this long (F12). Long, because a terminal may be
@@ -121,6 +135,9 @@ impl Default for TcpConfig {
     fn default() -> Self {
         Self {
             max_connections: 20_000,
+            max_connections_per_address: usize::MAX,
+            max_connections_per_tunnel: usize::MAX,
+            trusted_proxies: TrustedProxies::default(),
             accept_timeout: Duration::from_secs(15),
             shortage_grace: Duration::from_secs(3),
             stall: Duration::from_secs(60 * 60),

@@ -36,6 +36,7 @@
 
 mod accept;
 mod config;
+mod connection_shares;
 mod failure_counters;
 mod forward;
 pub mod layers;

@@ -5,7 +5,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use adit_codec::ProtocolType;
 use adit_link::Reason;
 
-use crate::failure_counters::{FailureCounters, FailureCounts};
+use adit_net::HostNetwork;
+
+use crate::{
+    connection_shares::ConnectionShares,
+    failure_counters::{FailureCounters, FailureCounts},
+};
 
 /// Counters and gauges at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -14,7 +19,7 @@ pub struct Stats {
     pub connections_open: usize,
     /// Connections accepted so far.
     pub connections: u64,
-    /// Connections closed at once because too many were open.
+    /// Connections closed at once because too many were open, in all or of the address.
     pub connections_refused: u64,
     /// Requests open now; a request is open until its response has ended.
     pub requests_open: usize,
@@ -35,6 +40,7 @@ pub(crate) struct Counters {
     pub(crate) connections_open: AtomicUsize,
     pub(crate) connections: AtomicU64,
     pub(crate) connections_refused: AtomicU64,
+    pub(crate) connections_by_address: ConnectionShares<HostNetwork>,
     /// Open requests of HTTP, gRPC and WebSocket, in this order.
     requests_open: [AtomicUsize; 3],
     pub(crate) requests: AtomicU64,

@@ -74,6 +74,14 @@ impl Descriptors {
         })
     }
 
+    /// The most that one listener may hold of `limit` descriptors, while the others hold none.
+    #[must_use]
+    pub const fn most_of_listener(limit: usize) -> usize {
+        // `own < HOLD_OF_FREE * (limit - own)`, and at the last descriptor it is still below.
+        let rest = limit / (HOLD_OF_FREE + 1);
+        limit - rest
+    }
+
     /// The bound of all listeners together.
     #[must_use]
     pub const fn limit(&self) -> usize {
@@ -171,6 +179,7 @@ mod tests {
         let mut flooded = fill(1);
         let other = fill(2);
         assert_eq!((flooded.len(), other.len()), (60, 15));
+        assert_eq!(Descriptors::most_of_listener(80), 60);
         assert!(!descriptors.has_room(1) && descriptors.has_room(3));
         let waiting = descriptors.room(1);
         let freeing = async {

@@ -33,7 +33,7 @@ use adit_auth::Grant;
 use adit_codec::ProtocolType;
 use adit_ingress::layers::Access;
 use adit_registry::{Link, MembershipObserver};
-use adit_router::{HostPattern, HostRank, ShardedMap, Table};
+use adit_router::{HostPattern, HostRank, Query, ShardedMap, Table};
 use adit_tls::Certificates;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -228,12 +228,24 @@ impl Directory {
     /// Whether the TLS of visitors that ask for this host is passed through: the most specific host of a tunnel or rule
     /// decides, and between equal ones that of the passed-through TLS (P-14.8).
     pub(crate) fn passes_through(&self, host: &str) -> bool {
+        self.passed_through(host).is_some()
+    }
+
+    /// The name of the tunnel to which the TLS for this host is passed through, if it is.
+    pub(crate) fn passed_through(&self, host: &str) -> Option<Arc<str>> {
         let snapshot = self.current.load();
         if snapshot.tls_routes.is_empty() {
-            return false;
+            return None;
         }
         let tls = snapshot.tls_routes.host_rank(host);
-        tls != HostRank::Any && tls >= snapshot.routes.host_rank(host)
+        if tls == HostRank::Any || tls < snapshot.routes.host_rank(host) {
+            return None;
+        }
+        let query = Query::new(Some(host), "/");
+        match snapshot.tls_routes.route(&query)?.target() {
+            Target::Tunnel(tunnel, _) => Some(tunnel.name.clone()),
+            Target::Upstream(_) | Target::Unannounced(_) => None,
+        }
     }
 
     /// Whether tunnels share a TCP port of the server, so that the host selects the tunnel.

@@ -1,7 +1,8 @@
 //! Bounds the connections of clients without a session: their total, their number per address, and their time (P-1.12).
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -12,7 +13,8 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::Notify;
 
-/// A connection younger than this is not closed for another one: its client has not had time to register.
+/// A connection younger than this is not closed for another one of its own address: its client has not had time to
+/// register.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// All connections without a session.
@@ -24,8 +26,11 @@ struct State {
     max: usize,
     max_per_address: usize,
     next: u64,
-    by_age: BTreeMap<u64, Waiting>,
-    by_network: HashMap<HostNetwork, usize>,
+    waiting: BTreeMap<u64, Waiting>,
+    /// The connections of each address, the oldest first.
+    by_network: HashMap<HostNetwork, BTreeSet<u64>>,
+    /// The addresses by the number of their connections; among equal ones that with the oldest connection is last.
+    by_number: BTreeSet<(usize, Reverse<u64>, HostNetwork)>,
 }
 
 struct Waiting {
@@ -41,15 +46,13 @@ pub(crate) struct Newcomer {
     displaced: Arc<Notify>,
 }
 
-/// Why a new connection is closed at once.
+/// Why a new connection is closed at once: its address has `limit` connections, all of them young.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub(crate) enum Crowded {
-    #[error("{limit} connections without a session are open (`server.limits.max_unauthenticated`)")]
-    InAll { limit: usize },
-    #[error(
-        "{limit} connections of this address without a session are open (`server.limits.max_unauthenticated_per_address`)"
-    )]
-    OfAddress { limit: usize },
+#[error(
+    "{limit} connections of this address without a session are open (`server.limits.max_unauthenticated_per_address`)"
+)]
+pub(crate) struct Crowded {
+    pub(crate) limit: usize,
 }
 
 impl Newcomers {
@@ -59,8 +62,9 @@ impl Newcomers {
                 max,
                 max_per_address,
                 next: 0,
-                by_age: BTreeMap::new(),
+                waiting: BTreeMap::new(),
                 by_network: HashMap::new(),
+                by_number: BTreeSet::new(),
             }),
         })
     }
@@ -72,43 +76,43 @@ impl Newcomers {
         state.max_per_address = max_per_address;
     }
 
-    /// Counts a connection. At a bound the oldest connection is displaced: clients register at once, so a connection
-    /// that has waited long will not register.
+    /// Counts a connection. At the bound of its address the oldest of the address is displaced: clients register at
+    /// once, so a connection that has waited long will not register. At the bound of all, the oldest of the address with
+    /// the most connections is displaced, however young: otherwise few addresses that connect again and again would
+    /// lock out all others.
     ///
     /// # Errors
-    /// [`Crowded`] when the oldest one is younger than [`GRACE`].
+    /// [`Crowded`] when the address is at its bound and its oldest connection is younger than [`GRACE`].
     pub(crate) fn enter(self: &Arc<Self>, peer: IpAddr, now: Instant) -> Result<Newcomer, Crowded> {
         let network = HostNetwork::of(peer);
         let mut state = self.state.lock();
-        let of_network = state.by_network.get(&network).copied().unwrap_or_default();
-        let (oldest, crowded) = if of_network >= state.max_per_address {
-            let limit = state.max_per_address;
-            let mut same = state.by_age.iter();
-            let oldest = same.find(|(_, one)| one.network == network);
-            (oldest, Some(Crowded::OfAddress { limit }))
-        } else if state.by_age.len() >= state.max {
-            let limit = state.max;
-            (
-                state.by_age.first_key_value(),
-                Some(Crowded::InAll { limit }),
-            )
-        } else {
-            (None, None)
-        };
-        if let Some(crowded) = crowded {
-            let old = oldest.filter(|(_, one)| now.saturating_duration_since(one.since) >= GRACE);
-            let Some(id) = old.map(|(id, _)| *id) else {
-                return Err(crowded);
+        let own = state.of(network);
+        if own >= state.max_per_address {
+            let oldest = state.oldest_of(network).filter(|id| {
+                let oldest = state.waiting.get(id);
+                oldest.is_some_and(|one| now.saturating_duration_since(one.since) >= GRACE)
+            });
+            let Some(oldest) = oldest else {
+                let limit = state.max_per_address;
+                return Err(Crowded { limit });
             };
-            if let Some(displaced) = state.remove(id) {
-                displaced.displaced.notify_one();
+            state.displace(oldest);
+        } else if state.waiting.len() >= state.max {
+            // The new connection counts as well: an address that has more than any other displaces its own.
+            let most = state.by_number.last();
+            let of_most = most.map(|(number, Reverse(oldest), _)| (*number, *oldest));
+            let displaced = match of_most {
+                Some((most, _)) if own >= most => state.oldest_of(network),
+                of_most => of_most.map(|(_, oldest)| oldest),
+            };
+            if let Some(displaced) = displaced {
+                state.displace(displaced);
             }
         }
         let id = state.next;
         state.next += 1;
         let displaced = Arc::new(Notify::new());
-        *state.by_network.entry(network).or_default() += 1;
-        state.by_age.insert(
+        state.insert(
             id,
             Waiting {
                 network,
@@ -125,7 +129,7 @@ impl Newcomers {
 
     /// The number of connections without a session.
     pub(crate) fn count(&self) -> usize {
-        self.state.lock().by_age.len()
+        self.state.lock().waiting.len()
     }
 }
 
@@ -146,15 +150,55 @@ impl Drop for Newcomer {
 }
 
 impl State {
+    /// The number of connections of an address.
+    fn of(&self, network: HostNetwork) -> usize {
+        self.by_network.get(&network).map_or(0, BTreeSet::len)
+    }
+
+    fn oldest_of(&self, network: HostNetwork) -> Option<u64> {
+        self.by_network.get(&network)?.first().copied()
+    }
+
+    fn displace(&mut self, id: u64) {
+        if let Some(displaced) = self.remove(id) {
+            displaced.displaced.notify_one();
+        }
+    }
+
+    fn insert(&mut self, id: u64, one: Waiting) {
+        self.change(one.network, |ids| {
+            ids.insert(id);
+        });
+        self.waiting.insert(id, one);
+    }
+
     fn remove(&mut self, id: u64) -> Option<Waiting> {
-        let waiting = self.by_age.remove(&id)?;
-        if let Some(count) = self.by_network.get_mut(&waiting.network) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_network.remove(&waiting.network);
+        let one = self.waiting.remove(&id)?;
+        self.change(one.network, |ids| {
+            ids.remove(&id);
+        });
+        Some(one)
+    }
+
+    /// Changes the connections of an address, and its place by their number.
+    fn change(&mut self, network: HostNetwork, change: impl FnOnce(&mut BTreeSet<u64>)) {
+        let place = |ids: &BTreeSet<u64>| {
+            let oldest = ids.first()?;
+            Some((ids.len(), Reverse(*oldest), network))
+        };
+        let ids = self.by_network.entry(network).or_default();
+        if let Some(before) = place(ids) {
+            self.by_number.remove(&before);
+        }
+        change(ids);
+        match place(ids) {
+            Some(after) => {
+                self.by_number.insert(after);
+            }
+            None => {
+                self.by_network.remove(&network);
             }
         }
-        Some(waiting)
     }
 }
 
@@ -175,14 +219,13 @@ mod tests {
         // The same address, in the form in which a listener of IPv6 reports it.
         let _second = enter("::ffff:192.0.2.1").ok().unwrap();
         let crowded = enter("192.0.2.1").err();
-        assert_eq!(crowded, Some(Crowded::OfAddress { limit: 2 }));
+        assert_eq!(crowded, Some(Crowded { limit: 2 }));
         let _other = enter("192.0.2.2").ok().unwrap();
         drop(first);
         let _third = enter("192.0.2.1").ok().unwrap();
         assert_eq!(newcomers.count(), 3);
         let _fourth = enter("2001:db8::1").ok().unwrap();
-        let crowded = enter("2001:db8::2").err();
-        assert_eq!(crowded, Some(Crowded::InAll { limit: 4 }));
+        assert!(enter("192.0.2.3").is_ok());
     }
 
     #[test]
@@ -194,18 +237,81 @@ mod tests {
         assert!(newcomers.enter(ip("2001:db8:0:1::1"), now).is_ok());
     }
 
+    /// Those of these connections that have been displaced.
+    async fn displaced<const N: usize>(connections: [&Newcomer; N]) -> [bool; N] {
+        let mut found = [false; N];
+        for (one, found) in connections.into_iter().zip(&mut found) {
+            *found = tokio::select! {
+                biased;
+                () = one.displaced() => true,
+                () = std::future::ready(()) => false,
+            };
+        }
+        found
+    }
+
     #[tokio::test]
-    async fn p_1_12_the_oldest_makes_room_once_it_is_old() {
-        let newcomers = Newcomers::new(2, 2);
+    async fn p_1_12_the_oldest_of_an_address_makes_room_once_it_is_old() {
+        let newcomers = Newcomers::new(10, 2);
         let start = Instant::now();
-        let old = newcomers.enter(ip("192.0.2.1"), start).ok().unwrap();
-        let later = start + GRACE;
-        let _young = newcomers.enter(ip("192.0.2.2"), later).ok().unwrap();
-        let _newest = newcomers.enter(ip("192.0.2.3"), later).ok().unwrap();
-        old.displaced().await;
+        let enter = |now| newcomers.enter(ip("192.0.2.1"), now);
+        let old = enter(start).ok().unwrap();
+        let young = enter(start + GRACE / 2).ok().unwrap();
+        assert!(enter(start + GRACE / 2).is_err());
+        let newest = enter(start + GRACE).ok().unwrap();
+        assert_eq!(
+            displaced([&old, &young, &newest]).await,
+            [true, false, false]
+        );
         assert_eq!(newcomers.count(), 2);
         drop(old);
         assert_eq!(newcomers.count(), 2);
-        assert!(newcomers.enter(ip("192.0.2.4"), later).is_err());
+        assert!(enter(start + GRACE).is_err());
+    }
+
+    #[tokio::test]
+    async fn p_1_12_the_address_with_the_most_connections_makes_room_however_young() {
+        let newcomers = Newcomers::new(5, 4);
+        let now = Instant::now();
+        let enter = |peer: &str| newcomers.enter(ip(peer), now).ok().unwrap();
+        let client = enter("192.0.2.1");
+        let first = enter("192.0.2.8");
+        let second = enter("192.0.2.9");
+        let third = enter("192.0.2.9");
+        let fourth = enter("192.0.2.8");
+        // Both have two; the older of them makes room.
+        let other = enter("192.0.2.2");
+        assert_eq!(displaced([&first, &second]).await, [true, false]);
+        // The flood displaces connections of its own.
+        let fifth = enter("192.0.2.9");
+        assert_eq!(displaced([&second, &third]).await, [true, false]);
+        let all = [&client, &other, &third, &fourth, &fifth];
+        assert_eq!(displaced(all).await, [false; 5]);
+        assert_eq!(newcomers.count(), 5);
+        drop((first, second));
+        assert_eq!(newcomers.count(), 5);
+    }
+
+    #[tokio::test]
+    async fn p_1_12_few_addresses_do_not_lock_out_a_client() {
+        let newcomers = Newcomers::new(256, 32);
+        let now = Instant::now();
+        let mut flood = Vec::new();
+        let client = newcomers.enter(ip("198.51.100.1"), now).ok().unwrap();
+        for round in 0..40 {
+            for address in 1..=9 {
+                let peer = IpAddr::from([192, 0, 2, address]);
+                flood.extend(newcomers.enter(peer, now));
+                assert!(newcomers.count() <= 256, "{round}");
+            }
+        }
+        assert_eq!(newcomers.count(), 256);
+        let late = newcomers.enter(ip("198.51.100.2"), now).ok().unwrap();
+        assert_eq!(displaced([&client, &late]).await, [false; 2]);
+        drop((flood, client, late));
+        let state = newcomers.state.lock();
+        assert!(
+            state.waiting.is_empty() && state.by_network.is_empty() && state.by_number.is_empty()
+        );
     }
 }

@@ -24,11 +24,28 @@ pub(super) fn read(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
     section.set_number("visitor_share", SHARE, &mut limits.visitor_share_percent)?;
     section.set_size("min_rate", RATE, &mut limits.min_rate_bytes_per_sec)?;
     section.set_number("max_connections", COUNT, &mut limits.max_connections)?;
+    if let Some(item) = section.item("max_connections_per_address") {
+        limits.max_connections_per_address = Some(item.number(COUNT)?);
+    }
     section.set_number(
         "max_tcp_connections",
         COUNT,
         &mut limits.max_tcp_connections,
     )?;
+    for (key, slot) in [
+        (
+            "max_tcp_connections_per_address",
+            &mut limits.max_tcp_connections_per_address,
+        ),
+        (
+            "max_tcp_connections_per_tunnel",
+            &mut limits.max_tcp_connections_per_tunnel,
+        ),
+    ] {
+        if let Some(item) = section.item(key) {
+            *slot = Some(item.number(COUNT)?);
+        }
+    }
     section.set_number("max_udp_flows", COUNT, &mut limits.max_udp_flows)?;
     if let Some(item) = section.item("allow_ports") {
         limits.allow_ports = ports(&item)?;

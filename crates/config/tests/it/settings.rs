@@ -208,7 +208,10 @@ fn every_bound_and_time_of_a_server_can_be_set() {
     visitor_share: 30
     min_rate: 1KiB
     max_connections: 4
+    max_connections_per_address: 2
     max_tcp_connections: 7
+    max_tcp_connections_per_address: 3
+    max_tcp_connections_per_tunnel: 5
     max_udp_flows: 8
     allow_ports: [2222, \"5000-5100\", \"80, 443\"]
     allow_hosts: [\"*\", \"*.apps.test, shop.test\"]
@@ -281,7 +284,10 @@ fn every_bound_and_time_of_a_server_can_be_set() {
             visitor_share_percent: 30,
             min_rate_bytes_per_sec: 1024,
             max_connections: 4,
+            max_connections_per_address: Some(2),
             max_tcp_connections: 7,
+            max_tcp_connections_per_address: Some(3),
+            max_tcp_connections_per_tunnel: Some(5),
             max_udp_flows: 8,
             allow_ports: PortRanges::new([80..=80, 443..=443, 2222..=2222, 5000..=5100]),
             allow_hosts: HostRules {

@@ -11,7 +11,7 @@ use std::{
 
 use adit_codec::MAX_HEADER_LINES;
 use adit_link::{BoxFuture, Failure};
-use adit_net::{HttpVersion, Stream};
+use adit_net::{HostNetwork, HttpVersion, Stream};
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::{
     accept::{http2, socket::VisitorSocket, tls_by_mistake, upgraded::AfterHttp1},
     config::HttpConfig,
+    connection_shares::Counted,
     forward::{
         admission::Admission,
         connection::Connection,
@@ -129,8 +130,8 @@ impl Http {
     ) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             let config = &self.context.config;
-            let Some(_open) = OpenConnection::new(&self.context) else {
-                tracing::debug!(%peer, "connection refused: too many are open");
+            let Some(_open) = OpenConnection::new(&self.context, peer) else {
+                tracing::debug!(%peer, "connection refused: too many are open, in all or of its address");
                 return;
             };
             let version = tokio::select! {
@@ -279,25 +280,39 @@ async fn drive<C: Future<Output = Result<(), E>>, E: Display>(
 }
 
 /// Counts a connection while it is open.
-struct OpenConnection<'a>(&'a Counters);
+struct OpenConnection<'a> {
+    counters: &'a Counters,
+    /// `None` for a trusted proxy.
+    of_address: Option<Counted<'a, HostNetwork>>,
+}
 
 impl<'a> OpenConnection<'a> {
-    fn new(context: &'a HttpContext) -> Option<Self> {
-        let counters = &context.counters;
+    fn new(context: &'a HttpContext, peer: SocketAddr) -> Option<Self> {
+        let (counters, config) = (&context.counters, &context.config);
         counters.connections.fetch_add(1, Ordering::Relaxed);
         let open = counters.connections_open.fetch_add(1, Ordering::Relaxed);
-        let counted = Self(counters);
-        if open >= context.config.max_connections {
-            counters.connections_refused.fetch_add(1, Ordering::Relaxed);
-            return None;
+        let mut counted = Self {
+            counters,
+            of_address: None,
+        };
+        if open < config.max_connections {
+            let max = config.max_connections_per_address;
+            let shares = &counters.connections_by_address;
+            if let Ok(of_address) = shares.enter_from(peer.ip(), max, &config.trusted_proxies) {
+                counted.of_address = of_address;
+                return Some(counted);
+            }
         }
-        Some(counted)
+        counters.connections_refused.fetch_add(1, Ordering::Relaxed);
+        None
     }
 }
 
 impl Drop for OpenConnection<'_> {
     fn drop(&mut self) {
-        self.0.connections_open.fetch_sub(1, Ordering::Relaxed);
+        self.counters
+            .connections_open
+            .fetch_sub(1, Ordering::Relaxed);
     }
 }
 

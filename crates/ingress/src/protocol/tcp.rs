@@ -29,8 +29,8 @@ use adit_splice::tcp::{BufferPools, Progress, Socket, Splice, SpliceError, is_tr
 use adit_trace::Phase;
 use bytes::Bytes;
 
-use self::stats::Counters;
 pub use self::stats::SessionStats;
+use self::stats::{Counters, Gateway};
 use crate::{
     config::TcpConfig,
     forward::{
@@ -110,7 +110,7 @@ impl Tcp {
     }
 
     /// [`Tcp::serve`] for a connection over TLS that is passed through: the host that its visitor asks for selects the tunnel
-    /// (P-14.8).
+    /// (P-14.8), which has the name `tunnel` now.
     ///
     /// # Cancel safety
     /// As [`Tcp::serve`].
@@ -119,9 +119,9 @@ impl Tcp {
         stream: Stream,
         peer: SocketAddr,
         local: SocketAddr,
-        host: &str,
+        (host, tunnel): (&str, Arc<str>),
     ) -> BoxFuture<'static, ()> {
-        self.serve_stream(stream, peer, local, Some(host.into()))
+        self.serve_stream(stream, peer, local, Some((host.into(), tunnel)))
     }
 
     fn serve_stream(
@@ -129,8 +129,12 @@ impl Tcp {
         stream: Stream,
         peer: SocketAddr,
         local: SocketAddr,
-        host: Option<Box<str>>,
+        asked_for: Option<(Box<str>, Arc<str>)>,
     ) -> BoxFuture<'static, ()> {
+        let (host, gateway) = match asked_for {
+            Some((host, tunnel)) => (Some(host), Gateway::Tls(tunnel)),
+            None => (None, Gateway::Port(local.port())),
+        };
         Box::pin(async move {
             let socket = Socket::new(stream);
             let mut connection = Connection {
@@ -142,12 +146,16 @@ impl Tcp {
                 is_untouched: false,
                 is_aborted: false,
             };
-            let Some(_open) = self.counters.open(self.config.max_connections) else {
-                tracing::debug!(%peer, "connection refused: too many are open");
-                let many = Failure::new(Reason::Limit, "too many connections are open");
-                // `connections_refused` counts this connection.
-                connection.record.finish(Outcome::Failed(&many));
-                return;
+            let opened = self.counters.open(&self.config, peer.ip(), gateway);
+            let _open = match opened {
+                Ok(open) => open,
+                Err(many) => {
+                    tracing::debug!(%peer, "connection refused: {many}");
+                    let many = Failure::new(Reason::Limit, many);
+                    // `connections_refused` counts this connection.
+                    connection.record.finish(Outcome::Failed(&many));
+                    return;
+                }
             };
             if let Some(silence) = self.config.keepalive {
                 socket.set_keepalive(silence);

@@ -642,6 +642,45 @@ async fn connections_are_bounded() {
     assert_eq!(stats.connections_open, 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn p_14_11_an_address_leaves_connections_to_the_others() {
+    let mut config = http_config();
+    config.max_connections = 10;
+    config.max_connections_per_address = 2;
+    let entry = HttpEntry::serving(config, hello);
+    let first = entry.connect().await;
+    let mut second = entry.connect().await;
+    let mut third = entry.connect().await;
+    assert_eq!(read_to_end(&mut third).await.unwrap_or_default(), "");
+    let stats = entry.stats();
+    assert_eq!((stats.connections_open, stats.connections_refused), (2, 1));
+    // A connection that has ended makes room for another one.
+    drop(first);
+    until("the end of the first", || {
+        entry.stats().connections_open == 1
+    })
+    .await;
+    let mut fourth = entry.connect().await;
+    for stream in [&mut second, &mut fourth] {
+        send(stream, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        read_until(stream, "hello").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p_14_11_a_trusted_proxy_has_no_bound_of_its_own() {
+    let mut config = http_config();
+    config.max_connections_per_address = 1;
+    let everybody = ["0.0.0.0/0", "::/0"].map(|network| network.parse().unwrap());
+    config.trusted_proxies = everybody.into_iter().collect();
+    let entry = HttpEntry::serving(config, hello);
+    let mut streams = [entry.connect().await, entry.connect().await];
+    for stream in &mut streams {
+        send(stream, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        read_until(stream, "hello").await;
+    }
+}
+
 /// Regression: one byte within each stall time counted as progress.
 #[tokio::test(start_paused = true)]
 async fn trickled_body_slower_than_the_lowest_rate_is_reset() {

@@ -17,6 +17,7 @@ use adit_tls::{
 use super::visitors::Visitors;
 use crate::{
     configuration::InForce,
+    connection_bounds::ConnectionBounds,
     directory::Directory,
     floods::Floods,
     issued::Issued,
@@ -32,6 +33,7 @@ pub(super) struct Https {
     tls: VisitorAcceptor,
     /// Connections whose handshakes have not ended (P-14.5).
     handshakes: Arc<Newcomers>,
+    bounds: ConnectionBounds,
     floods: Arc<Floods>,
     config: Arc<InForce>,
 }
@@ -39,8 +41,8 @@ pub(super) struct Https {
 /// A connection that has been opened.
 enum Opened {
     Secured(Secured, Option<Box<str>>),
-    /// TLS that is passed through, with the host that the visitor asks for.
-    Closed(Stream, Box<str>),
+    /// TLS that is passed through, with the host that the visitor asks for, and the name of its tunnel.
+    Closed(Stream, Box<str>, Arc<str>),
     ClearText(Stream),
 }
 
@@ -61,14 +63,18 @@ impl Https {
         addr: SocketAddr,
         settings: &Settings,
         https: &HttpsSettings,
-        floods: Arc<Floods>,
-        config: Arc<InForce>,
+        bounds: ConnectionBounds,
+        (floods, config): (Arc<Floods>, Arc<InForce>),
     ) -> Result<Arc<Self>, SetupError> {
         let limits = &settings.limits;
         let port = Self {
             addr,
             tls: VisitorAcceptor::new(Certificates::new(), settings.threads)?,
-            handshakes: Newcomers::new(limits.max_handshakes, limits.max_handshakes_per_address),
+            handshakes: Newcomers::new(
+                bounds.handshakes(limits),
+                bounds.handshakes_per_address(limits),
+            ),
+            bounds,
             floods,
             config,
         };
@@ -78,8 +84,11 @@ impl Https {
 
     /// Applies settings to later handshakes.
     pub(super) fn follow(&self, https: &HttpsSettings, limits: &Limits) {
-        self.handshakes
-            .set_bounds(limits.max_handshakes, limits.max_handshakes_per_address);
+        let bounds = self.bounds;
+        self.handshakes.set_bounds(
+            bounds.handshakes(limits),
+            bounds.handshakes_per_address(limits),
+        );
         let certificates = self.certificates();
         certificates.give(&https.certificates, https.default.clone());
         if https.certificates.is_empty() && https.acme.is_none() {
@@ -141,8 +150,11 @@ impl Https {
                 http.serve_hosts(stream, peer, Arc::new(hosts), drained)
                     .await;
             }
-            Opened::Closed(stream, host) => match stream.local_addr() {
-                Ok(local) => entries.tcp().serve_host(stream, peer, local, &host).await,
+            Opened::Closed(stream, host, tunnel) => match stream.local_addr() {
+                Ok(local) => {
+                    let tcp = entries.tcp();
+                    tcp.serve_host(stream, peer, local, (&host, tunnel)).await;
+                }
                 Err(error) => tracing::debug!(%peer, %error, "the visitor has left"),
             },
             Opened::ClearText(stream) => {
@@ -225,9 +237,9 @@ impl Https {
         match opening {
             Opening::Tls(hello) => {
                 if let Some(host) = hello.server_name()
-                    && directory.passes_through(host)
+                    && let Some(tunnel) = directory.passed_through(host)
                 {
-                    return Ok(Some(Opened::Closed(stream, host.into())));
+                    return Ok(Some(Opened::Closed(stream, host.into(), tunnel)));
                 }
                 let secured = self.tls.accept(stream, &hello, limit).await?;
                 let asked_for = hello.server_name().map(Into::into);
@@ -287,15 +299,10 @@ impl Https {
     }
 }
 
-fn full(crowded: Crowded) -> String {
-    match crowded {
-        Crowded::InAll { limit } => {
-            format!("{limit} handshakes are running (`server.limits.max_handshakes`)")
-        }
-        Crowded::OfAddress { limit } => format!(
-            "{limit} handshakes of this address are running (`server.limits.max_handshakes_per_address`)"
-        ),
-    }
+fn full(Crowded { limit }: Crowded) -> String {
+    format!(
+        "{limit} handshakes of this address are running (`server.limits.max_handshakes_per_address`)"
+    )
 }
 
 impl ServedHosts for ConnectionHosts {

@@ -42,6 +42,7 @@ use crate::{
     client_port::ClientPort,
     clients_tls::ClientsTls,
     configuration::{ConfigSource, Configuration, FixedSource, InForce},
+    connection_bounds::ConnectionBounds,
     director::ServerDirector,
     directory::{Directory, DirectoryConfig, HttpsUrls},
     enrolment::Enrolment,
@@ -145,10 +146,11 @@ impl Server {
         let shortcuts = Shortcuts::new(upstreams.clone(), &upstream_limits, timeouts, &budget)?;
 
         let floods = Floods::new();
+        let bounds = ConnectionBounds::of(visitors_share);
         let https = match (&settings.https, https_addr) {
             (Some(https), Some(addr)) => {
-                let (floods, config) = (floods.clone(), in_force.clone());
-                let https = Https::new(addr, settings, https, floods, config);
+                let shared = (floods.clone(), in_force.clone());
+                let https = Https::new(addr, settings, https, bounds, shared);
                 Some(https.map_err(StartError::Https)?)
             }
             _ => None,
@@ -240,7 +242,7 @@ impl Server {
             settings,
             (permits.clone(), access.clone()),
             director,
-            observer.clone(),
+            (observer.clone(), bounds),
         );
 
         let visitors = TaskTracker::new();

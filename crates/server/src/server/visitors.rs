@@ -11,6 +11,7 @@ use adit_trace::Observer;
 use arc_swap::ArcSwap;
 
 use crate::{
+    connection_bounds::ConnectionBounds,
     director::ServerDirector,
     proxy_header::ProxyHeaders,
     settings::{Limits, Settings, Timeouts},
@@ -30,6 +31,8 @@ pub(super) struct Visitors {
     /// begins.
     admission: Arc<Admission>,
     director: Arc<ServerDirector>,
+    /// The bounds that the descriptors of the process allow.
+    bounds: ConnectionBounds,
     /// The challenges that are answered before the layers; `None` without a port for HTTPS.
     challenges: Option<HttpChallenges>,
     /// The pseudonym with which the server detects requests that it has forwarded before.
@@ -41,7 +44,7 @@ impl Visitors {
         settings: &Settings,
         (permits, access): (Arc<Gate>, Arc<Access>),
         director: Arc<ServerDirector>,
-        observer: Arc<dyn Observer>,
+        (observer, bounds): (Arc<dyn Observer>, ConnectionBounds),
     ) -> Arc<Self> {
         let via = rand::random();
         let challenges = settings.https.is_some().then(HttpChallenges::new);
@@ -49,8 +52,8 @@ impl Visitors {
         let admission = Admission::observed(layers, director.clone(), observer);
         admission.set_error_pages(settings.error_pages.clone());
         let (limits, timeouts) = (&settings.limits, &settings.timeouts);
-        let http = Http::new(http_config(limits, timeouts), admission.clone());
-        let tcp = Tcp::new(tcp_config(limits, timeouts), admission.clone());
+        let http = Http::new(http_config(settings, bounds), admission.clone());
+        let tcp = Tcp::new(tcp_config(settings, bounds), admission.clone());
         let udp = Udp::new(udp_config(limits, timeouts), admission.clone());
         Arc::new(Self {
             http: ArcSwap::new(http),
@@ -61,6 +64,7 @@ impl Visitors {
             access,
             admission,
             director,
+            bounds,
             challenges,
             via,
         })
@@ -73,10 +77,10 @@ impl Visitors {
         let (shared, challenges) = ((&self.permits, &self.access), self.challenges.as_ref());
         admission.set_layers(chain(settings, shared, self.via, challenges));
         let (limits, timeouts) = (&settings.limits, &settings.timeouts);
-        let http = http_config(limits, timeouts);
+        let http = http_config(settings, self.bounds);
         self.http
             .store(self.http.load().reconfigured(http, admission.clone()));
-        let tcp = tcp_config(limits, timeouts);
+        let tcp = tcp_config(settings, self.bounds);
         self.tcp
             .store(self.tcp.load().reconfigured(tcp, admission.clone()));
         self.udp.set_config(udp_config(limits, timeouts));
@@ -142,19 +146,26 @@ fn proxy_headers(settings: &Settings) -> ProxyHeaders {
     }
 }
 
-fn http_config(limits: &Limits, timeouts: &Timeouts) -> HttpConfig {
+fn http_config(settings: &Settings, bounds: ConnectionBounds) -> HttpConfig {
+    let (limits, timeouts) = (&settings.limits, &settings.timeouts);
     HttpConfig {
         min_rate_bytes_per_sec: limits.min_rate_bytes_per_sec,
         max_connections: limits.max_connections,
+        max_connections_per_address: bounds.http_per_address(limits),
+        trusted_proxies: settings.trusted_proxies.clone(),
         turn_bytes: limits.turn_bytes,
         inline_body_bytes: (8 * 1024).min(limits.initial_window_bytes as usize / 2),
         ..HttpConfig::with_timeouts(&timeouts.edge)
     }
 }
 
-fn tcp_config(limits: &Limits, timeouts: &Timeouts) -> TcpConfig {
+fn tcp_config(settings: &Settings, bounds: ConnectionBounds) -> TcpConfig {
+    let (limits, timeouts) = (&settings.limits, &settings.timeouts);
     TcpConfig {
         max_connections: limits.max_tcp_connections,
+        max_connections_per_address: bounds.tcp_per_address(limits),
+        max_connections_per_tunnel: bounds.tcp_per_tunnel(limits),
+        trusted_proxies: settings.trusted_proxies.clone(),
         ..TcpConfig::with_timeouts(&timeouts.edge)
     }
 }

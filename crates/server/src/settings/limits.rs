@@ -21,8 +21,16 @@ pub struct Limits {
     pub min_rate_bytes_per_sec: u64,
     /// Concurrent connections of HTTP visitors.
     pub max_connections: usize,
+    /// Concurrent connections of HTTP visitors from one address, or one IPv6 /64, except `trusted_proxies`; `None`: a
+    /// quarter of `max_connections`.
+    pub max_connections_per_address: Option<usize>,
     /// Concurrent TCP connections of visitors, over all public ports.
     pub max_tcp_connections: usize,
+    /// Concurrent TCP connections of visitors from one address, or one IPv6 /64, except `trusted_proxies`; `None`: a
+    /// quarter of `max_tcp_connections`.
+    pub max_tcp_connections_per_address: Option<usize>,
+    /// Concurrent TCP connections of visitors to one tunnel; `None`: half of `max_tcp_connections`.
+    pub max_tcp_connections_per_tunnel: Option<usize>,
     /// Concurrent UDP flows of one tunnel; a new one evicts the flow that has been silent longest (P-11.2).
     pub max_udp_flows: usize,
     /// Public ports that tunnels may hold.
@@ -93,7 +101,10 @@ impl Default for Limits {
             visitor_share_percent: 60,
             min_rate_bytes_per_sec: 64,
             max_connections: 20_000,
+            max_connections_per_address: None,
             max_tcp_connections: 20_000,
+            max_tcp_connections_per_address: None,
+            max_tcp_connections_per_tunnel: None,
             max_udp_flows: 4_096,
             allow_ports: PortRanges::default(),
             allow_hosts: HostRules::default(),
