@@ -13,6 +13,7 @@ mod channels;
 mod client_port;
 mod clients_tls;
 mod configuration;
+mod connections;
 mod cookie;
 mod definition;
 mod director;
