@@ -35,12 +35,22 @@ pub fn descriptors_for_visitors() -> usize {
     share(getrlimit(Resource::Nofile).current)
 }
 
+/// Descriptors of this process that visitors must leave free: a quarter of all, unless there are very few.
+#[must_use]
+pub fn reserved_descriptors() -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    usize::try_from(limit.map_or(u64::MAX, reserve)).unwrap_or(usize::MAX)
+}
+
 fn share(limit: Option<u64>) -> usize {
     let Some(limit) = limit else {
         return usize::MAX;
     };
-    let reserve = (limit / 4).max(RESERVE).min(limit / 2);
-    usize::try_from(limit - reserve).unwrap_or(usize::MAX)
+    usize::try_from(limit - reserve(limit)).unwrap_or(usize::MAX)
+}
+
+fn reserve(limit: u64) -> u64 {
+    (limit / 4).max(RESERVE).min(limit / 2)
 }
 
 /// The descriptors of visitors' connections, counted by the listener that accepted them.

@@ -56,7 +56,9 @@ pub use bind::{BindError, bind, bind_udp};
 pub use connect::{connect, connect_unix};
 pub use delivery::Delivery;
 pub use departure::Departure;
-pub use descriptors::{Descriptor, Descriptors, descriptors_for_visitors, raise_descriptor_limit};
+pub use descriptors::{
+    Descriptor, Descriptors, descriptors_for_visitors, raise_descriptor_limit, reserved_descriptors,
+};
 pub use detect::HttpVersion;
 pub use host_network::{HostNetwork, ParseHostNetworkError};
 pub use host_port::{HostPort, HostPortError};

@@ -9,6 +9,8 @@ use adit_flow::Shares;
 pub struct Config {
     /// Concurrent clients.
     pub max_clients: usize,
+    /// Concurrent clients of one user.
+    pub max_clients_per_user: usize,
     /// Concurrent requests on one client.
     pub max_requests_per_client: usize,
     /// Visitors that may wait for a permit of one client.

@@ -28,8 +28,19 @@ pub enum RegisterError {
         /// The bound.
         limit: u32,
     },
+    /// The user has its share of the clients.
+    #[error(
+        "user `{user}` has its limit of {limit} clients already (`server.limits.max_clients_per_user`, \
+         by default half of `server.max_clients`)"
+    )]
+    ShareOfUser {
+        /// The user.
+        user: UserName,
+        /// The bound.
+        limit: usize,
+    },
     /// The limit of clients is reached.
-    #[error("the server already has its limit of {limit} clients")]
+    #[error("the server already has its limit of {limit} clients (`server.max_clients`)")]
     TooManyClients {
         /// The bound.
         limit: usize,

@@ -18,5 +18,5 @@ mod registry;
 
 pub use config::Config;
 pub use error::{RegisterError, StreamError};
-pub use link::{Link, LinkId, LinkStats};
+pub use link::{Fence, Link, LinkId, LinkStats};
 pub use registry::{ControlGuard, LaneGuard, MembershipObserver, Registered, Registry, Stats};

@@ -17,7 +17,10 @@ use adit_link::{
     control::{ChannelId, ControlMessage},
 };
 use parking_lot::Mutex;
-use tokio::{sync::mpsc, task::AbortHandle};
+use tokio::{
+    sync::{mpsc, watch},
+    task::AbortHandle,
+};
 
 /// Identifies one registration; never reused within a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,6 +52,8 @@ pub struct Link {
     /// Selects the lane of the next request.
     pub(crate) turn: AtomicUsize,
     pub(crate) streams: Mutex<Streams>,
+    /// Becomes true when another link has taken over.
+    pub(crate) fenced: watch::Sender<bool>,
 }
 
 /// The streams of a link now.
@@ -74,6 +79,27 @@ impl Streams {
 
     pub(crate) fn is_idle(&self) -> bool {
         self.control.is_none() && self.lanes.iter().all(Option::is_none)
+    }
+}
+
+/// Reports when a link is fenced: another one has taken over (P-1.8).
+#[derive(Debug, Clone)]
+pub struct Fence(watch::Receiver<bool>);
+
+impl Fence {
+    /// Whether another link has taken over.
+    pub fn is_fenced(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Completes when another link takes over; never when the link has ended otherwise.
+    ///
+    /// # Cancel safety
+    /// Yes.
+    pub async fn fenced(&mut self) {
+        if self.0.wait_for(|fenced| *fenced).await.is_err() {
+            std::future::pending().await
+        }
     }
 }
 
@@ -146,6 +172,11 @@ impl Link {
     /// Whether the link has ended.
     pub fn is_ended(&self) -> bool {
         self.streams.lock().ended
+    }
+
+    /// Reports when another link takes over (P-1.8). It does not keep the link.
+    pub fn fence(&self) -> Fence {
+        Fence(self.fenced.subscribe())
     }
 
     /// Whether the client drains (P-6.6).

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use adit_auth::{ClientId, Grant, InstanceKey, LinkKey};
+use adit_auth::{ClientId, Grant, InstanceKey, LinkKey, UserName};
 use adit_balance::Load;
 use adit_flow::Gate;
 use adit_link::{
@@ -18,7 +18,7 @@ use adit_link::{
     control::{ChannelId, ControlMessage},
 };
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     config::Config,
@@ -61,7 +61,54 @@ pub struct Stats {
 struct Index {
     sessions: HashMap<LinkKey, Arc<Link>>,
     clients: HashMap<ClientId, Arc<Link>>,
+    /// The number of clients of each user that has any; draining ones count.
+    users: HashMap<UserName, usize>,
     channels: HashMap<ChannelId, Vec<LinkKey>>,
+}
+
+impl Index {
+    /// Refuses a client beyond the bounds. One that takes over (`replaces`) is checked as well, and the old link, which it
+    /// replaces, does not count.
+    fn check_bounds(
+        &self,
+        grant: &Grant,
+        replaces: bool,
+        config: &Config,
+    ) -> Result<(), RegisterError> {
+        let replaced = usize::from(replaces);
+        let user = grant.user();
+        let of_user = self.users.get(user).copied().unwrap_or_default();
+        let of_user = of_user.saturating_sub(replaced);
+        if let Some(limit) = grant.max_clients()
+            && of_user >= usize::try_from(limit).unwrap_or(usize::MAX)
+        {
+            return Err(RegisterError::TooManyClientsOfUser {
+                user: user.clone(),
+                limit,
+            });
+        }
+        if self.clients.len().saturating_sub(replaced) >= config.max_clients {
+            return Err(RegisterError::TooManyClients {
+                limit: config.max_clients,
+            });
+        }
+        if of_user >= config.max_clients_per_user {
+            return Err(RegisterError::ShareOfUser {
+                user: user.clone(),
+                limit: config.max_clients_per_user,
+            });
+        }
+        Ok(())
+    }
+
+    fn uncount(&mut self, user: &UserName) {
+        if let Some(count) = self.users.get_mut(user) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.users.remove(user);
+            }
+        }
+    }
 }
 
 /// The live links.
@@ -155,10 +202,11 @@ impl Registry {
                 ended: false,
                 setup: None,
             }),
+            fenced: watch::Sender::new(false),
         });
         let mut silent = None;
         loop {
-            let holder = match self.try_insert(&link, config.max_clients, silent)? {
+            let holder = match self.try_insert(&link, &config, silent)? {
                 None => break,
                 Some(holder) => holder,
             };
@@ -185,7 +233,7 @@ impl Registry {
     fn try_insert(
         self: &Arc<Self>,
         link: &Arc<Link>,
-        max_clients: usize,
+        config: &Config,
         silent: Option<LinkId>,
     ) -> Result<Option<Arc<Link>>, RegisterError> {
         let client = link.grant.client();
@@ -202,24 +250,17 @@ impl Registry {
                 if old.instance != link.instance && silent != Some(old.id) {
                     return Ok(Some(old.clone()));
                 }
-            } else if index.clients.len() >= max_clients {
+            }
+            if let Err(error) = index.check_bounds(&link.grant, old.is_some(), config) {
                 self.refused.fetch_add(1, Ordering::Relaxed);
-                return Err(RegisterError::TooManyClients { limit: max_clients });
-            } else if let Some(limit) = link.grant.max_clients() {
-                let user = link.grant.user();
-                let others = index.clients.values();
-                let others = others.filter(|one| one.grant.user() == user && !one.is_draining());
-                if others.count() >= usize::try_from(limit).unwrap_or(usize::MAX) {
-                    self.refused.fetch_add(1, Ordering::Relaxed);
-                    return Err(RegisterError::TooManyClientsOfUser {
-                        user: user.clone(),
-                        limit,
-                    });
-                }
+                return Err(error);
             }
             let epoch = self.next_epoch.fetch_add(1, Ordering::Relaxed);
             link.epoch.store(epoch, Ordering::Relaxed);
-            index.clients.insert(client.clone(), link.clone());
+            if index.clients.insert(client.clone(), link.clone()).is_none() {
+                let count = index.users.entry(link.grant.user().clone());
+                *count.or_default() += 1;
+            }
             index.sessions.insert(link.session, link.clone());
             let on_channel = index.channels.entry(link.channel).or_default();
             on_channel.push(link.session);
@@ -229,6 +270,7 @@ impl Registry {
             self.taken_over.fetch_add(1, Ordering::Relaxed);
             let failure = Failure::new(Reason::LinkLost, "a newer session took over");
             self.remove(&old, &failure);
+            old.fenced.send_replace(true);
         }
         Ok(None)
     }
@@ -441,6 +483,7 @@ impl Registry {
                 .is_some_and(|held| held.id == link.id)
             {
                 index.clients.remove(link.grant.client());
+                index.uncount(link.grant.user());
             }
             if let Some(sessions) = index.channels.get_mut(&link.channel) {
                 sessions.retain(|session| *session != link.session);

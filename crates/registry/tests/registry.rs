@@ -64,9 +64,14 @@ struct World {
 }
 
 fn world() -> World {
+    world_with(3)
+}
+
+fn world_with(max_clients_per_user: usize) -> World {
     let log = Arc::new(Log::default());
     let config = Config {
         max_clients: 3,
+        max_clients_per_user,
         max_requests_per_client: 5,
         max_waiting: 5,
         shares: adit_flow::Shares::NONE,
@@ -343,6 +348,42 @@ async fn names_belong_to_users_and_clients_are_counted() {
     assert_eq!(full, RegisterError::TooManyClients { limit: 3 });
     world.register("a", 1, 6).await.expect("it is here already");
     assert_eq!(world.registry.stats().refused, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p_1_24_a_user_has_a_share_of_the_clients() {
+    let world = world_with(2);
+    let (first, _) = world.register("a", 1, 1).await.unwrap();
+    world.register("b", 1, 2).await.unwrap();
+    let refused = world.register("c", 1, 3).await.unwrap_err();
+    let text = refused.to_string();
+    assert!(
+        text.contains("`server.limits.max_clients_per_user`"),
+        "{text}"
+    );
+    // A client that drains has its place until it has ended, and one that comes back takes its own.
+    world.registry.drain(&first);
+    assert!(world.register("c", 1, 3).await.is_err());
+    let (again, _) = world.register("a", 1, 4).await.unwrap();
+    world.register_as("bob", "d", 1, 5).await.unwrap();
+    let full = world.register_as("cid", "e", 1, 6).await.unwrap_err();
+    assert_eq!(full, RegisterError::TooManyClients { limit: 3 });
+    let failure = Failure::new(Reason::LinkLost, "over");
+    world.registry.end(&again, &failure);
+    world.register("c", 1, 7).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn p_1_8_a_link_reports_that_it_is_fenced() {
+    let world = world();
+    let (old, _) = world.register("a", 1, 1).await.unwrap();
+    let mut fence = old.fence();
+    assert!(!fence.is_fenced());
+    world.register("a", 1, 2).await.unwrap();
+    fence.fenced().await;
+    assert!(old.is_ended());
+    drop(old);
+    assert!(fence.is_fenced());
 }
 
 /// P-1.7: a session whose channel is lost ends with its last stream on another channel.

@@ -3,14 +3,19 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use adit_link::control::ChannelId;
-use adit_registry::Registry;
+use adit_registry::{Fence, Registry};
 use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::connections::Connections;
 
 /// Counts the streams that each connection carries. Any program can connect; a connection without a registration and
 /// without a stream must not hold a descriptor forever.
 pub(crate) struct Channels {
     registry: Arc<Registry>,
     streams: Mutex<HashMap<ChannelId, usize>>,
+    /// The bounds of the connections.
+    pub(crate) connections: Connections,
 }
 
 /// A stream on a connection, counted until this is dropped.
@@ -24,6 +29,7 @@ impl Channels {
         Arc::new(Self {
             registry,
             streams: Mutex::default(),
+            connections: Connections::default(),
         })
     }
 
@@ -52,6 +58,31 @@ impl Channels {
             was_used = is_used;
         }
     }
+
+    /// Completes when the link that used the connection last is fenced (P-1.8), and no other one uses it.
+    pub(crate) async fn fenced(
+        &self,
+        channel: ChannelId,
+        mut link: watch::Receiver<Option<Fence>>,
+    ) {
+        loop {
+            let fence = link.borrow_and_update().clone();
+            let is_fenced = fence.as_ref().is_some_and(Fence::is_fenced);
+            if is_fenced && !self.is_used(channel) {
+                return;
+            }
+            let changed = match fence.filter(|_| !is_fenced) {
+                Some(mut fence) => tokio::select! {
+                    changed = link.changed() => changed,
+                    () = fence.fenced() => Ok(()),
+                },
+                None => link.changed().await,
+            };
+            if changed.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 impl Drop for ChannelUse {
@@ -61,6 +92,8 @@ impl Drop for ChannelUse {
             *count -= 1;
             if *count == 0 {
                 streams.remove(&self.channel);
+                drop(streams);
+                self.channels.connections.stream_ended(self.channel);
             }
         }
     }

@@ -1,15 +1,24 @@
 //! Serves the connections on the clients' port.
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use adit_link::{
     control::{Allowance, ChannelId, ClientConnection},
     grpc::{Endpoint, Methods, serve_connection},
 };
 use adit_net::Stream;
-use adit_registry::Registry;
+use adit_registry::{Fence, Registry};
 use adit_tls::{Acceptor, Cause};
-use tokio::time::timeout;
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
 
 use crate::{
     channels::Channels,
@@ -18,6 +27,9 @@ use crate::{
     lanes::Lanes,
     newcomers::{Newcomer, Newcomers},
 };
+
+/// The time in which a connection whose session was fenced sends the statuses of its streams, before it is closed.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// Serves the connections of clients.
 #[derive(Clone)]
@@ -52,6 +64,14 @@ impl ClientPort {
             }
         };
         let channel = ChannelId::next();
+        let link = self.channels.connections.open(channel);
+        let fenced = Notify::new();
+        let stopped = async {
+            tokio::select! {
+                () = stopped => {}
+                () = fenced.notified() => {}
+            }
+        };
         let mut connection = ClientConnection::new(channel, peer);
         let allowance = connection.allowance.clone();
         tracing::debug!(%peer, channel = channel.value(), "client connected");
@@ -78,8 +98,9 @@ impl ClientPort {
                     tracing::debug!(%peer, channel = channel.value(), %error, "client connection ended");
                 }
             }
-            () = self.unused(peer, channel, newcomer, &allowance) => {}
+            () = self.unused(peer, channel, newcomer, &allowance, (link, &fenced)) => {}
         }
+        self.channels.connections.close(channel);
         self.registry.channel_closed(channel);
     }
 
@@ -91,6 +112,7 @@ impl ClientPort {
         channel: ChannelId,
         newcomer: Newcomer,
         allowance: &Allowance,
+        (link, fenced): (watch::Receiver<Option<Fence>>, &Notify),
     ) {
         // This is the time within which the connection must register.
         let setup = self.config.load().settings.timeouts.setup;
@@ -104,7 +126,13 @@ impl ClientPort {
         drop(newcomer);
         let reason = match registered {
             Ok(Ok(())) => {
-                self.channels.wait_until_unused(channel, setup).await;
+                tokio::select! {
+                    () = self.channels.wait_until_unused(channel, setup) => {}
+                    () = self.channels.fenced(channel, link) => {
+                        fenced.notify_one();
+                        tokio::time::sleep(FLUSH).await;
+                    }
+                }
                 tracing::debug!(%peer, "client connection closed: its session has ended");
                 return;
             }

@@ -11,8 +11,9 @@ use adit_link::{
 use adit_registry::{Link, Registry, StreamError};
 
 use crate::{
-    authorization::Authorization, channels::Channels, configuration::InForce, entries::Entries,
-    floods::Floods, lane_config::lane_config, traffic::Traffic, upstreams::Upstreams,
+    authorization::Authorization, channels::Channels, configuration::InForce, connections::Bounds,
+    entries::Entries, floods::Floods, lane_config::lane_config, traffic::Traffic,
+    upstreams::Upstreams,
 };
 
 /// Creates the lanes of all links.
@@ -28,6 +29,11 @@ pub(crate) struct Lanes {
 }
 
 impl Lanes {
+    /// Connections of clients that count for a user.
+    pub(crate) fn client_connections(&self) -> usize {
+        self.channels.connections.counted()
+    }
+
     /// Bytes by which windows have grown, over all links.
     pub(crate) fn budget_used(&self) -> u64 {
         self.budget.used()
@@ -42,6 +48,14 @@ impl AcceptLane for Lanes {
     ) -> Result<AcceptedLane, Refusal> {
         let session = session_of(request.session)?;
         let number = request.lane;
+        let link = self.registry.session(session).map_err(stream_refusal)?;
+        let bounds = Bounds::of(&self.config.load().settings.limits);
+        let counted = self
+            .channels
+            .connections
+            .count(channel, link.grant(), bounds);
+        let counted =
+            counted.map_err(|crowded| Refusal::new(RefusalReason::Limit, crowded.to_string()))?;
         let mut of = None;
         let opened = self.registry.open_lane(session, number, |link| {
             of = Some(link.clone());
@@ -65,6 +79,7 @@ impl AcceptLane for Lanes {
             lane
         });
         let (lane, guard) = opened.map_err(stream_refusal)?;
+        counted.keep(&link);
         let floods = self.floods.clone();
         let on_end = move |failure: &Failure, bytes| {
             if let Some(link) = of {

@@ -14,6 +14,7 @@ mod client_port;
 mod clients_tls;
 mod configuration;
 mod connection_bounds;
+mod connections;
 mod cookie;
 mod definition;
 mod director;

@@ -15,7 +15,7 @@ use std::{
 };
 
 use adit_ingress::Udp;
-use adit_net::{BindError, Listener, bind, bind_udp};
+use adit_net::{BindError, Listener, bind, bind_udp, reserved_descriptors};
 use adit_router::ShardedMap;
 use parking_lot::Mutex;
 use tokio::{
@@ -83,6 +83,8 @@ struct State {
 /// The public ports of a server.
 pub(crate) struct Ports {
     ip: IpAddr,
+    /// Ports at most: half of the descriptors that visitors must leave free.
+    most: usize,
     state: Mutex<State>,
 }
 
@@ -98,14 +100,23 @@ pub(crate) enum PortError {
          (`server.limits.allow_ports`)"
     )]
     NotAllowed { number: u16, allowed: PortRanges },
+    #[error(
+        "the tunnels of this server hold {limit} ports, which is an eighth of the file descriptors; raise `ulimit -n`"
+    )]
+    TooMany { limit: usize },
     #[error("the server found no free port among {allowed} (`server.limits.allow_ports`)")]
     NoneFree { allowed: PortRanges },
 }
 
 impl Ports {
     pub(crate) fn new(ip: IpAddr, allowed: PortRanges) -> Arc<Self> {
+        Self::bounded(ip, allowed, reserved_descriptors() / 2)
+    }
+
+    fn bounded(ip: IpAddr, allowed: PortRanges, most: usize) -> Arc<Self> {
         Arc::new(Self {
             ip,
+            most,
             state: Mutex::new(State {
                 allowed,
                 context: Weak::new(),
@@ -196,6 +207,9 @@ impl Ports {
         }
         if state.listening.contains_key(&key) {
             return Ok(());
+        }
+        if state.listening.len() >= self.most {
+            return Err(PortError::TooMany { limit: self.most });
         }
         let addr = self.addr(key);
         let socket = match key.transport {
@@ -432,5 +446,26 @@ impl PortTask {
     fn log_closed(&self) {
         let (port, transport) = (self.key.number, self.key.transport.as_str());
         tracing::info!(port, transport, "port closed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// P-16.9
+    #[test]
+    fn p_16_9_the_ports_of_all_tunnels_are_bounded() {
+        let ip = std::net::Ipv4Addr::LOCALHOST.into();
+        let ports = Ports::bounded(ip, PortRanges::default(), 2);
+        let pick = || ports.pick(Transport::Tcp, "tunnel", |_| true);
+        let first = pick().unwrap();
+        pick().unwrap();
+        let full = pick().unwrap_err();
+        assert!(matches!(full, PortError::TooMany { limit: 2 }), "{full}");
+        // A port that is bound already is no further one, and one that is closed makes room.
+        ports.bind(first).unwrap();
+        ports.follow(&ShardedMap::default(), &[first]);
+        pick().unwrap();
     }
 }

@@ -14,7 +14,7 @@ use adit_auth::{
 use adit_link::{
     BoxFuture, Failure, Reason, Turn,
     control::{
-        CAPABILITIES, ClientConnection, ControlInbound, ControlMessage, ControlOutbound,
+        CAPABILITIES, ChannelId, ClientConnection, ControlInbound, ControlMessage, ControlOutbound,
         ControlReadError, ControlServer, Refusal, RefusalReason,
     },
 };
@@ -35,11 +35,13 @@ use crate::{
     authorization::Authorization,
     channels::{ChannelUse, Channels},
     configuration::InForce,
+    connections::{Bounds, Counted},
     directory::{Directory, EnterError},
     enrolment::{Enrolment, NotEnrolled},
     floods::Floods,
     lanes::{session_of, stream_refusal},
     renewals::Renewals,
+    settings::Limits,
     upstreams::Upstreams,
     worker::Announcer,
 };
@@ -118,14 +120,14 @@ impl Service {
         let grant = authentication
             .authenticate(connection.peer, &credential, &claim)
             .await?;
-        connection.allowance.lift();
         self.check_names(connection, &grant)?;
+        let config = shared.config.load_full();
+        let (limits, timeouts) = (&config.settings.limits, &config.settings.timeouts);
+        let counted = self.count(connection.channel, &grant, limits)?;
         let entered = shared
             .directory
             .enter(&grant)
             .map_err(|error| enter_refusal(&error))?;
-        let config = shared.config.load_full();
-        let (limits, timeouts) = (&config.settings.limits, &config.settings.timeouts);
         let lanes = request.lanes.clamp(1, limits.max_lanes.max(1));
         let session = SessionToken::from_random(rand::random());
         let registered = shared
@@ -145,6 +147,9 @@ impl Service {
             })?;
         entered.keep();
         let link = registered.link;
+        counted.keep(&link);
+        // Not before this point: a refused connection stays among those without a session.
+        connection.allowance.lift();
         // The credential may have been revoked after it was checked, and after the links of revoked ones were ended.
         shared.authorization.holds(&link);
         let capabilities: Vec<String> = CAPABILITIES
@@ -180,6 +185,18 @@ impl Service {
 }
 
 impl Service {
+    /// Counts the connection for the user of the grant (P-1.24).
+    fn count(
+        &self,
+        channel: ChannelId,
+        grant: &Grant,
+        limits: &Limits,
+    ) -> Result<Counted<'_>, Refusal> {
+        let connections = &self.shared.channels.connections;
+        let counted = connections.count(channel, grant, Bounds::of(limits));
+        counted.map_err(|crowded| Refusal::new(RefusalReason::Limit, crowded.to_string()))
+    }
+
     /// Makes the first credential of a client (P-1.19).
     async fn enrol_client(
         &self,
@@ -245,8 +262,13 @@ impl ControlServer for Service {
         mut inbound: ControlInbound,
     ) -> Result<ControlOutbound, Refusal> {
         let session = session_of(session)?;
-        let opened = self.shared.registry.open_control(session);
+        let registry = &self.shared.registry;
+        let link = registry.session(session).map_err(stream_refusal)?;
+        let limits = &self.shared.config.load().settings.limits;
+        let counted = self.count(connection.channel, link.grant(), limits)?;
+        let opened = registry.open_control(session);
         let (control, receiver) = opened.map_err(stream_refusal)?;
+        counted.keep(control.link());
         connection.allowance.lift();
         let channel_use = self.shared.channels.track(connection.channel);
         let shared = self.shared.clone();
@@ -550,7 +572,9 @@ fn register_refusal(error: &RegisterError) -> Refusal {
         RegisterError::ClientIdTaken { .. } | RegisterError::OtherUser { .. } => {
             RefusalReason::ClientIdTaken
         }
-        RegisterError::TooManyClients { .. } => RefusalReason::Limit,
+        RegisterError::TooManyClients { .. } | RegisterError::ShareOfUser { .. } => {
+            RefusalReason::Limit
+        }
         RegisterError::TooManyClientsOfUser { .. } => RefusalReason::Forbidden,
     };
     Refusal::new(reason, error)

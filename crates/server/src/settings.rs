@@ -95,6 +95,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Concurrent clients of one user.
+    pub(crate) fn clients_per_user(&self) -> usize {
+        let half = self.max_clients.div_ceil(2);
+        self.limits.max_clients_per_user.unwrap_or(half)
+    }
+
     /// Defaults for a server with these addresses: one data thread, no admin port and no state directory.
     pub fn new(tunnel_addr: SocketAddr, http_addr: SocketAddr) -> Self {
         Self {

@@ -400,6 +400,8 @@ pub struct ProcessStatus {
     pub channels: usize,
     /// Connections of clients that do not carry a session yet.
     pub unauthenticated: usize,
+    /// Connections of clients that count for a user (P-1.24).
+    pub client_connections: usize,
     /// Entries in all request tables.
     pub pending: usize,
     /// Public ports of tunnels that are bound.

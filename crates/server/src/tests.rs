@@ -112,6 +112,7 @@ fn world_of(
     let directory = Arc::new(directory);
     let config = adit_registry::Config {
         max_clients: 100,
+        max_clients_per_user: 100,
         max_requests_per_client: 2,
         max_waiting: 10,
         shares: adit_flow::Shares::NONE,

@@ -63,6 +63,18 @@ pub(super) fn read(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
         COUNT,
         &mut limits.max_unauthenticated_per_address,
     )?;
+    for (key, slot) in [
+        (
+            "max_client_connections_per_user",
+            &mut limits.max_client_connections_per_user,
+        ),
+        ("max_clients_per_user", &mut limits.max_clients_per_user),
+        ("max_ports_per_user", &mut limits.max_ports_per_user),
+    ] {
+        if let Some(item) = section.item(key) {
+            *slot = Some(item.number(COUNT)?);
+        }
+    }
     section.set_number("max_handshakes", COUNT, &mut limits.max_handshakes)?;
     section.set_number(
         "max_handshakes_per_address",

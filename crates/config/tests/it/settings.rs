@@ -217,6 +217,9 @@ fn every_bound_and_time_of_a_server_can_be_set() {
     allow_hosts: [\"*\", \"*.apps.test, shop.test\"]
     max_unauthenticated: 6
     max_unauthenticated_per_address: 3
+    max_client_connections_per_user: 40
+    max_clients_per_user: 41
+    max_ports_per_user: 42
     max_denials_per_minute: 15
     max_handshakes: 14
     max_handshakes_per_address: 15
@@ -298,6 +301,9 @@ fn every_bound_and_time_of_a_server_can_be_set() {
             },
             max_unauthenticated: 6,
             max_unauthenticated_per_address: 3,
+            max_client_connections_per_user: Some(40),
+            max_clients_per_user: Some(41),
+            max_ports_per_user: Some(42),
             max_denials_per_minute: 15,
             max_handshakes: 14,
             max_handshakes_per_address: 15,

@@ -257,6 +257,7 @@ impl Directory {
         let layers = self.layers(&key, &definition)?;
         let mut displaced = self.check_hosts(state, &key, &definition, now)?;
         self.make_room(state, &key, &definition, &displaced)?;
+        self.check_ports_of(state, &key, &definition, &owner.claimant.user)?;
         let port = match definition.transport() {
             None => None,
             Some(transport) if definition.remote_port == 0 => {

@@ -6,7 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_auth::Grant;
+use adit_auth::{Grant, UserName};
+use adit_net::reserved_descriptors;
 use adit_router::HostPattern;
 
 use super::{
@@ -245,6 +246,39 @@ impl Directory {
         Ok(displaced)
     }
 
+    /// Refuses a port beyond the number that a user may have (P-16.9). Those of tunnels without clients count as well: they
+    /// are open. The ports of the tunnels that the new one replaces are about to be free.
+    pub(super) fn check_ports_of(
+        &self,
+        state: &State,
+        key: &TunnelKey,
+        definition: &Definition,
+        user: &UserName,
+    ) -> Result<(), Refusal> {
+        let Some(transport) = definition.transport() else {
+            return Ok(());
+        };
+        let limit = self.config.load().limits.max_ports_per_user;
+        let limit = limit.unwrap_or_else(|| reserved_descriptors() / 4);
+        let requested = PortKey {
+            transport,
+            number: definition.remote_port,
+        };
+        let own = state.get(key).filter(|tunnel| tunnel.port.is_some());
+        let holder = state.ports.get(&requested);
+        let holder = holder.filter(|holder| holder.key != *key);
+        let replaced = own.into_iter().chain(holder);
+        let replaced = replaced.filter(|tunnel| tunnel.owner.user == *user).count();
+        if state.ports_of(user).saturating_sub(replaced) < limit {
+            return Ok(());
+        }
+        let text = format!(
+            "user `{user}` has {limit} public ports, which is the limit (`server.limits.max_ports_per_user`, by default \
+             a sixteenth of the file descriptors)"
+        );
+        Err(refusal("limit", text))
+    }
+
     /// A port of the server's choice: the port of the previous tunnel, if the server chose that.
     pub(super) fn picked_port(
         &self,
@@ -398,7 +432,7 @@ fn refuse_port(error: &PortError) -> Refusal {
         PortError::Bind(_) => "port_taken",
         PortError::Closed => "draining",
         PortError::NotAllowed { .. } => "bad_request",
-        PortError::NoneFree { .. } => "limit",
+        PortError::NoneFree { .. } | PortError::TooMany { .. } => "limit",
     };
     refusal(code, error.to_string())
 }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use adit_auth::TunnelName;
+use adit_auth::{TunnelName, UserName};
 use adit_router::{HostPattern, PathPrefix, Rule, ShardedMap, Table, TableError};
 
 use super::{
@@ -47,6 +47,8 @@ pub(super) struct State {
     /// By the hosts of TLS that is passed through.
     pub(super) tls_routes: Table<Target>,
     pub(super) ports: ShardedMap<PortKey, Arc<Tunnel>>,
+    /// The number of ports of each user that has any.
+    port_counts: HashMap<UserName, usize>,
     /// Ports whose tunnel may differ from the last snapshot, or that were bound for a refused tunnel.
     pub(super) changed_ports: Vec<PortKey>,
     /// Something differs from the last snapshot.
@@ -210,6 +212,11 @@ impl State {
         self.routes.len() + self.tls_routes.len()
     }
 
+    /// Number of public ports that the tunnels of a user hold.
+    pub(super) fn ports_of(&self, user: &UserName) -> usize {
+        self.port_counts.get(user).copied().unwrap_or_default()
+    }
+
     /// Whether a rule of the server selects tunnels of this name.
     pub(super) fn is_ruled(&self, name: &TunnelName) -> bool {
         self.rules_to.contains_key(name.as_str())
@@ -250,6 +257,8 @@ impl State {
         }
         if let Some(port) = tunnel.port {
             self.ports.insert(port, Arc::clone(tunnel));
+            let count = self.port_counts.entry(tunnel.owner.user.clone());
+            *count.or_default() += 1;
             self.changed_ports.push(port);
         }
         let known = Known {
@@ -292,6 +301,12 @@ impl State {
         }
         if let Some(port) = tunnel.port {
             self.ports.remove(&port);
+            if let Some(count) = self.port_counts.get_mut(&tunnel.owner.user) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    self.port_counts.remove(&tunnel.owner.user);
+                }
+            }
             self.changed_ports.push(port);
         }
         self.changed = true;

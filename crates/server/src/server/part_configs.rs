@@ -62,6 +62,7 @@ pub(super) fn registry_config(settings: &Settings, first_epoch: u64) -> adit_reg
     let (limits, timeouts) = (&settings.limits, &settings.timeouts);
     adit_registry::Config {
         max_clients: settings.max_clients,
+        max_clients_per_user: settings.clients_per_user(),
         max_requests_per_client: limits.max_requests_per_client,
         max_waiting: limits.max_waiting,
         shares: shares(limits),

@@ -143,6 +143,7 @@ impl Inner {
                 sessions: registry.links,
                 channels: registry.channels,
                 unauthenticated: self.newcomers.count(),
+                client_connections: self.lanes.client_connections(),
                 pending,
                 public_ports: self.ports.count(),
                 permits_in_use: self.permits.in_use(),

@@ -41,6 +41,15 @@ pub struct Limits {
     pub max_unauthenticated: usize,
     /// Concurrent connections of clients without a session from one address, or one IPv6 /64.
     pub max_unauthenticated_per_address: usize,
+    /// Concurrent connections of the clients of one user; `None`: half of the descriptors that visitors must leave free
+    /// (P-1.24).
+    pub max_client_connections_per_user: Option<usize>,
+    /// Concurrent clients of one user; `None`: half of [`Settings::max_clients`].
+    ///
+    /// [`Settings::max_clients`]: crate::Settings::max_clients
+    pub max_clients_per_user: Option<usize>,
+    /// Public ports of the tunnels of one user; `None`: a quarter of the descriptors that visitors must leave free.
+    pub max_ports_per_user: Option<usize>,
     /// Wrong credentials from one address, or one IPv6 /64, in a minute. Beyond them it is refused without a look at its
     /// credential.
     pub max_denials_per_minute: u32,
@@ -110,6 +119,9 @@ impl Default for Limits {
             allow_hosts: HostRules::default(),
             max_unauthenticated: 256,
             max_unauthenticated_per_address: 32,
+            max_client_connections_per_user: None,
+            max_clients_per_user: None,
+            max_ports_per_user: None,
             max_denials_per_minute: 20,
             max_handshakes: 2_048,
             max_handshakes_per_address: 512,

@@ -622,3 +622,37 @@ async fn a_rule_leads_to_no_tunnel_of_bytes() {
     let destination = world.direct("shop.test", &[]).await.unwrap();
     assert_eq!(destination.link, link.id().value());
 }
+
+/// Port 0 lets the server choose.
+#[tokio::test]
+async fn p_16_9_the_public_ports_of_a_user_are_bounded() {
+    let (world, ip) = local();
+    world
+        .directory
+        .set_config(|config| config.limits.max_ports_per_user = Some(2));
+    let (ann, _) = world.register("one", "red").await;
+    let first = world.announce_one(&ann, tcp("a", 0));
+    assert_eq!(code(&first), "");
+    let other_port = free(ip);
+    assert_eq!(code(&world.announce_one(&ann, tcp("b", other_port))), "");
+    for refused in [tcp("c", 0), tcp("c", free(ip)), udp("c", 0)] {
+        let refused = world.announce_one(&ann, refused);
+        assert_eq!(code(&refused), "limit");
+        let setting = "`server.limits.max_ports_per_user`";
+        assert!(text(&refused).contains(setting), "{refused:?}");
+    }
+    assert_eq!(world.ports.count(), 2);
+    // A tunnel without a port, one that changes its own port, and another user are not affected.
+    assert_eq!(
+        code(&world.announce_one(&ann, tunnel("web", &["w.test"]))),
+        ""
+    );
+    assert_eq!(code(&world.announce_one(&ann, tcp("a", free(ip)))), "");
+    let (bob, _) = world.enter("bob", "two", "blue").await.ok().unwrap();
+    bob.set_capabilities(ALL.map(str::to_owned).to_vec());
+    assert_eq!(code(&world.announce_one(&bob, tcp("d", 0))), "");
+    // A tunnel that its client ends closes its port.
+    world.directory.withdraw(&ann, "b", Instant::now());
+    assert!(is_free(ip, other_port));
+    assert_eq!(code(&world.announce_one(&ann, tcp("c", 0))), "");
+}

@@ -92,6 +92,88 @@ async fn p_1_12_connections_over_the_limit_of_an_address_are_closed() {
 }
 
 #[tokio::test]
+async fn p_1_24_a_connection_whose_session_is_fenced_is_closed_at_once() {
+    let mut settings = settings(Vec::new());
+    // The slow way, which looks for unused connections, is out of reach.
+    settings.timeouts.setup = std::time::Duration::from_secs(3_600);
+    let server = Server::start(&settings).unwrap();
+    let handle = server.handle();
+    let mut held = Vec::new();
+    for round in 1..40 {
+        let mut send = connect(&server).await;
+        let registers = registers(TOKEN, String::new());
+        let status = call(&mut send, REGISTER_PATH, "", registers).await;
+        assert_eq!(status.verdict().0, "0", "{round}: {status:?}");
+        held.push(send);
+        until("the older connection is closed", || {
+            handle.status().process.client_connections == 1
+        })
+        .await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn p_1_24_the_connections_of_a_user_are_bounded() {
+    let mut settings = settings(Vec::new());
+    settings.limits.max_client_connections_per_user = Some(2);
+    let server = Server::start(&settings).unwrap();
+    let first = TestClient::connect(&server, "first").await;
+    let second = TestClient::connect(&server, "second").await;
+    let mut third = connect(&server).await;
+    let status = call(
+        &mut third,
+        REGISTER_PATH,
+        "",
+        registers(TOKEN, String::new()),
+    )
+    .await;
+    assert_eq!(status.verdict(), ("8", "limit"));
+    let text = status.trailer("grpc-message").unwrap();
+    assert!(text.contains("max_client_connections_per_user"), "{text}");
+    // The connection is still one without a session, and a stream of a session on it is refused as well.
+    assert_eq!(server.handle().status().process.unauthenticated, 1);
+    let status = call(&mut third, PROXY_PATH, &first.session, Bytes::new()).await;
+    assert_eq!(status.verdict(), ("8", "limit"));
+    drop(second);
+    let handle = server.handle();
+    until("the second connection is closed", || {
+        handle.status().process.client_connections == 1
+    })
+    .await;
+    let status = call(
+        &mut third,
+        REGISTER_PATH,
+        "",
+        registers(TOKEN, String::new()),
+    )
+    .await;
+    assert_eq!(status.verdict().0, "0");
+    drop(first);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn p_1_12_a_refused_registration_keeps_the_connection_among_those_without_a_session() {
+    let mut settings = settings(Vec::new());
+    settings.max_clients = 1;
+    let server = Server::start(&settings).unwrap();
+    let first = TestClient::connect(&server, "first").await;
+    let mut second = connect(&server).await;
+    let status = call(
+        &mut second,
+        REGISTER_PATH,
+        "",
+        registers(TOKEN, String::new()),
+    )
+    .await;
+    assert_eq!(status.verdict(), ("8", "limit"));
+    assert_eq!(server.handle().status().process.unauthenticated, 1);
+    drop((first, second));
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn p_1_12_a_connection_without_a_session_ends_after_setup() {
     let mut settings = settings(Vec::new());
     settings.timeouts.setup = std::time::Duration::from_millis(200);
