@@ -6,6 +6,7 @@ mod balance;
 mod compression;
 mod cores;
 mod credentials;
+mod crowds;
 mod demo;
 mod edge;
 mod entries;

@@ -650,6 +650,7 @@ async fn p_14_11_an_address_leaves_connections_to_the_others() {
     let entry = HttpEntry::serving(config, hello);
     let first = entry.connect().await;
     let mut second = entry.connect().await;
+    until("both connections", || entry.stats().connections_open == 2).await;
     let mut third = entry.connect().await;
     assert_eq!(read_to_end(&mut third).await.unwrap_or_default(), "");
     let stats = entry.stats();

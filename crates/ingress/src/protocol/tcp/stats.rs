@@ -170,7 +170,7 @@ mod tests {
             trusted_proxies: ["198.51.100.1".parse().unwrap()].into_iter().collect(),
             ..TcpConfig::default()
         };
-        let port = |number| Gateway::Port(number);
+        let port = Gateway::Port;
         let tls = |name: &str| Gateway::Tls(name.into());
         let open = |peer, gateway| counters.open(&config, peer, gateway);
         let mut held = vec![
