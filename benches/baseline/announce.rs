@@ -192,7 +192,7 @@ impl Routes for Ours {
     }
 
     fn find(&self, host: &str) -> Option<usize> {
-        let found = self.current.route(&Query::new(Some(host), "/"))?;
+        let found = self.current.route(&Query::new(Some(host), "/")).ok()??;
         Some(*found.target())
     }
 }

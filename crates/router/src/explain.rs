@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::{HostError, Query, Rule, Table, grpc::is_grpc, normalize_host, path::without_query};
+use crate::{
+    HostError, Query, Rule, Table, UnclearPath, grpc::is_grpc, normalize_host, path::without_query,
+};
 
 /// The evaluation of one request, rule by rule.
 #[derive(Clone, Debug)]
@@ -15,6 +17,8 @@ pub struct Explanation<'t, T> {
     pub considered: Vec<Considered<'t, T>>,
     /// How many less specific rules follow the one that matched.
     pub left_out: usize,
+    /// Why the request selects no rule although one may match.
+    pub unclear: Option<UnclearPath>,
 }
 
 /// A rule and its result.
@@ -88,6 +92,7 @@ impl<T> Table<T> {
             host: host.map(|host| host.map(Into::into)),
             path: path.to_owned(),
             considered,
+            unclear: self.route(query).err(),
         }
     }
 }
@@ -117,7 +122,7 @@ fn verdict<T>(rule: &Rule<T>, host: Option<&str>, path: &str, query: &Query<'_>)
         }
     }
     if let Some(grpc) = &rule.grpc {
-        if !(query.headers)("content-type").is_some_and(is_grpc) {
+        if !rule.any_content_type && !(query.headers)("content-type").is_some_and(is_grpc) {
             return Verdict::NotGrpc;
         }
         if !grpc.matches(path) {
@@ -133,7 +138,7 @@ impl<'t, T> Explanation<'t, T> {
     pub fn chosen(&self) -> Option<&Considered<'t, T>> {
         self.considered
             .last()
-            .filter(|last| last.verdict == Verdict::Matches)
+            .filter(|last| last.verdict == Verdict::Matches && self.unclear.is_none())
     }
 }
 
@@ -167,6 +172,9 @@ impl<T: fmt::Display> fmt::Display for Explanation<'_, T> {
         }
         if self.left_out > 0 {
             writeln!(f, "  {} less specific not considered", self.left_out)?;
+        }
+        if let Some(unclear) = self.unclear {
+            return write!(f, "refused with status 400: {unclear}");
         }
         match self.chosen() {
             Some(one) => write!(f, "rule {} selects {}", one.index + 1, one.rule.target),

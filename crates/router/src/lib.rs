@@ -14,16 +14,17 @@
 //!   refused when it is built, and so is a rule that would make a table ambiguous;
 //! - a table to which rules were added and from which rules were removed routes as a new table with the remaining
 //!   rules; its clones do not change;
-//! - [`Table::explain`] and [`Table::route`] always agree.
+//! - [`Table::explain`] and [`Table::route`] always agree;
+//! - where rules by path or gRPC apply to a host, a request that a service could read as one for another rule selects
+//!   none ([`UnclearPath`]): `/a%64min` or `/x/../admin` do not avoid the rule for `/admin`. Paths are compared as the
+//!   visitor wrote them otherwise, and case counts.
 //!
-//! Leaves to the caller: reading requests, and every decision about access. A path is compared as the visitor wrote it:
-//! percent-encoding is not decoded and dot segments are not resolved, so a service that does either may serve
-//! `/a%64min` or `/x/../admin` where no rule for `/admin` applied. Rules choose a destination; they do not restrict
-//! access to it.
+//! Leaves to the caller: reading requests, and every decision about access.
 //!
 //! Cost: a route reads the host once, then makes one table look-up for the
 //! exact host, one for each of its parent domains that may name a wildcard, and
-//! one search for each different prefix length under a host that matched. Rules of
+//! one search for each different prefix length under a host that matched. Where rules by path apply, the path is scanned
+//! once more, and read again if a service could read it differently. Rules of
 //! one host and path that differ in headers or gRPC are tried one by one. Nothing
 //! is allocated when the host is written in lower case; otherwise one string.
 //!
@@ -36,6 +37,7 @@ mod header;
 mod host;
 mod path;
 mod query;
+mod reading;
 mod rule;
 mod sharded;
 mod table;
@@ -46,6 +48,7 @@ pub use header::{HeaderError, HeaderMatch};
 pub use host::{HostError, HostPattern, HostPatternError, normalize_host};
 pub use path::{PathError, PathPrefix};
 pub use query::Query;
+pub use reading::UnclearPath;
 pub use rule::{HostRank, Rule};
 pub use sharded::ShardedMap;
 pub use table::{Match, Table, TableError};

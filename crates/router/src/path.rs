@@ -4,13 +4,15 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use thiserror::Error;
 
+use crate::{UnclearPath, reading::other_reading};
+
 /// The longest prefix of a rule: much longer than any in use, and a bound on the cost of one rule.
 const LONGEST_PREFIX: usize = 2_048;
 
 /// A path and everything below it: `/api` matches `/api`, `/api/` and `/api/x`, but not `/apix`.
 ///
 /// Compared byte by byte with the path as the visitor wrote it: case counts, percent-encoding is not decoded. Slashes
-/// at the end are ignored.
+/// at the end are ignored. A prefix is in its plain form: no service reads it as another path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PathPrefix {
     /// The path without slashes at its end, so that `/`, which matches every path, is empty. Shared by the rules of one
@@ -43,6 +45,22 @@ pub enum PathError {
         /// The path as it was given.
         path: String,
     },
+    /// A service may read the path as another one.
+    #[error("path {path:?} of a rule can be read as {plain}; write {plain}")]
+    NotPlain {
+        /// The path as it was given.
+        path: String,
+        /// The path as a service may read it.
+        plain: String,
+    },
+    /// Services read the path in several ways.
+    #[error(
+        "path {path:?} of a rule has a segment . or .., or a slash after a `;`; write the path that it leads to"
+    )]
+    Unclear {
+        /// The path as it was given.
+        path: String,
+    },
     /// The path is longer than the bound.
     #[error("a path of a rule has {length} bytes; no more than 2048 are allowed")]
     TooLong {
@@ -65,6 +83,23 @@ impl PathPrefix {
     pub fn matches(&self, path: &str) -> bool {
         let path = without_query(path);
         ends_segment(path, self.prefix.len()) && path.starts_with(&*self.prefix)
+    }
+
+    /// Whether `path` is one of the prefixes or below it, however a service reads it.
+    ///
+    /// # Errors
+    /// A service could read the path as one that is, or is not, below the prefixes.
+    pub fn any_matches(prefixes: &[Self], path: &str) -> Result<bool, UnclearPath> {
+        if prefixes.iter().any(Self::is_root) {
+            return Ok(true);
+        }
+        let any = |path: &str| prefixes.iter().any(|prefix| prefix.matches(path));
+        let found = any(path);
+        let path = path.split_once('?').map_or(path, |(path, _)| path);
+        match other_reading(path)? {
+            Some(reading) if any(&reading) != found => Err(UnclearPath::OtherRule),
+            _ => Ok(found),
+        }
     }
 
     /// Whether the prefix matches every path.
@@ -124,8 +159,22 @@ impl FromStr for PathPrefix {
         if text.ends_with("/*") {
             return Err(PathError::Wildcard { path: path() });
         }
-        let prefix = text.trim_end_matches('/').into();
-        Ok(Self { prefix })
+        let prefix = text.trim_end_matches('/');
+        match other_reading(prefix) {
+            Ok(None) => {}
+            // The empty prefix of `/` has nothing to read.
+            Ok(Some(_)) if prefix.is_empty() => {}
+            Ok(Some(plain)) => {
+                return Err(PathError::NotPlain {
+                    path: path(),
+                    plain,
+                });
+            }
+            Err(_) => return Err(PathError::Unclear { path: path() }),
+        }
+        Ok(Self {
+            prefix: prefix.into(),
+        })
     }
 }
 
@@ -177,6 +226,18 @@ mod tests {
     }
 
     #[test]
+    fn prefixes_match_only_what_every_service_reads_below_them() {
+        let of = |path: &str| PathPrefix::any_matches(&[prefix("/api"), prefix("/b")], path);
+        assert_eq!(of("/api/x?y=/../z"), Ok(true));
+        assert_eq!(of("/api/a%2Fb;c//d"), Ok(true));
+        assert_eq!(of("/c"), Ok(false));
+        assert_eq!(of("//api"), Err(UnclearPath::OtherRule));
+        assert_eq!(of("/api/../c"), Err(UnclearPath::DotSegment));
+        assert_eq!(of("/api#/../c"), Err(UnclearPath::Fragment));
+        assert_eq!(PathPrefix::any_matches(&[prefix("/")], "/a/../b"), Ok(true));
+    }
+
+    #[test]
     fn invalid_prefixes_are_rejected() {
         let path = |text: &str| text.to_owned();
         let parse = |text: &str| text.parse::<PathPrefix>().unwrap_err();
@@ -202,6 +263,20 @@ mod tests {
                     character
                 }
             );
+        }
+        for (text, plain) in [
+            ("//api", "/api"),
+            ("/%61pi/", "/api"),
+            ("/a;b", "/a"),
+            ("/caf%c3%a9", "/caf%C3%A9"),
+            ("/a%2Fb", "/a/b"),
+        ] {
+            let plain = path(plain);
+            let path = path(text);
+            assert_eq!(parse(text), PathError::NotPlain { path, plain });
+        }
+        for text in ["/a/../b", "/./a", "/a/..", "/%2e%2E/b", "/a;%2fb"] {
+            assert_eq!(parse(text), PathError::Unclear { path: path(text) });
         }
         let longest = format!("/{}", "x".repeat(2_047));
         assert_eq!(prefix(&longest).to_string(), longest);

@@ -15,8 +15,11 @@ pub struct Rule<T> {
     /// Headers that the request must have; each name at most once.
     pub headers: Vec<HeaderMatch>,
     /// The gRPC service or method that matches; plain HTTP to the same path does
-    /// not.
+    /// not, unless `any_content_type` is set.
     pub grpc: Option<GrpcPattern>,
+    /// Whether the path alone makes a request one of `grpc`: for a rule that decides who is admitted, which another
+    /// content type must not avoid.
+    pub any_content_type: bool,
     /// The target of the rule.
     pub target: T,
 }
@@ -30,6 +33,7 @@ impl<T> Rule<T> {
             path: None,
             headers: Vec::new(),
             grpc: None,
+            any_content_type: false,
             target,
         }
     }
@@ -66,7 +70,8 @@ impl<T> Rule<T> {
             .iter()
             .all(|header| headers(header.name()) == Some(header.value().as_bytes()))
             && self.grpc.as_ref().is_none_or(|grpc| {
-                grpc.matches(path) && headers("content-type").is_some_and(is_grpc)
+                grpc.matches(path)
+                    && (self.any_content_type || headers("content-type").is_some_and(is_grpc))
             })
     }
 }
@@ -200,6 +205,13 @@ mod tests {
         ));
         assert!(!matches(&call, "/s/M", &[("content-type", "text/html")]));
         assert!(!matches(&call, "/s/M", &[]));
+        let guarding = Rule {
+            any_content_type: true,
+            ..call
+        };
+        assert!(matches(&guarding, "/s/M", &[("content-type", "text/html")]));
+        assert!(matches(&guarding, "/s/M", &[]));
+        assert!(!matches(&guarding, "/s/N", &[]));
         assert!(matches(&rule("", "", 0, ""), "/", &[]));
     }
 }

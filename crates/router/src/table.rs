@@ -5,8 +5,9 @@ use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 use thiserror::Error;
 
 use crate::{
-    HostPattern, HostRank, PathPrefix, Query, Rule, ShardedMap, normalize_host,
+    HostPattern, HostRank, PathPrefix, Query, Rule, ShardedMap, UnclearPath, normalize_host,
     path::{ends_segment, without_query},
+    reading::other_reading,
 };
 
 /// A set of rules. A clone shares them; rules added or removed afterwards do not change the clone.
@@ -31,6 +32,8 @@ struct Paths<T> {
     lengths: Vec<(usize, usize)>,
     /// The longest prefix first, then in the order of bytes.
     buckets: Vec<Arc<Bucket<T>>>,
+    /// The number of rules for gRPC.
+    calls: usize,
 }
 
 /// The rules with one host and path prefix, the most specific first.
@@ -256,30 +259,52 @@ impl<T> Table<T> {
 
     /// The most specific rule that matches.
     ///
+    /// # Errors
+    /// Rules by path or gRPC apply to the host, and a service could read the path as one for another rule.
+    ///
     /// # Complexity
     /// See the crate's contract.
-    #[must_use]
-    pub fn route(&self, query: &Query<'_>) -> Option<Match<'_, T>> {
+    pub fn route(&self, query: &Query<'_>) -> Result<Option<Match<'_, T>>, UnclearPath> {
         let host = query.host.and_then(|host| normalize_host(host).ok());
+        let host = host.as_deref();
         let path = without_query(query.path);
-        let found = host
-            .as_deref()
-            .and_then(|host| {
-                self.exact
-                    .get(host)
-                    .and_then(|paths| paths.find(path, query))
-                    .or_else(|| self.find_below(host, path, query))
-            })
-            .or_else(|| self.any.find(path, query))?;
-        Some(Match {
+        let mut depends_on_path = false;
+        let found = self.of_host(host).find_map(|paths| {
+            depends_on_path |= paths.depend_on_path();
+            paths.find(path, query)
+        });
+        if depends_on_path {
+            // Also after a `#`, which no service has to take for the end of the path.
+            let path = query
+                .path
+                .split_once('?')
+                .map_or(query.path, |(path, _)| path);
+            if let Some(reading) = other_reading(path)? {
+                let mut all = self.of_host(host);
+                let other = all.find_map(|paths| paths.find(&reading, query));
+                if other.map(std::ptr::from_ref) != found.map(std::ptr::from_ref) {
+                    return Err(UnclearPath::OtherRule);
+                }
+            }
+        }
+        Ok(found.map(|found| Match {
             index: found.index,
             rule: &found.rule,
-        })
+        }))
     }
 
-    fn find_below(&self, host: &str, path: &str, query: &Query<'_>) -> Option<&Numbered<T>> {
-        self.names_above(host)
-            .find_map(|(_, paths)| paths.find(path, query))
+    /// The rules that may match a host, those of the most specific pattern first.
+    fn of_host<'h>(
+        &self,
+        host: Option<&'h str>,
+    ) -> impl Iterator<Item = &Paths<T>> + use<'_, 'h, T> {
+        let exact = host.and_then(|host| self.exact.get(host));
+        let below = host.into_iter().flat_map(|host| self.names_above(host));
+        exact
+            .into_iter()
+            .map(|paths| &**paths)
+            .chain(below.map(|(_, paths)| paths))
+            .chain(std::iter::once(&*self.any))
     }
 
     /// The names of wildcards that match a host, with their rules.
@@ -338,6 +363,7 @@ impl<T> Default for Paths<T> {
         Self {
             lengths: Vec::new(),
             buckets: Vec::new(),
+            calls: 0,
         }
     }
 }
@@ -347,6 +373,7 @@ impl<T> Clone for Paths<T> {
         Self {
             lengths: self.lengths.clone(),
             buckets: self.buckets.clone(),
+            calls: self.calls,
         }
     }
 }
@@ -361,6 +388,15 @@ impl<T> Clone for Bucket<T> {
 }
 
 impl<T> Paths<T> {
+    /// Whether the path of a request decides between the rules, or whether one of them matches.
+    fn depend_on_path(&self) -> bool {
+        self.calls > 0
+            || self
+                .lengths
+                .first()
+                .is_some_and(|(longest, _)| *longest > 0)
+    }
+
     fn find(&self, path: &str, query: &Query<'_>) -> Option<&Numbered<T>> {
         self.lengths
             .iter()
@@ -394,6 +430,7 @@ impl<T> Paths<T> {
     }
 
     fn insert(&mut self, one: Numbered<T>) {
+        self.calls += usize::from(one.rule.grpc.is_some());
         let place = match self.place(one.rule.prefix()) {
             Ok(place) => place,
             Err(place) => {
@@ -421,7 +458,13 @@ impl<T> Paths<T> {
         };
         let rules = &mut Arc::make_mut(&mut self.buckets[place]).rules;
         let before = rules.len();
-        rules.retain(|one| one.index != index);
+        let mut calls = 0;
+        rules.retain(|one| {
+            let leaves = one.index == index;
+            calls += usize::from(leaves && one.rule.grpc.is_some());
+            !leaves
+        });
+        self.calls -= calls;
         let found = rules.len() != before;
         if rules.is_empty() {
             self.buckets.remove(place);

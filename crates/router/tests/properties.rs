@@ -5,7 +5,8 @@
 //! - a table is refused exactly when one request could match two rules of the same rank;
 //! - a host in normal form stays as it is, and every way to write a host has
 //!   one normal form;
-//! - a written pattern is read as the same pattern.
+//! - a written pattern is read as the same pattern;
+//! - another spelling of a path selects the rule of the path, or none.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -55,6 +56,7 @@ fn rules() -> impl Strategy<Value = Rule<usize>> {
                 .map(|(name, value)| HeaderMatch::try_new(name, value).unwrap())
                 .collect(),
             grpc: grpc.map(|grpc| grpc.parse().unwrap()),
+            any_content_type: false,
             target: 0,
         })
 }
@@ -224,7 +226,8 @@ proptest! {
                 .max_by(|a, b| specificity(a, b))
                 .map(|rule| rule.target);
             let routed = request.query(|query| {
-                table.route(query).map(|found| (found.index, *found.target()))
+                let found = table.route(query).unwrap();
+                found.map(|found| (found.index, *found.target()))
             });
             prop_assert_eq!(routed, expected.map(|index| (index, index)));
             let (explained, tried, left_out) = request.query(|query| {
@@ -274,7 +277,7 @@ proptest! {
         let reversed = Table::try_new(rules).unwrap();
         for request in requests {
             let target = |table: &Table<usize>| {
-                request.query(|query| table.route(query).map(|found| *found.target()))
+                request.query(|query| table.route(query).unwrap().map(|found| *found.target()))
             };
             prop_assert_eq!(target(&table), target(&reversed));
         }
@@ -342,6 +345,101 @@ proptest! {
     }
 }
 
+/// One way to write a part of a path differently, as some service reads it.
+#[derive(Debug, Clone, Copy)]
+enum Respelling {
+    None,
+    Encoded,
+    EncodedTwice,
+    Slashes,
+    EncodedSlash,
+    Backslash,
+    Parameter,
+    Dot,
+    Detour,
+    EncodedDetour,
+    ParameterDetour,
+}
+
+fn respellings() -> impl Strategy<Value = Vec<Respelling>> {
+    use Respelling::*;
+    let one = prop::sample::select(vec![
+        None,
+        Encoded,
+        EncodedTwice,
+        Slashes,
+        EncodedSlash,
+        Backslash,
+        Parameter,
+        Dot,
+        Detour,
+        EncodedDetour,
+        ParameterDetour,
+    ]);
+    prop::collection::vec(one, 4)
+}
+
+fn respell(path: &str, ways: &[Respelling]) -> String {
+    let segments = path
+        .split('/')
+        .skip(1)
+        .filter(|segment| !segment.is_empty());
+    let mut written = String::new();
+    for (segment, way) in segments.zip(ways) {
+        let encoded = |percent: &str| -> String {
+            let bytes = segment.bytes();
+            bytes.map(|byte| format!("{percent}{byte:02x}")).collect()
+        };
+        written += &match way {
+            Respelling::None => format!("/{segment}"),
+            Respelling::Encoded => format!("/{}", encoded("%")),
+            Respelling::EncodedTwice => format!("/{}", encoded("%25")),
+            Respelling::Slashes => format!("//{segment}"),
+            Respelling::EncodedSlash if !written.is_empty() => format!("%2F{segment}"),
+            Respelling::EncodedSlash => format!("/%2F{segment}"),
+            Respelling::Backslash => format!("/\\{segment}"),
+            Respelling::Parameter => format!("/{segment};m=s"),
+            Respelling::Dot => format!("/./{segment}"),
+            Respelling::Detour => format!("/s/../{segment}"),
+            Respelling::EncodedDetour => format!("/s%2f.%2e/{segment}"),
+            Respelling::ParameterDetour => format!("/s/..;/{segment}"),
+        };
+    }
+    if written.is_empty() {
+        "/".to_owned()
+    } else {
+        written
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1024))]
+
+    /// P-3.14, for each of the ways in which services read paths.
+    #[test]
+    fn another_spelling_selects_the_same_rule_or_none(
+        rules in prop::collection::vec(rules(), 0..40),
+        requests in prop::collection::vec((requests(), respellings()), 1..20),
+    ) {
+        let (table, rules) = settled(rules);
+        let by_path = |rule: &Rule<usize>| rule.grpc.is_some() || rule.path.is_some();
+        for (request, ways) in requests {
+            let target = |request: &Request| {
+                request.query(|query| {
+                    table.route(query).map(|found| found.map(|found| *found.target()))
+                })
+            };
+            let plain = target(&request).unwrap();
+            let path = request.path.split('?').next().unwrap();
+            let respelled = Request { path: respell(path, &ways), ..request.clone() };
+            match target(&respelled) {
+                Ok(found) => prop_assert_eq!(found, plain, "{}", respelled.path),
+                Err(_) => prop_assert!(rules.iter().any(by_path)),
+            }
+        }
+    }
+}
+
 /// A change of a table rule by rule; the table is compared with a new one.
 #[derive(Debug, Clone)]
 enum Change {
@@ -397,7 +495,7 @@ proptest! {
             let anew = Table::try_new(present).unwrap();
             for request in &requests {
                 let target = |table: &Table<usize>| {
-                    request.query(|query| table.route(query).map(|found| *found.target()))
+                    request.query(|query| table.route(query).unwrap().map(|found| *found.target()))
                 };
                 prop_assert_eq!(target(&table), target(&anew));
                 let considered = |table: &Table<usize>| {

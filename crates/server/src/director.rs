@@ -17,7 +17,7 @@ use adit_ingress::{
 use adit_link::{Failure, Reason};
 use adit_proto::REGISTER_PATH;
 use adit_registry::Link;
-use adit_router::Query;
+use adit_router::{PathPrefix, Query, UnclearPath};
 use parking_lot::Mutex;
 use tokio::time::{timeout, timeout_at};
 
@@ -120,7 +120,11 @@ impl ServerDirector {
             self.shared.retries.on_request(now);
         }
         let shared = self.shared.clone();
-        match shared.route(input) {
+        let selected = match shared.route(input) {
+            Ok(selected) => selected,
+            Err(unclear) => return Direction::Fail(bad_path(unclear)),
+        };
+        match selected {
             Some((Selected::Upstream(to), revision)) if avoid.is_empty() => {
                 return Direction::Go(to.destination(revision));
             }
@@ -261,28 +265,34 @@ impl Routing {
 
     /// The tunnel or upstream that the port or the rules select. A rule to a tunnel that is not announced selects
     /// nothing.
-    fn route(&self, input: RouteInput<'_>) -> Option<(Selected, u64)> {
+    ///
+    /// # Errors
+    /// The service could read the path as one to which another rule applies (P-3.14).
+    fn route(&self, input: RouteInput<'_>) -> Result<Option<(Selected, u64)>, UnclearPath> {
         let snapshot = self.directory.snapshot();
         if let Some(port) = input.port() {
-            let tunnel = snapshot.ports.get(&port)?;
+            let Some(tunnel) = snapshot.ports.get(&port) else {
+                return Ok(None);
+            };
             let definition = &tunnel.definition;
             let fits = if input.is_session() {
                 definition.protocol == input.protocol
             } else {
-                definition.is_http() && definition.has_path(input.path)
+                definition.is_http() && PathPrefix::any_matches(&definition.paths, input.path)?
             };
             let selected = || Selected::Tunnel(tunnel.clone(), tunnel.layers.clone());
-            return fits.then(|| (selected(), snapshot.revision));
+            return Ok(fits.then(|| (selected(), snapshot.revision)));
         }
         if input.is_session() {
             let query = Query::new(Some(input.authority), "/");
-            return match snapshot.tls_routes.route(&query)?.target() {
-                Target::Tunnel(tunnel, layers) => {
+            let found = snapshot.tls_routes.route(&query)?;
+            return Ok(match found.map(|found| found.target()) {
+                Some(Target::Tunnel(tunnel, layers)) => {
                     let selected = Selected::Tunnel(tunnel.clone(), layers.clone());
                     Some((selected, snapshot.revision))
                 }
-                Target::Upstream(_) | Target::Unannounced(_) => None,
-            };
+                Some(Target::Upstream(_) | Target::Unannounced(_)) | None => None,
+            });
         }
         let header = |name: &str| {
             let value = input.headers.get(name)?.as_bytes();
@@ -293,14 +303,15 @@ impl Routing {
             (!poses).then_some(value)
         };
         let query = Query::new(Some(input.authority), input.path).with_headers(&header);
-        match snapshot.routes.route(&query)?.target() {
-            Target::Tunnel(tunnel, layers) => {
+        let found = snapshot.routes.route(&query)?;
+        Ok(match found.map(|found| found.target()) {
+            Some(Target::Tunnel(tunnel, layers)) => {
                 let selected = Selected::Tunnel(tunnel.clone(), layers.clone());
                 Some((selected, snapshot.revision))
             }
-            Target::Upstream(to) => Some((Selected::Upstream(to.clone()), snapshot.revision)),
-            Target::Unannounced(_) => None,
-        }
+            Some(Target::Upstream(to)) => Some((Selected::Upstream(to.clone()), snapshot.revision)),
+            Some(Target::Unannounced(_)) | None => None,
+        })
     }
 
     /// Waits for a client with a free permit. Applies the rules again at each change: the client that returns may have
@@ -312,7 +323,7 @@ impl Routing {
         loop {
             // The waker is registered before the check, so that a change in between is not missed.
             let renamed = self.directory.changed.notified();
-            let Some((way, revision)) = self.route(visit.input()) else {
+            let Some((way, revision)) = self.route(visit.input()).map_err(bad_path)? else {
                 let until = deadline.min(self.grace_until.into());
                 if timeout_at(until, renamed).await.is_err() {
                     return Err(no_tunnel(visit.input()));
@@ -503,6 +514,10 @@ fn no_client(tunnel: &Tunnel) -> Failure {
         Reason::NoClient,
         format!("no client of tunnel `{}` is connected", tunnel.name),
     )
+}
+
+fn bad_path(unclear: UnclearPath) -> Failure {
+    Failure::new(Reason::BadRequest, unclear.to_string())
 }
 
 fn no_tunnel(input: RouteInput<'_>) -> Failure {

@@ -26,6 +26,7 @@ pub use adit_ingress::{
 pub use adit_link::Compression;
 pub use adit_tls::{HostCertificate, ServerTls, TlsName};
 
+pub(crate) use self::host_rules::is_reserved;
 pub use self::{
     forward_auth::ForwardAuthSettings,
     host_rules::HostRules,

@@ -20,6 +20,9 @@ const OF_VISITOR: [&str; 8] = [
     "x-request-id",
 ];
 
+/// The lines with which a proxy reports a visitor (P-3.4).
+const REPORTS: [&str; 3] = ["forwarded", "x-forwarded-", "x-real-ip"];
+
 /// Names that the providers of forward auth set for one request, beside those that are reserved for every request.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reserved(Vec<HeaderName>);
@@ -37,19 +40,30 @@ impl Reserved {
     }
 
     fn has(&self, name: &[u8]) -> bool {
-        let is_visitors = |known: &&str| match known.strip_suffix('-') {
-            Some(_) => { name.get(..known.len()) }.is_some_and(|start| is_same(start, known)),
-            None => is_same(name, known),
-        };
-        OF_VISITOR.iter().any(is_visitors) || { self.0.iter() }
-            .any(|known| is_same(name, known.as_str()))
+        is_one_of(name, &OF_VISITOR) || { self.0.iter() }.any(|known| is_same(name, known.as_str()))
     }
+}
+
+/// Whether a line reports the visitor's address, host or scheme, or could be taken for one that does.
+pub(crate) fn reports_visitor(name: &HeaderName) -> bool {
+    is_one_of(name.as_str().as_bytes(), &REPORTS)
 }
 
 /// Whether a line of a visitor could be taken for one that is reserved: programs that pass headers as variables do not
 /// tell a hyphen from an underscore.
 pub(crate) fn could_be(name: &HeaderName, reserved: &HeaderName) -> bool {
     is_same(name.as_str().as_bytes(), reserved.as_str())
+}
+
+/// Whether a name is one of a list, in which a name that ends in a hyphen stands for all that begin with it.
+fn is_one_of(name: &[u8], list: &[&str]) -> bool {
+    list.iter().any(|known| {
+        if known.ends_with('-') {
+            { name.get(..known.len()) }.is_some_and(|start| is_same(start, known))
+        } else {
+            is_same(name, known)
+        }
+    })
 }
 
 fn is_same(name: &[u8], reserved: &str) -> bool {
@@ -75,6 +89,22 @@ mod tests {
                 could,
                 "{name}"
             );
+        }
+    }
+
+    #[test]
+    fn p_3_4_reports_with_underscores_are_reports() {
+        for (name, reports) in [
+            ("x-forwarded-for", true),
+            ("x_forwarded_for", true),
+            ("x-forwarded_for", true),
+            ("x_real_ip", true),
+            ("forwarded", true),
+            ("x_forwarder", false),
+            ("x-real-ips", false),
+        ] {
+            let name = HeaderName::from_static(name);
+            assert_eq!(reports_visitor(&name), reports, "{name}");
         }
     }
 

@@ -9,7 +9,7 @@ use crate::{
         headers::{elements, request_id, retain},
         layer::{Layer, Verdict},
         request_meta::{RequestMeta, Scheme},
-        reserved::{USER, could_be},
+        reserved::{USER, could_be, reports_visitor},
     },
     layers::trusted_proxies::TrustedProxies,
 };
@@ -75,7 +75,11 @@ impl Layer for Forwarded {
         let peer = request.visitor.addr().ip().to_canonical();
         if self.trusted.contains(peer) {
             self.extend(request, peer);
-            retain(&mut request.headers, |name| !could_be(name, &USER));
+            // A trusted proxy writes hyphens: a name with underscores is one of its visitor.
+            retain(&mut request.headers, |name| {
+                let is_variant = name.as_str().contains('_') && reports_visitor(name);
+                !is_variant && !could_be(name, &USER)
+            });
         } else {
             remove_reports(&mut request.headers);
             let address = request.visitor.ip_value().clone();
@@ -157,9 +161,6 @@ fn append(headers: &mut HeaderMap, name: HeaderName, element: &str) {
 /// Removes the values that a visitor has set itself.
 fn remove_reports(headers: &mut HeaderMap) {
     retain(headers, |name| {
-        let text = name.as_str();
-        let is_forwarded =
-            text.starts_with("x-forwarded-") || text == "forwarded" || text == "x-real-ip";
-        !is_forwarded && !could_be(name, &USER)
+        !reports_visitor(name) && !could_be(name, &USER)
     });
 }

@@ -24,7 +24,8 @@ fn table(rules: &[&str]) -> Result<Table<String>, TableError> {
 
 fn route<'t>(table: &'t Table<String>, host: &str, path: &str) -> Option<&'t str> {
     let query = Query::new((host != "-").then_some(host), path);
-    table.route(&query).map(|found| found.target().as_str())
+    let found = table.route(&query).unwrap();
+    found.map(|found| found.target().as_str())
 }
 
 #[test]
@@ -63,7 +64,8 @@ fn the_most_specific_host_and_path_win() {
         assert_eq!(route(&table, host, path), Some(expected), "{host}{path}");
     }
     assert_eq!(table.len(), 8);
-    let found = table.route(&Query::new(Some("[::1]"), "/x")).unwrap();
+    let found = table.route(&Query::new(Some("[::1]"), "/x"));
+    let found = found.unwrap().unwrap();
     assert_eq!((found.index, found.rule), (7, &rule("[::1] /x")));
 }
 
@@ -97,7 +99,7 @@ fn details_decide_between_rules_of_one_path() {
             line.map(|(_, value)| value.as_bytes())
         };
         let query = Query::new(Some("a"), path).with_headers(&find);
-        table.route(&query).unwrap().target().clone()
+        table.route(&query).unwrap().unwrap().target().clone()
     };
     let grpc = ("content-type", "application/grpc");
     assert_eq!(route("/", &[]), "a /");
@@ -184,4 +186,57 @@ fn a_rule_names_each_header_once() {
             name: "x".into()
         }
     );
+}
+
+#[test]
+fn p_3_14_another_spelling_of_a_path_selects_no_other_rule() {
+    let table = table(&["a", "a /admin", "b", "*.c /x", "*.c", "d - - p.S", "d"]).unwrap();
+    let unclear = |host, path| {
+        let headers = |name: &str| (name == "content-type").then_some(&b"application/grpc"[..]);
+        let query = Query::new(Some(host), path).with_headers(&headers);
+        let explained = table.explain(&query);
+        assert_eq!(explained.unclear, table.route(&query).err());
+        explained.unclear
+    };
+    for path in ["/x/../admin", "/./admin", "/x/%2e%2e/admin", "/a/..;/b"] {
+        assert_eq!(unclear("a", path), Some(UnclearPath::DotSegment), "{path}");
+    }
+    for path in [
+        "//admin",
+        "/%61dmin",
+        "/admin;x",
+        "/admin%2fx?y",
+        "/admin%5Cx",
+        "/admin\\x",
+    ] {
+        assert_eq!(unclear("a", path), Some(UnclearPath::OtherRule), "{path}");
+    }
+    assert_eq!(unclear("a", "/x#/../admin"), Some(UnclearPath::Fragment));
+    assert_eq!(unclear("y.c", "/%78"), Some(UnclearPath::OtherRule));
+    assert_eq!(unclear("d", "//p.S/M"), Some(UnclearPath::OtherRule));
+    // Every reading selects the same rule.
+    for path in [
+        "/@a%2fb",
+        "/admin/a%2Fb;c",
+        "/a//b",
+        "/a?/../admin",
+        "/Admin",
+    ] {
+        assert_eq!(unclear("a", path), None, "{path}");
+    }
+    assert_eq!(route(&table, "a", "/admin//x%41"), Some("a /admin"));
+    // Without rules by path there is nothing to avoid.
+    assert_eq!(route(&table, "b", "/x/../admin"), Some("b"));
+}
+
+#[test]
+fn a_host_depends_on_the_path_while_it_has_rules_by_path() {
+    let mut table = table(&["a", "a /x", "a - - p.S"]).unwrap();
+    let is_clear = |table: &Table<String>| table.route(&Query::new(Some("a"), "/..")).is_ok();
+    assert!(!is_clear(&table));
+    let host = "a".parse().unwrap();
+    table.remove(1, Some(&host), Some(&"/x".parse().unwrap()));
+    assert!(!is_clear(&table));
+    table.remove(2, Some(&host), None);
+    assert!(is_clear(&table));
 }

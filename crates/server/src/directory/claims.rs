@@ -23,6 +23,7 @@ use crate::{
     names::{Claimant, Entry, Ledger, Name},
     port::{PortKey, Transport},
     ports::PortError,
+    settings::is_reserved,
     tunnel::{Tunnel, TunnelKey, Vacancy},
 };
 
@@ -101,6 +102,14 @@ impl Directory {
         let Some(host) = hosts.find(|host| !rules.allow(host, domain.as_deref())) else {
             return Ok(());
         };
+        if is_reserved(host, domain.as_deref()) {
+            return Err(refusal(
+                "bad_request",
+                format!(
+                    "host `{host}` is reserved for the server itself; choose another name, or the operator gives it to tunnels by this name in `server.limits.allow_hosts`"
+                ),
+            ));
+        }
         let why = if host.is_wildcard() {
             "wildcards are allowed below a name of the server's own domain, and inside"
         } else {

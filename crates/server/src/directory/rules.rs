@@ -90,6 +90,7 @@ fn read_one(
         path,
         headers,
         grpc,
+        any_content_type: !layers.is_empty(),
         target: match &rule.to {
             RuleTarget::Tunnel(name) => Static::Tunnel(name.as_str().into(), layers),
             RuleTarget::Upstream(name) => {

@@ -365,6 +365,7 @@ fn with_target(rule: &Rule<Static>, target: Target) -> Rule<Target> {
         path: rule.path.clone(),
         headers: rule.headers.clone(),
         grpc: rule.grpc.clone(),
+        any_content_type: rule.any_content_type,
         target,
     }
 }

@@ -206,3 +206,77 @@ impl World {
         code(&results[0]).to_owned()
     }
 }
+
+impl World {
+    /// The number of layers that a request for a path passes.
+    async fn layers_at(&self, host: &str, path: &str) -> Result<usize, Failure> {
+        let input = RouteInput {
+            protocol: adit_codec::ProtocolType::Http,
+            port: None,
+            authority: host,
+            path,
+            headers: &http::HeaderMap::new(),
+            visitor: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+        };
+        let destination = match self.director.direct_request(input, &[]) {
+            Direction::Go(destination) => destination,
+            Direction::Wait(wait) => wait.await?,
+            Direction::Fail(failure) => return Err(failure),
+        };
+        Ok(destination.layers.len())
+    }
+}
+
+fn guarding(rule: RuleSettings) -> RuleSettings {
+    let mut edit = HeaderEdit::default();
+    edit.remove(b"x-a").unwrap();
+    RuleSettings {
+        layers: vec![LayerConfig::RequestHeaders(edit)],
+        ..rule
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p_3_14_another_spelling_of_a_path_does_not_avoid_the_layers_of_a_rule() {
+    let world = world();
+    let (_link, _guard) = world
+        .serve_as("ann", "alice", &[tunnel("web", &["a.test", "b.test"])])
+        .await;
+    let admin = RuleSettings {
+        path: Some("/admin".into()),
+        ..rule("a.test", "web")
+    };
+    world.set_rules(&[guarding(admin)]).unwrap();
+    assert_eq!(world.layers_at("a.test", "/admin/x").await.unwrap(), 1);
+    assert_eq!(world.layers_at("a.test", "/x%2fy;z").await.unwrap(), 0);
+    for path in [
+        "/x/../admin",
+        "/./admin",
+        "//admin",
+        "/%61dmin",
+        "/x/%2e%2e/admin",
+        "/admin;x",
+        "/admin%2fx",
+    ] {
+        let failure = world.layers_at("a.test", path).await.unwrap_err();
+        assert_eq!(failure.reason, Reason::BadRequest, "{path}");
+        assert_eq!(world.layers_at("b.test", path).await.unwrap(), 0, "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p_3_14_layers_of_a_grpc_rule_apply_whatever_the_content_type() {
+    let world = world();
+    let (_link, _guard) = world
+        .serve_as("ann", "alice", &[tunnel("web", &["a.test", "b.test"])])
+        .await;
+    let call = |host| RuleSettings {
+        grpc: Some("p.S/M".into()),
+        ..rule(host, "web")
+    };
+    let rules = [guarding(call("a.test")), call("b.test")];
+    world.set_rules(&rules).unwrap();
+    assert_eq!(world.layers_at("a.test", "/p.S/M").await.unwrap(), 1);
+    assert_eq!(world.layers_at("a.test", "/p.S/N").await.unwrap(), 0);
+    assert_eq!(world.layers_at("b.test", "/p.S/M").await.unwrap(), 0);
+}

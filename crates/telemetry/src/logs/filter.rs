@@ -8,12 +8,19 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
 /// Libraries whose targets have a level of their own, unless the filter names them.
-const LIBRARIES: [(&str, LevelFilter); 2] = [
+const LIBRARIES: [(&str, LevelFilter); 7] = [
     // The library that watches files logs each change in the directory of the configuration at `trace`: if the log is a file
     // in that directory, each line causes the next one.
     ("notify", LevelFilter::WARN),
     // Its errors are those of connections, which are logged with what to change.
     ("rustls_platform_verifier", LevelFilter::OFF),
+    // Their warnings are about what a peer has sent: a stranger could fill the disk with them, as no bound on lines of one
+    // peer applies.
+    ("h2", LevelFilter::ERROR),
+    ("hyper", LevelFilter::ERROR),
+    ("hyper_util", LevelFilter::ERROR),
+    ("rustls", LevelFilter::ERROR),
+    ("tonic", LevelFilter::ERROR),
 ];
 
 /// A directive of the filter is invalid.
@@ -126,6 +133,22 @@ mod tests {
             "notify::inotify",
             Level::TRACE
         ));
+    }
+
+    #[test]
+    fn peers_cannot_fill_the_log_through_libraries() {
+        for target in [
+            "h2::proto::streams::recv",
+            "rustls::common_state",
+            "hyper::proto",
+        ] {
+            assert!(!passes("info", target, Level::WARN), "{target}");
+            assert!(!passes("trace", target, Level::WARN), "{target}");
+            assert!(passes("info", target, Level::ERROR), "{target}");
+        }
+        assert!(passes("info,h2=debug", "h2::proto", Level::DEBUG));
+        assert!(passes("info,h2::proto=debug", "h2::proto", Level::DEBUG));
+        assert!(passes("h2", "h2::proto", Level::TRACE));
     }
 
     #[test]
