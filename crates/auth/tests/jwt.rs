@@ -291,6 +291,14 @@ fn each_claim_is_required_and_checked() {
             Some(json!({ "adit": true })),
             DenialReason::WrongAudience,
         ),
+        // Beyond the year 9999.
+        ("exp", Some(json!(1e30)), DenialReason::DamagedJwt),
+        ("exp", Some(json!(u64::MAX)), DenialReason::DamagedJwt),
+        (
+            "exp",
+            Some(json!(253_402_300_800_u64)),
+            DenialReason::DamagedJwt,
+        ),
         ("exp", None, DenialReason::NoExpiry),
         ("exp", Some(json!("1900000000")), DenialReason::DamagedJwt),
         ("exp", Some(json!(null)), DenialReason::DamagedJwt),
@@ -322,7 +330,7 @@ fn each_claim_is_required_and_checked() {
         ("aud", json!(["other", "adit"])),
         ("exp", json!(NOW - 59)),
         ("exp", json!(1_800_000_000.5)),
-        ("exp", json!(u64::MAX)),
+        ("exp", json!(253_402_300_799_u64)),
         ("nbf", json!(NOW + 60)),
         ("iat", json!(NOW + 60)),
         ("org", json!(["c", "a"])),

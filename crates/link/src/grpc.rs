@@ -8,6 +8,7 @@ mod abort;
 mod allowance;
 mod body;
 mod channel;
+mod control_codec;
 mod endpoint;
 mod greeting;
 mod http2;

@@ -242,7 +242,7 @@ impl Directory {
             return None;
         }
         let query = Query::new(Some(host), "/");
-        match snapshot.tls_routes.route(&query)?.target() {
+        match snapshot.tls_routes.route(&query).ok()??.target() {
             Target::Tunnel(tunnel, _) => Some(tunnel.name.clone()),
             Target::Upstream(_) | Target::Unannounced(_) => None,
         }

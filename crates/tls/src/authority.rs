@@ -12,6 +12,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ParsedPublicKey};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, Error as RcgenError,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
@@ -339,7 +340,9 @@ struct PublicKey<'k>(&'k [u8]);
 impl<'k> PublicKey<'k> {
     fn new(bytes: &'k [u8]) -> Result<Self, AuthorityError> {
         // 4 is the mark of a point that is not compressed.
-        if bytes.len() == PUBLIC_KEY_BYTES && bytes.first() == Some(&4) {
+        let is_point = bytes.len() == PUBLIC_KEY_BYTES && bytes.first() == Some(&4);
+        // The parser also refuses a point that is not on the curve, which nobody can prove.
+        if is_point && ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, bytes).is_ok() {
             Ok(Self(bytes))
         } else {
             Err(AuthorityError::PublicKey)

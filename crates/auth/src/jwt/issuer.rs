@@ -11,6 +11,10 @@ use crate::{DenialReason, Scopes, UserName};
 /// issuer, and a verification costs some tens of microseconds.
 const MAX_SIGNATURES: usize = 8;
 
+/// The end of the year 9999, the last second that common forms of dates have (RFC 3339). A later time, such as one in
+/// another unit, is a mistake of the issuer, and would make a token that never expires.
+const LATEST: u64 = 253_402_300_799;
+
 /// What the tokens of an issuer must have, and what they give.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JwtRules {
@@ -166,6 +170,9 @@ impl JwtIssuer {
         }
         let leeway = self.rules.leeway.as_secs();
         let expires_at = time(claims, "exp")?.ok_or(DenialReason::NoExpiry)?;
+        if expires_at > LATEST {
+            return Err(DenialReason::DamagedJwt);
+        }
         if self.has_expired(expires_at, now) {
             return Err(DenialReason::Expired);
         }

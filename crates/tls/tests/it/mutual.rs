@@ -213,8 +213,9 @@ async fn a_certificate_of_another_own_ca_is_refused() {
 
 #[tokio::test]
 async fn the_own_ca_issues_nothing_for_an_invalid_key() {
+    // The fourth is not on the curve.
     let authority = Authority::generate(10 * DAY, SystemTime::now()).unwrap();
-    for key in [&[4; 64][..], &[4; 66], &[3; 65], &[]] {
+    for key in [&[4; 64][..], &[4; 66], &[3; 65], &[4; 65], &[]] {
         let refused = authority.issue_client("a", key, DAY, SystemTime::now());
         assert_eq!(refused, Err(AuthorityError::PublicKey));
     }
