@@ -98,7 +98,7 @@ impl Fence {
     /// Yes.
     pub async fn fenced(&mut self) {
         if self.0.wait_for(|fenced| *fenced).await.is_err() {
-            std::future::pending().await;
+            std::future::pending::<()>().await;
         }
     }
 }
