@@ -166,7 +166,8 @@ impl<T: fmt::Display> fmt::Display for Explanation<'_, T> {
             writeln!(f, "  rule {number} ({}): {}", one.rule, one.verdict)?;
         }
         if self.left_out > 0 {
-            writeln!(f, "  {} less specific not considered", self.left_out)?;
+            let rules = if self.left_out == 1 { "rule" } else { "rules" };
+            writeln!(f, "  {} less specific {rules} not checked", self.left_out)?;
         }
         match self.chosen() {
             Some(one) => write!(f, "rule {} selects {}", one.index + 1, one.rule.target),
@@ -265,7 +266,7 @@ mod tests {
             "host b.example.com, path /x\n\
              \x20 rule 4 (host app.example.com, path /api): no, another host\n\
              \x20 rule 3 (host *.example.com, header x-env: test): matches\n\
-             \x20 2 less specific not considered\n\
+             \x20 2 less specific rules not checked\n\
              rule 3 selects header"
         );
         let none: Table<&str> = Table::default();
