@@ -21,22 +21,29 @@ pub fn run(command: &cli::Server, ban: &cli::Ban) -> Result<(), Failed> {
         return Err(Failed::other(text));
     };
     match ban {
-        cli::Ban::List => list(&response)?,
+        cli::Ban::List => list(&response, command.json)?,
         cli::Ban::Clear { .. } => {
             let cleared = response["cleared"].as_u64();
             let cleared = cleared.ok_or_else(|| control_request::unknown(&response))?;
-            outln!("{cleared} bans ended");
+            let bans = if cleared == 1 { "ban" } else { "bans" };
+            outln!("{cleared} {bans} ended");
         }
     }
     Ok(())
 }
 
-fn list(response: &Value) -> Result<(), Failed> {
+fn list(response: &Value, json: bool) -> Result<(), Failed> {
     let bans = response["bans"].as_array();
     let bans = bans.ok_or_else(|| control_request::unknown(response))?;
+    if json {
+        outln!("{}", response["bans"]);
+        return Ok(());
+    }
     if bans.is_empty() {
         outln!("no address is banned");
+        return Ok(());
     }
+    outln!("{:<40} {:>10}   place", "network", "time left");
     for ban in bans {
         let text = |key: &str| ban[key].as_str().unwrap_or_default();
         let left = ban["seconds_left"].as_u64().unwrap_or_default();

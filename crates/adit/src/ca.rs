@@ -27,19 +27,14 @@ use crate::{
 pub fn run(settings: &Settings, state: &StateDir, command: &Ca, json: bool) -> Result<(), Failed> {
     let file = RecordFile::in_dir(state.path());
     match command {
-        Ca::Issue(issue) => run_issue(settings, state, &file, issue)?,
+        Ca::Issue(issue) => run_issue(settings, state, issue)?,
         Ca::List => list_certificates(&file, json)?,
-        Ca::Revoke { id } => revoke(&file, *id)?,
+        Ca::Revoke { id } => revoke(state, *id)?,
     }
     output::check_written()
 }
 
-fn run_issue(
-    settings: &Settings,
-    state: &StateDir,
-    file: &RecordFile,
-    issue: &CaIssue,
-) -> Result<(), Failed> {
+fn run_issue(settings: &Settings, state: &StateDir, issue: &CaIssue) -> Result<(), Failed> {
     let lifetime = match &settings.tls {
         TunnelTls::OwnCa(own) => own.certificate_lifetime,
         TunnelTls::Auto => OwnCaSettings::default().certificate_lifetime,
@@ -54,6 +49,13 @@ fn run_issue(
             ));
         }
     };
+    // A file that is there may be the only copy of a key whose certificate is valid.
+    if fs::symlink_metadata(&issue.out).is_ok() {
+        return Err(Failed::config(format!(
+            "{} exists already: remove it, or give another file with --out",
+            issue.out.display()
+        )));
+    }
     let running = running(state);
     let tunnel = running.map_or(settings.tunnel_addr, |one| one.tunnel_addr);
     let server = public_addr(&issue.public_addr, tunnel)?;
@@ -75,6 +77,7 @@ fn run_issue(
     let joined = Joined {
         server: server.to_string(),
         user: issue.user.to_string(),
+        client_id: Some(issue.client_id.clone()),
         trust: JoinedTrust::OwnCa(authority.roots_pem(time)),
         credential: JoinedCredential::Certificate(JoinedCertificate {
             certificate,
@@ -90,7 +93,7 @@ fn run_issue(
         expires_at: None,
         scopes: issue.scopes.scopes(),
     };
-    change(file, |records| {
+    change(state, |records| {
         records.add_credential(issue.user.clone(), credential, now)
     })?;
     joined

@@ -19,6 +19,19 @@ const RESPONSE_WITHIN: Duration = Duration::from_secs(10);
 /// # Errors
 /// The server has rejected the request, or cannot be reached.
 pub(crate) fn send(state: &StateDir, path: &str, body: &Value) -> Result<Option<Value>, Failed> {
+    send_within(state, path, body, RESPONSE_WITHIN)
+}
+
+/// Sends a body as [`send`] does, with a time limit of its own.
+///
+/// # Errors
+/// Those of [`send`].
+pub(crate) fn send_within(
+    state: &StateDir,
+    path: &str,
+    body: &Value,
+    within: Duration,
+) -> Result<Option<Value>, Failed> {
     let socket = state.admin_socket();
     let sending = async {
         let stream = match connect_unix(&socket).await {
@@ -40,7 +53,7 @@ pub(crate) fn send(state: &StateDir, path: &str, body: &Value) -> Result<Option<
         let sent = admin_request::send(stream, request).await;
         sent.map(Some).map_err(|error| unreachable(&error))
     };
-    let sent = background()?.block_on(async { timeout(RESPONSE_WITHIN, sending).await });
+    let sent = background()?.block_on(async { timeout(within, sending).await });
     let Ok(sent) = sent else {
         let text = format!("the server at {} does not respond", socket.display());
         return Err(Failed::other(text));

@@ -4,7 +4,7 @@ mod list;
 
 use std::{
     io::{self, Read},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use adit_auth::{
@@ -14,50 +14,68 @@ use adit_auth::{
 use adit_config::StateDir;
 use adit_identity::{ChangeError, RecordFile};
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
+use serde_json::json;
 
 use self::list::{list_credentials, list_users};
 use crate::{
     cli::{Credentials, Key, NewFlags, Token, User},
-    outln, output,
+    control_request, errln, outln, output,
     report::Failed,
 };
+
+/// Longest wait until a running server has read a change.
+const READ_WITHIN: Duration = Duration::from_secs(2);
 
 /// Runs one of the commands.
 ///
 /// # Errors
 /// The change is rejected, or the file cannot be read or written.
 pub fn run(state: &StateDir, command: &Credentials, json: bool) -> Result<(), Failed> {
-    let file = RecordFile::in_dir(state.path());
     match command {
-        Credentials::User(user) => run_user(&file, user, json)?,
-        Credentials::Token(token) => run_token(&file, token, json)?,
-        Credentials::Key(key) => run_key(&file, key, json)?,
+        Credentials::User(user) => run_user(state, user, json)?,
+        Credentials::Token(token) => run_token(state, token, json)?,
+        Credentials::Key(key) => run_key(state, key, json)?,
     }
     output::check_written()
 }
 
-fn run_user(file: &RecordFile, user: &User, json: bool) -> Result<(), Failed> {
+/// Checks that the state directory is that of a server: on the machine of a client, a change would be without effect.
+///
+/// # Errors
+/// No server has used the directory.
+pub fn check_used(state: &StateDir) -> Result<(), Failed> {
+    if state.lock_file().exists() || file(state).path().exists() {
+        return Ok(());
+    }
+    Err(Failed::config(format!(
+        "no adit-server has used the state directory {}: run the command on the machine of the server, as its user, or name \
+         the server's directory with --state-dir",
+        state.path().display()
+    )))
+}
+
+fn run_user(state: &StateDir, user: &User, json: bool) -> Result<(), Failed> {
     match user {
         User::Add { name, scopes } => {
-            change(file, |records| {
+            change(state, |records| {
                 records.add_user(name.clone(), scopes.scopes(), now())
             })?;
             outln!("added user {name}");
         }
         User::Set { name, scopes } => {
-            change(file, |records| records.set_user(name, scopes.scopes()))?;
+            change(state, |records| records.set_user(name, scopes.scopes()))?;
             outln!("changed user {name}");
         }
-        User::List => list_users(&read(file)?, json),
+        User::List => list_users(&read(&file(state))?, json),
         User::Revoke { name } => {
-            let revoked = change(file, |records| records.revoke_user(name, now()))?;
+            let revoked = change(state, |records| records.revoke_user(name, now()))?;
             outln!("removed user {name}, revoked {revoked} credentials");
         }
     }
     Ok(())
 }
 
-fn run_token(file: &RecordFile, token: &Token, json: bool) -> Result<(), Failed> {
+fn run_token(state: &StateDir, token: &Token, json: bool) -> Result<(), Failed> {
     match token {
         Token::Add { new, from_stdin } => {
             let id = CredentialId::from_random(rand::random());
@@ -66,45 +84,47 @@ fn run_token(file: &RecordFile, token: &Token, json: bool) -> Result<(), Failed>
                 false => generate_token(rand::random()),
             };
             let proof = Proof::Token(hash_token(text.expose_secret()));
-            add(file, new, id, proof)?;
+            add(state, new, id, proof)?;
             if *from_stdin {
                 outln!("added token {id}");
             } else {
                 outln!("{}", text.expose_secret());
             }
         }
-        Token::List => list_credentials(file, &read(file)?, json, |proof| {
+        Token::List => list_credentials(&file(state), &read(&file(state))?, json, |proof| {
             matches!(proof, Some(Proof::Token(_)))
         }),
-        Token::Revoke { id } => revoke(file, *id)?,
+        Token::Revoke { id } => revoke(state, *id)?,
     }
     Ok(())
 }
 
-fn run_key(file: &RecordFile, key: &Key, json: bool) -> Result<(), Failed> {
+fn run_key(state: &StateDir, key: &Key, json: bool) -> Result<(), Failed> {
     match key {
         Key::Add { new } => {
             let key = AccessKey::from_random(KeyKind::Api, random());
-            add(file, new, key.id(), Proof::Key(key.hash()))?;
+            add(state, new, key.id(), Proof::Key(key.hash()))?;
             outln!("{}", key.to_text().expose_secret());
         }
         Key::Set { id, scopes } => {
-            change(file, |records| records.set_credential(*id, scopes.scopes()))?;
+            change(state, |records| {
+                records.set_credential(*id, scopes.scopes())
+            })?;
             outln!("changed {id}");
         }
-        Key::List => list_credentials(file, &read(file)?, json, |proof| {
+        Key::List => list_credentials(&file(state), &read(&file(state))?, json, |proof| {
             !matches!(proof, Some(Proof::Token(_)))
         }),
         Key::Approve { id } => {
-            change(file, |records| records.approve(*id))?;
+            change(state, |records| records.approve(*id))?;
             outln!("approved {id}");
         }
-        Key::Revoke { id } => revoke(file, *id)?,
+        Key::Revoke { id } => revoke(state, *id)?,
     }
     Ok(())
 }
 
-fn add(file: &RecordFile, new: &NewFlags, id: CredentialId, proof: Proof) -> Result<(), Failed> {
+fn add(state: &StateDir, new: &NewFlags, id: CredentialId, proof: Proof) -> Result<(), Failed> {
     let now = now();
     let credential = NewCredential {
         id,
@@ -113,14 +133,14 @@ fn add(file: &RecordFile, new: &NewFlags, id: CredentialId, proof: Proof) -> Res
         expires_at: new.expires.map(|time| now.saturating_add(time.as_secs())),
         scopes: new.scopes.scopes(),
     };
-    change(file, |records| {
+    change(state, |records| {
         records.add_credential(new.user.clone(), credential, now)
     })
 }
 
 /// Revokes a credential or an enrolment.
-pub fn revoke(file: &RecordFile, id: CredentialId) -> Result<(), Failed> {
-    match change(file, |records| records.revoke(id, now()))? {
+pub fn revoke(state: &StateDir, id: CredentialId) -> Result<(), Failed> {
+    match change(state, |records| records.revoke(id, now()))? {
         true => outln!("revoked {id}"),
         false => outln!("{id} was revoked before"),
     }
@@ -157,15 +177,35 @@ fn read(file: &RecordFile) -> Result<Records, Failed> {
     file.read().map_err(Failed::other)
 }
 
-/// Changes the records.
+/// Changes the records, and waits until a running server has read them: a client that presents a new credential at once
+/// is accepted.
 pub(crate) fn change<T>(
-    file: &RecordFile,
+    state: &StateDir,
     change: impl FnOnce(&mut Records) -> Result<T, RecordError>,
 ) -> Result<T, Failed> {
-    file.change(change).map_err(|error| match error {
+    let changed = file(state).change(change).map_err(|error| match error {
         ChangeError::Rejected(error) => Failed::config(error),
         ChangeError::Store(error) => Failed::other(error),
-    })
+    })?;
+    // The change is stored: a server that cannot be reached reads it later.
+    match control_request::send_within(state, "/api/identities/read", &json!({}), READ_WITHIN) {
+        Ok(Some(_)) => {}
+        Ok(None) if state.is_held() => errln!(
+            "note: the running server has no control socket in {} and reads the change within some seconds",
+            state.path().display()
+        ),
+        Ok(None) => errln!(
+            "note: no server runs on {}: the change takes effect when one starts",
+            state.path().display()
+        ),
+        Err(error) => errln!("warning: the change is stored, but {error}"),
+    }
+    Ok(changed)
+}
+
+/// The file of the records.
+pub(crate) fn file(state: &StateDir) -> RecordFile {
+    RecordFile::in_dir(state.path())
 }
 
 /// Random bytes of a key.
@@ -177,4 +217,19 @@ pub(crate) fn random() -> [u8; ACCESS_KEY_RANDOM_BYTES] {
 pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_of_a_client_is_not_one_of_a_server() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path());
+        let error = check_used(&state).unwrap_err().to_string();
+        assert!(error.contains("no adit-server has used"), "{error}");
+        std::fs::write(state.lock_file(), "").unwrap();
+        check_used(&state).unwrap();
+    }
 }

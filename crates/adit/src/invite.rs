@@ -4,12 +4,12 @@ use std::{
     fs,
     io::{self, BufRead, IsTerminal, Read},
     net::SocketAddr,
+    time::Duration,
 };
 
 use adit_auth::{AccessKey, EnrolmentRecord, KeyKind, RecordError, Scopes};
 use adit_client::{HostPort, JoinLine, JoinTrust};
 use adit_config::{RunningServer, StateDir};
-use adit_identity::RecordFile;
 use adit_server::{Settings, TunnelTls};
 use adit_tls::{Fingerprint, Roots};
 use secrecy::ExposeSecret;
@@ -52,7 +52,7 @@ pub fn run(settings: &Settings, state: &StateDir, invite: &cli::Invite) -> Resul
         approval: invite.approve,
         scopes: invite.scopes.scopes(),
     };
-    change(&RecordFile::in_dir(state.path()), |records| {
+    change(state, |records| {
         if invite.user.as_str() == DEFAULT_USER {
             match records.add_user(invite.user.clone(), Scopes::default(), created_at) {
                 Ok(()) | Err(RecordError::UserExists(_)) => {}
@@ -67,10 +67,22 @@ pub fn run(settings: &Settings, state: &StateDir, invite: &cli::Invite) -> Resul
     }
     outln!("{}", line.to_text().expose_secret());
     errln!(
-        "on the client's machine: run `adit join` and paste this line, within {:?}",
-        invite.expires
+        "on the client's machine: run `adit join` and paste this line, within {}",
+        span(invite.expires)
     );
     Ok(())
+}
+
+/// The time in the largest unit that gives a whole number.
+fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let units = [(86_400, "day"), (3_600, "hour"), (60, "minute")];
+    let unit = units
+        .into_iter()
+        .find(|(unit, _)| seconds >= *unit && seconds % unit == 0);
+    let (count, name) = unit.map_or((seconds, "second"), |(unit, name)| (seconds / unit, name));
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {name}{plural}")
 }
 
 /// The server that runs on this state directory: its flags may differ from those of this command.
@@ -141,6 +153,10 @@ pub(crate) fn public_addr(text: &str, tunnel: SocketAddr) -> Result<HostPort, Fa
             "invalid address {text:?}: {problem}; expected HOST or HOST:PORT, as clients reach this server"
         ))
     };
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let rest = rest.trim_end_matches('/');
+        return Err(invalid(format!("give it without `{scheme}://`: {rest:?}")));
+    }
     let (host, port) = HostPort::split(text).map_err(|error| invalid(error.to_string()))?;
     match (port, tunnel.port()) {
         (Some(port), _) => Ok(HostPort::new(host, port)),
@@ -162,4 +178,35 @@ fn asked(tunnel: SocketAddr) -> Result<HostPort, Failed> {
     let read = stdin.lock().take(1024).read_line(&mut text);
     read.map_err(|error| Failed::other(format!("cannot read the address: {error}")))?;
     public_addr(text.trim(), tunnel)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_shown_in_its_largest_unit() {
+        for (seconds, text) in [
+            (900, "15 minutes"),
+            (60, "1 minute"),
+            (90, "90 seconds"),
+            (7_200, "2 hours"),
+            (604_800, "7 days"),
+        ] {
+            assert_eq!(span(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn an_address_is_given_without_a_scheme() {
+        let tunnel = ([0, 0, 0, 0], 7000).into();
+        let error = public_addr("https://tunnel.example.com/", tunnel).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("without `https://`: \"tunnel.example.com\""),
+            "{error}"
+        );
+        let addr = public_addr("tunnel.example.com", tunnel).unwrap();
+        assert_eq!(addr.to_string(), "tunnel.example.com:7000");
+    }
 }

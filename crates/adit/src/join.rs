@@ -48,7 +48,8 @@ pub fn run(state: &StateDir, join: &cli::Join) -> Result<(), Failed> {
         within: WITHIN,
     };
     let outcome = background()?.block_on(joining.run());
-    let outcome = outcome.map_err(Failed::other)?;
+    let mut outcome = outcome.map_err(Failed::other)?;
+    outcome.joined.client_id.clone_from(&join.client_id);
     let file = state.joined_file();
     outcome.joined.write(&file).map_err(|error| {
         Failed::other(format!(

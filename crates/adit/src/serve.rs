@@ -315,6 +315,10 @@ impl Operator for ServerOperator {
         tracing::info!(cleared, "bans ended by an administrator");
         Ok(cleared)
     }
+
+    fn read_identities(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.0.read_identities())
+    }
 }
 
 /// The responses of the admin port.

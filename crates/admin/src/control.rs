@@ -46,6 +46,9 @@ pub trait Operator: Send + Sync + 'static {
     /// # Errors
     /// [`ControlError::Invalid`] for a text that is not an address.
     fn clear_bans(&self, address: Option<String>) -> Result<usize, ControlError>;
+
+    /// Reads the stored credentials of clients. When it returns, they are in force.
+    fn read_identities(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
 /// Why an operation was rejected.
@@ -119,6 +122,7 @@ impl Control {
             .route("/api/names/release", post(release))
             .route("/api/bans", get(bans))
             .route("/api/bans/clear", post(clear_bans))
+            .route("/api/identities/read", post(read_identities))
             .with_state(operator);
         axum::serve(self, routes).await
     }
@@ -188,6 +192,11 @@ async fn clear_bans(
     }
 }
 
+async fn read_identities(State(operator): State<Arc<dyn Operator>>) -> Response {
+    operator.read_identities().await;
+    Json(json!({ "read": true })).into_response()
+}
+
 impl IntoResponse for ControlError {
     fn into_response(self) -> Response {
         let (code, error) = match self {
@@ -235,6 +244,10 @@ mod tests {
                 Some(_) => Err(ControlError::Invalid("not an address".into())),
             }
         }
+
+        fn read_identities(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+            Box::pin(async {})
+        }
     }
 
     async fn send(path: &Path, target: &str, body: &str) -> String {
@@ -264,6 +277,7 @@ mod tests {
         let (release, clear) = ("/api/names/release", "/api/bans/clear");
         for (target, body, status, content) in [
             (clear, "{}", "200", r#"{"cleared":2}"#),
+            ("/api/identities/read", "{}", "200", r#"{"read":true}"#),
             (
                 clear,
                 r#"{"address":"192.0.2.1"}"#,

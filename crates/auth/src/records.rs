@@ -161,7 +161,7 @@ pub enum RecordError {
     #[error("user {0} exists already")]
     UserExists(UserName),
     /// The user does not exist.
-    #[error("unknown user {0}: add the user first, with `user add {0}`")]
+    #[error("unknown user {0}: `user list` shows all users, `user add {0}` adds this one")]
     UnknownUser(UserName),
     /// No credential or enrolment has this id.
     #[error("unknown id {0}: `key list` shows all of them")]

@@ -352,6 +352,11 @@ impl FromStr for PortScope {
         let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
         match (port(first), port(last)) {
             (Some(first), Some(last)) if first <= last => Ok(Self(first..=last)),
+            (Some(_), Some(_)) => Err(ScopeFormError::new(
+                "range of ports",
+                text,
+                "the lower port first, such as `2200-2299`",
+            )),
             _ => Err(ScopeFormError::new(
                 "range of ports",
                 text,
@@ -495,7 +500,7 @@ mod tests {
         let error = "9-8".parse::<PortScope>().unwrap_err().to_string();
         assert_eq!(
             error,
-            "invalid range of ports \"9-8\", expected one such as `2200-2299` or `2222`"
+            "invalid range of ports \"9-8\", expected the lower port first, such as `2200-2299`"
         );
     }
 

@@ -211,6 +211,7 @@ mod tests {
 
     fn joined(path: &Path, expires_at: u64) {
         let joined = Joined {
+            client_id: None,
             server: "a.example:7000".to_owned(),
             user: "ann".to_owned(),
             trust: JoinedTrust::OwnCa(String::new()),

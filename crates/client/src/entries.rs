@@ -255,7 +255,9 @@ impl Entries {
         for entry in &mut *lock(&self.current) {
             let upstream = entry.settings.upstream.as_str();
             let missing = !upstreams.iter().any(|known| known == upstream);
-            let text = format!("the server defines no upstream `{upstream}`");
+            let text = format!(
+                "the server defines no upstream `{upstream}`, or the scopes of this client do not allow it"
+            );
             if missing {
                 tracing::warn!(entry = entry.settings.name, "{text}");
             }

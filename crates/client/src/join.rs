@@ -181,6 +181,7 @@ fn outcome(
         joined: Joined {
             server: server.to_owned(),
             user: response.user,
+            client_id: None,
             trust,
             credential,
         },

@@ -26,6 +26,9 @@ pub struct Joined {
     pub server: String,
     /// The user of the credential.
     pub user: String,
+    /// The client id that was chosen when the client joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
     /// How the server is trusted.
     pub trust: JoinedTrust,
     /// The credential.
@@ -82,7 +85,7 @@ pub enum JoinedError {
     Read(#[from] io::Error),
     /// Other users can write it.
     #[error(
-        "other users can write it (mode {0:03o}) and could replace the server: check it, and run chmod 600"
+        "other users can write it (mode {0:04o}) and could replace the server: check it, and run chmod 600"
     )]
     Shared(u32),
     /// It is not one that `adit join` has written.
@@ -203,6 +206,7 @@ mod tests {
         Joined {
             server: "tunnel.example.com:7000".to_owned(),
             user: "ann".to_owned(),
+            client_id: None,
             trust: JoinedTrust::Public,
             credential: JoinedCredential::Key("adit_key_secret".into()),
         }

@@ -74,11 +74,16 @@ pub(crate) async fn dial<T: Transport>(
     let dialled = dial_unbounded(transport, (&current, settings), instance, egress);
     match timeout(within, dialled).await {
         Ok(result) => result,
-        Err(_) => Err(transient(format!(
-            "{}: {}",
-            current.server_addr(),
-            no_response(within)
-        ))),
+        Err(_) => {
+            let (server, text) = (current.server_addr(), no_response(within));
+            // The proxy may not have responded, because it is of the other kind, or does not reach the server.
+            Err(transient(match &current.proxy {
+                Some(proxy) => {
+                    format!("{server}: {text} over the proxy {proxy}; is it a proxy of this kind?")
+                }
+                None => format!("{server}: {text}"),
+            }))
+        }
     }
 }
 

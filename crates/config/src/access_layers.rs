@@ -202,6 +202,7 @@ fn rate(
     };
     match (rate, burst) {
         (Some(item), burst) => {
+            item.text_with("a rate such as 10/s", "add a unit, such as `20/s`")?;
             let rate: RateOf = item.parse("a rate such as 10/s")?;
             Ok(Some(burst.map_or(rate, |burst| rate.with_burst(burst))))
         }

@@ -56,11 +56,11 @@ fn read(
     let mut client = side(root, "client", "server")?;
     let (client_id, client_id_chosen) = match client.item("client_id") {
         Some(item) => (item.parse::<ClientId>("a name")?.as_str().to_owned(), true),
-        None => (hostname::client_id(variables), false),
+        None => (String::new(), false),
     };
     let group_id = match client.item("group_id") {
-        Some(item) => item.parse::<GroupId>("a name")?.as_str().to_owned(),
-        None => client_id.clone(),
+        Some(item) => Some(item.parse::<GroupId>("a name")?.as_str().to_owned()),
+        None => None,
     };
     let mut warnings = variables.misspelt();
     let link = ServerLink::read(&mut client, file, variables, overrides, &mut warnings)?;
@@ -106,11 +106,17 @@ fn read(
         tls,
         token,
         joined,
+        client_id: joined_id,
     } = link.resolve(&state_dir, has_work, variables, &mut files, &mut warnings)?;
+    let client_id = match (client_id_chosen, joined_id) {
+        (true, _) => client_id,
+        (false, Some(joined)) => joined.as_str().to_owned(),
+        (false, None) => hostname::client_id(variables),
+    };
     let settings = Settings {
+        group_id: group_id.unwrap_or_else(|| client_id.clone()),
         client_id,
         client_id_chosen,
-        group_id,
         server_host: server.host().to_owned(),
         server_port: server.port(),
         proxy,

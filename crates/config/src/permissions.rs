@@ -5,7 +5,13 @@
 //! Docker and Kubernetes are readable for all users, and if each user has a group, a file that its group can write is
 //! still writable only for its owner.
 
-use std::{fs::Metadata, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    fs::{self, Metadata},
+    os::unix::fs::MetadataExt,
+    path::Path,
+};
+
+use crate::{error::Origin, read::Item};
 
 const OTHERS_WRITE: u32 = 0o002;
 const OTHERS_READ: u32 = 0o004;
@@ -63,6 +69,27 @@ pub fn check_secret(path: &Path, metadata: &Metadata) -> Result<Option<String>, 
     Ok(Some(format!(
         "{who} {file} (mode {mode:04o}): run chmod 600 {file}"
     )))
+}
+
+/// Adds a warning if others can read or write a configuration file that contains a secret; one for each file.
+pub(crate) fn warn_of_inline_secret(
+    item: &Item<'_>,
+    file: Option<&Path>,
+    warnings: &mut Vec<String>,
+) {
+    if matches!(item.origin(), Origin::Variable(_)) {
+        return;
+    }
+    let Some(file) = file else { return };
+    let Ok(metadata) = fs::metadata(file) else {
+        return;
+    };
+    if let Ok(Some(warning)) | Err(warning) = check_secret(file, &metadata) {
+        let warning = format!("{warning}; it contains a token");
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
 }
 
 #[cfg(test)]

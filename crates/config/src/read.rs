@@ -245,12 +245,15 @@ impl<'n> Item<'n> {
     }
 
     pub(crate) fn text(&self, what: &str) -> Result<&str, ConfigError> {
+        self.text_with(what, "put quotes around it")
+    }
+
+    /// A text, with the advice for a number instead of it.
+    pub(crate) fn text_with(&self, what: &str, help: &str) -> Result<&str, ConfigError> {
         self.as_text().ok_or_else(|| {
             let error = self.expected(what);
             match self.node.value {
-                Value::Integer(_) | Value::Float(_) | Value::Bool(_) => {
-                    error.with_help("put quotes around it")
-                }
+                Value::Integer(_) | Value::Float(_) | Value::Bool(_) => error.with_help(help),
                 _ => error,
             }
         })

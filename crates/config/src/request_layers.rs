@@ -205,7 +205,7 @@ fn respond(item: &Item<'_>, file: Option<&Path>) -> Result<Respond, ConfigError>
     let Some(status) = status else {
         return Err(section.missing("status", "a status such as 503"));
     };
-    let mut respond = at(&status, Respond::new(status.number::<u32>(100..=999)?))?;
+    let mut respond = at(&status, Respond::new(status.number::<u32>(200..=599)?))?;
     if let Some(item) = headers {
         for (name, value) in lines(&item)? {
             let line = value.text("the value of a header")?;

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use adit_auth::ClientId;
 use adit_client::{ClientTls, HostPort, Joined, JoinedError, Proxy};
 use secrecy::SecretString;
 
@@ -13,7 +14,7 @@ use crate::{
     error::{ConfigError, Kind, Origin},
     fields::{self, path},
     overrides::ClientOverrides,
-    permissions::check_secret,
+    permissions::{check_secret, warn_of_inline_secret},
     proxy,
     read::{Item, Section},
     state::StateDir,
@@ -41,6 +42,8 @@ pub(crate) struct ServerEndpoint {
     pub(crate) proxy: Option<Proxy>,
     pub(crate) tls: Option<ClientTls>,
     pub(crate) token: Option<SecretString>,
+    /// The client id that was chosen when the client joined this server.
+    pub(crate) client_id: Option<ClientId>,
     /// The file of the server that the client has joined, if it is this one.
     pub(crate) joined: Option<PathBuf>,
 }
@@ -160,10 +163,22 @@ impl ServerLink {
                     let error = ConfigError::new(Origin::Default, "client.tunnels", NO_WORK);
                     return Err(error.of_kind(Kind::Lacking));
                 }
+                None if joined.is_some() => {
+                    let message = "missing token: `client.tls` takes the place of the certificate of the server that was joined";
+                    let error = ConfigError::new(Origin::Default, "client.auth_token", message);
+                    let error = error.with_help(
+                        "remove `client.tls` to connect as the client that has joined, or set a token of the server",
+                    );
+                    return Err(error.of_kind(Kind::Lacking));
+                }
                 None => return Err(no_token(state_dir, names_server)),
             },
         };
+        let client_id = joined
+            .as_ref()
+            .and_then(|joined| joined.client_id.as_deref());
         Ok(ServerEndpoint {
+            client_id: client_id.and_then(|id| ClientId::parse(id).ok()),
             server,
             proxy,
             tls,
@@ -245,11 +260,15 @@ fn given_token(
     warnings: &mut Vec<String>,
 ) -> Result<Option<SecretString>, ConfigError> {
     let in_file = match client.item("auth_token") {
-        Some(item) => Some(Given {
-            token: token::presented(item.secret("a token")?)
-                .map_err(|problem| item.error(problem))?,
-            is_variable: is_variable(&item),
-        }),
+        Some(item) => {
+            let token =
+                token::presented(item.secret("a token")?).map_err(|problem| item.error(problem))?;
+            warn_of_inline_secret(&item, file, warnings);
+            Some(Given {
+                token,
+                is_variable: is_variable(&item),
+            })
+        }
         None => None,
     };
     let of_environment = match variables.value("ADIT__TOKEN") {

@@ -128,7 +128,9 @@ impl StateDir {
             Ok(text) => text,
             Err(error) if is_absent(&error) => return Ok(None),
             Err(error) => {
-                return Err(unreadable(&file, &error).with_help("name the server with --server"));
+                return Err(unreadable(&file, &error).with_help(
+                    "run as the user of the server, or name another directory with --state-dir",
+                ));
             }
         };
         serde_json::from_str(&text).map(Some).map_err(|error| {

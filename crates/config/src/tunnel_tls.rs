@@ -115,7 +115,9 @@ fn own_ca(section: &mut Section<'_>) -> Result<Option<(&'static str, OwnCaSettin
 
 /// Reads a number of days such as `90d`, or a time, not shorter than `shortest`.
 pub(crate) fn lifetime(item: &Item<'_>, shortest: Duration) -> Result<Duration, ConfigError> {
-    let text = item.text("a lifetime")?.trim();
+    let text = item
+        .text_with("a lifetime", "add a unit, such as `90d`")?
+        .trim();
     let lifetime = parse_lifetime(text);
     let lifetime = lifetime.filter(|lifetime| (shortest..=LONGEST).contains(lifetime));
     lifetime.ok_or_else(|| {

@@ -99,7 +99,7 @@ impl RecordFile {
         match adit_private_file::shared_mode(&self.path) {
             Some(mode) if mode & OTHERS_WRITE != 0 => {
                 return Err(failed(format!(
-                    "other users can write it (mode {mode:03o}) and could add credentials: check its content, then run \
+                    "other users can write it (mode {mode:04o}) and could add credentials: check its content, then run \
                      chmod 600 {path}"
                 )));
             }

@@ -36,8 +36,8 @@ pub fn read(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
 /// The permissions that a file gives to others than its owner, if there are any.
 #[must_use]
 pub fn shared_mode(path: &Path) -> Option<u32> {
-    let mode = fs::metadata(path).ok()?.permissions().mode() & 0o077;
-    (mode != 0).then_some(mode)
+    let mode = fs::metadata(path).ok()?.permissions().mode() & 0o7777;
+    (mode & 0o077 != 0).then_some(mode)
 }
 
 /// The user that owns a file, if it is neither root nor the owner of the file's directory.

@@ -171,7 +171,8 @@ impl<T: fmt::Display> fmt::Display for Explanation<'_, T> {
             writeln!(f, "  rule {number} ({}): {}", one.rule, one.verdict)?;
         }
         if self.left_out > 0 {
-            writeln!(f, "  {} less specific not considered", self.left_out)?;
+            let rules = if self.left_out == 1 { "rule" } else { "rules" };
+            writeln!(f, "  {} less specific {rules} not checked", self.left_out)?;
         }
         if let Some(unclear) = self.unclear {
             return write!(f, "refused with status 400: {unclear}");
@@ -273,7 +274,7 @@ mod tests {
             "host b.example.com, path /x\n\
              \x20 rule 4 (host app.example.com, path /api): no, another host\n\
              \x20 rule 3 (host *.example.com, header x-env: test): matches\n\
-             \x20 2 less specific not considered\n\
+             \x20 2 less specific rules not checked\n\
              rule 3 selects header"
         );
         let none: Table<&str> = Table::default();

@@ -525,7 +525,7 @@ fn no_tunnel(input: RouteInput<'_>) -> Failure {
         Some(port) if input.is_session() => format!("no tunnel holds {port}"),
         Some(port) => format!("no tunnel serves this path on {port}"),
         None if input.is_session() => format!("no tunnel holds the TLS of `{}`", input.authority),
-        None => format!("no tunnel serves this path of `{}`", input.authority),
+        None => format!("no tunnel serves this host and path: `{}`", input.authority),
     };
     Failure::new(Reason::NoTunnel, text)
 }

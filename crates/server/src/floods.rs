@@ -72,7 +72,7 @@ impl Floods {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             denied: Kind::new(|(client, peer, reason), count| {
-                tracing::warn!(%client, %peer, ?reason, count, "registration denied");
+                tracing::warn!(%client, %peer, %reason, count, "registration denied");
             }),
             refused: Kind::new(|(client, peer, what), count| {
                 tracing::info!(%client, %peer, count, "refused: {what}");

@@ -500,7 +500,11 @@ impl Shared {
             let name = result.name.escape_debug();
             match &result.error {
                 None => accepted.push(name.to_string()),
-                Some(error) => refused.push(format!("{name} ({})", error.code)),
+                Some(error) => {
+                    // The text before the time for which a name is kept: equal refusals are counted together.
+                    let cause = error.message.split(';').next().unwrap_or_default();
+                    refused.push(format!("{name} ({}: {})", error.code, cause.escape_debug()));
+                }
             }
         }
         if !accepted.is_empty() {

@@ -212,7 +212,7 @@ pub struct TunnelStatus {
     pub name: String,
     /// The group of the tunnel.
     pub group_id: String,
-    /// The protocol of the visitors: `http`, `grpc`, `websocket`, `tcp` or `udp`.
+    /// The protocol of the visitors: `http`, `grpc`, `websocket`, `tcp`, `udp` or `tls`.
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// The public port; `None` if the tunnel is selected by host.

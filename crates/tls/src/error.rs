@@ -247,10 +247,12 @@ impl fmt::Display for TlsError {
                 "the {peer}'s certificate is not valid yet; is the clock right?"
             ),
             Cause::UnknownIssuer(_) => {
-                write!(f, "the issuer of the {peer}'s certificate is unknown; ")?;
+                write!(f, "the {peer}'s certificate is not signed by a trusted CA; ")?;
                 f.write_str(match peer {
-                    Peer::Service | Peer::Server => {
-                        "give the file with the certificate of its CA as `ca_file`"
+                    Peer::Service => "set `ca_file` to the file with the certificate of its CA",
+                    Peer::Server => {
+                        "set `client.tls.ca_file` to the file with the certificate of its CA, or run `adit join` again if \
+                         this client has joined"
                     }
                     Peer::Client | Peer::Visitor => {
                         "add the certificate of its CA to `server.tls.client_ca_file`"
@@ -282,10 +284,20 @@ impl fmt::Display for TlsError {
             }
             Cause::WrongFingerprint(WrongFingerprint { expected, found }) => write!(
                 f,
-                "the {peer} sends no certificate with the fingerprint {expected}; its CA has {found}. If the {peer} has a new \
-                 CA, compare {found} with the fingerprint that it shows at its start before `ca_fingerprint` is changed; \
-                 otherwise another machine responds. With a certificate file, `cert_file` must contain that of the CA"
+                "fingerprint mismatch: expected {expected}, the {peer}'s CA has {found}. If the administrator confirms {found}, \
+                 set `ca_fingerprint` to it, or join again; otherwise this may be another server. With a certificate file, \
+                 `cert_file` must contain that of the CA"
             ),
+            Cause::InvalidCertificate(RustlsError::InvalidCertificate(
+                CertificateError::Other(OtherError(other)),
+            )) => match &*other.to_string() {
+                "UnsupportedCertVersion" => write!(
+                    f,
+                    "invalid certificate of the {peer}: expected X.509 version 3, found an older version; make one with \
+                     extensions (subjectAltName)"
+                ),
+                other => write!(f, "invalid certificate of the {peer}: {other}"),
+            },
             Cause::InvalidCertificate(error) => {
                 write!(f, "invalid certificate of the {peer}: {error}")
             }

@@ -34,7 +34,8 @@ fn main() -> ExitCode {
         }
         Some(Command::Credentials(command)) => {
             let state = StateDir::find(adit.state_dir.as_deref(), adit_config::environment());
-            credentials::run(&state, command, adit.json)
+            credentials::check_used(&state)
+                .and_then(|()| credentials::run(&state, command, adit.json))
         }
         Some(Command::HashPassword) => hash_password::run(),
         Some(Command::Completion { shell }) => {

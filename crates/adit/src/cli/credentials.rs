@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 
 const USER_EXAMPLES: &str = "\
 Examples:
-  adit-server user add alice --group office --host '*.example.com' --port 2200-2299
+  adit-server user add alice --group office --host '*.tunnel.example.com' --port 2200-2299
   adit-server user set alice --group office    only this group from now on, and every host and port
   adit-server user list
   adit-server user revoke alice                the user and all of its credentials";
@@ -74,7 +74,7 @@ pub enum User {
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 #[allow(clippy::large_enum_variant)] // made once
 pub enum Token {
-    /// Add a token of a user; a generated one is printed, and never again
+    /// Add a token of a user; a generated one is printed once
     Add {
         /// How the credential is made.
         #[command(flatten)]
@@ -96,7 +96,7 @@ pub enum Token {
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 #[allow(clippy::large_enum_variant)] // made once
 pub enum Key {
-    /// Add a key of a user; it is printed, and never again
+    /// Add a key of a user; it is printed once
     Add {
         /// How the credential is made.
         #[command(flatten)]
@@ -149,7 +149,7 @@ pub struct NewFlags {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Restrictions (each may be repeated)")]
 pub struct ScopeFlags {
-    /// Client ids: NAME, or NAME* for every name that begins so
+    /// Client ids: NAME, or NAME* for every name with this prefix
     #[arg(long = "client", value_name = "NAME", value_delimiter = ',')]
     clients: Vec<NamePattern>,
     /// Groups: NAME or NAME*

@@ -11,7 +11,7 @@ Examples:
   adit http 8080                                     http://127.0.0.1:8080, as http://http-8080.localhost:7080
   adit http 8080 --name web                          as http://web.localhost:7080
   adit http 192.168.1.10:80 --domain app.example.com --domain www.example.com
-  adit http 50051 --local-protocol h2c               a service that speaks HTTP/2 without TLS
+  adit http 50051 --local-protocol h2c               an HTTP/2 service without TLS (h2c)
   adit http 8080 --remote-port 8081                  on a public port of its own, for any host
   adit http 8080 --group shop --client-id shop-2     a second client that shares the load of a group";
 

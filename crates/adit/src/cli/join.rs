@@ -25,7 +25,7 @@ Afterwards `adit http 8080` and all other commands use the server that was joine
 
 pub(super) const CA_EXAMPLES: &str = "\
 Examples:
-  adit-server ca issue alice --client-id office-1 --out office-1.json
+  adit-server ca issue alice --client-id office-1 --public-addr tunnel.example.com --out office-1.json
   adit-server ca list
   adit-server ca revoke 4f6c2a9b13d0";
 

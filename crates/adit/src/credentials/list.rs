@@ -91,7 +91,12 @@ pub(super) fn list_credentials(
             one.label.clone(),
             state(one).to_owned(),
             time(one.created_at),
-            one.expires_at.map_or_else(|| "never".to_owned(), time),
+            match (one.expires_at, &one.proof) {
+                (Some(at), _) => time(at),
+                // A certificate is short-lived, and its client renews it.
+                (None, Proof::Certificate) => "renewed".to_owned(),
+                (None, _) => "never".to_owned(),
+            },
             uses.get(&one.id)
                 .map_or_else(|| "never".to_owned(), |at| time(*at)),
             scopes(&one.scopes),

@@ -112,6 +112,8 @@ impl<T: Transport> Run<T> {
                     None => Event::Lost,
                 },
                 Action::Wait { until } => {
+                    let wait = until.saturating_duration_since(Instant::now());
+                    state.lock().waits(wait);
                     tokio::time::sleep_until(until.into()).await;
                     Event::TimerDue
                 }
@@ -305,9 +307,29 @@ async fn retire_services(state: Arc<State>) {
     }
 }
 
+/// Whether the outcomes differ at most in the time for which a name is kept: each refusal has a shorter one.
+fn is_same(one: &TunnelOutcome, other: &TunnelOutcome) -> bool {
+    fn without_times(outcome: &TunnelOutcome) -> TunnelOutcome {
+        let is_time = |word: &&str| {
+            let word = word.trim_end_matches(|c: char| c.is_ascii_punctuation());
+            word.parse::<u64>().is_ok() || matches!(word, "min" | "s")
+        };
+        let cut = |error: &String| {
+            let words = error.split(' ').filter(|word| !is_time(word));
+            words.collect::<Vec<_>>().join(" ")
+        };
+        TunnelOutcome {
+            error: outcome.error.as_ref().map(cut),
+            ..outcome.clone()
+        }
+    }
+    one == other || (one.waiting && without_times(one) == without_times(other))
+}
+
 /// Logs each tunnel whose outcome has changed.
 fn log_outcomes(before: &[TunnelOutcome], now: &[TunnelOutcome]) {
-    for tunnel in now.iter().filter(|tunnel| !before.contains(tunnel)) {
+    let is_new = |tunnel: &&TunnelOutcome| !before.iter().any(|before| is_same(before, tunnel));
+    for tunnel in now.iter().filter(is_new) {
         let name = &tunnel.name;
         match &tunnel.error {
             Some(error) if tunnel.waiting => {
@@ -327,5 +349,39 @@ fn log_outcomes(before: &[TunnelOutcome], now: &[TunnelOutcome]) {
     let is_gone = |tunnel: &&TunnelOutcome| now.iter().all(|now| now.name != tunnel.name);
     for tunnel in before.iter().filter(is_gone) {
         tracing::info!(tunnel = tunnel.name, "tunnel removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_countdown_in_the_refusal_of_a_waiting_tunnel_is_not_news() {
+        let outcome = |error: &str| TunnelOutcome {
+            name: "web".to_owned(),
+            error: Some(error.to_owned()),
+            waiting: true,
+            public_url: String::new(),
+            note: None,
+        };
+        let first = outcome("host `a.test` is kept for another 9 min 59 s");
+        assert!(is_same(
+            &first,
+            &outcome("host `a.test` is kept for another 8 min")
+        ));
+        assert!(is_same(
+            &first,
+            &outcome("host `a.test` is kept for another 59 s")
+        ));
+        assert!(!is_same(
+            &first,
+            &outcome("host `b.test` is kept for another 59 s")
+        ));
+        let refused = TunnelOutcome {
+            waiting: false,
+            ..first.clone()
+        };
+        assert!(!is_same(&first, &refused));
     }
 }

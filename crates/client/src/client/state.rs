@@ -59,6 +59,8 @@ pub(super) struct Live {
     pub(super) dials: u64,
     /// The dial error that was logged last, and when.
     reported: Option<(String, Instant)>,
+    /// The next try after a refusal is to be logged.
+    is_retry_news: bool,
 }
 
 impl Live {
@@ -81,7 +83,10 @@ impl Live {
             adit_reconnect::Failure::Transient if is_news => {
                 tracing::warn!("{text}; trying again until it succeeds");
             }
-            _ if is_news => tracing::warn!("{text}"),
+            _ if is_news => {
+                self.is_retry_news = kind == adit_reconnect::Failure::Unauthenticated;
+                tracing::warn!("{text}");
+            }
             _ => tracing::debug!("{text}"),
         }
         if is_news {
@@ -89,6 +94,23 @@ impl Live {
         }
         self.last_error = Some(text);
         kind
+    }
+
+    /// Logs when the next try comes, after a refusal that was logged: after a refusal it is a long time.
+    pub(super) fn waits(&mut self, wait: Duration) -> bool {
+        let is_news = std::mem::take(&mut self.is_retry_news);
+        if is_news {
+            tracing::info!("trying again in {:?}", shown(wait));
+        }
+        is_news
+    }
+}
+
+/// The time in whole seconds, rounded up, or in milliseconds below a second.
+fn shown(wait: Duration) -> Duration {
+    match u64::try_from(wait.as_millis()).unwrap_or(u64::MAX) {
+        millis if millis < 1_000 => Duration::from_millis(millis),
+        millis => Duration::from_secs(millis.div_ceil(1_000)),
     }
 }
 
@@ -164,6 +186,31 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_next_try_is_logged_once_after_a_refusal_that_was_logged() {
+        use adit_reconnect::Failure::{Transient, Unauthenticated};
+
+        let mut live = Live::default();
+        let now = Instant::now();
+        let fails = |live: &mut Live, kind| {
+            let error = DialError {
+                kind,
+                text: format!("{kind:?}"),
+                is_stale: false,
+            };
+            live.dial_failed(error, now);
+            live.waits(Duration::from_millis(29_500))
+        };
+        assert!(fails(&mut live, Unauthenticated));
+        assert!(!fails(&mut live, Unauthenticated));
+        assert!(!fails(&mut live, Transient));
+        assert_eq!(format!("{:?}", shown(Duration::from_millis(29_500))), "30s");
+        assert_eq!(
+            format!("{:?}", shown(Duration::from_micros(200_300))),
+            "200ms"
+        );
+    }
 
     #[test]
     fn an_unreachable_server_is_logged_once_a_minute() {

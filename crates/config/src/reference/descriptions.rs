@@ -429,7 +429,7 @@ pub(super) const LAYERS: &[Description] = &[
     valued("layers[].rate_limit.total_burst", "number", "the number of the rate", "Requests of all visitors at once."),
     valued("layers[].rate_limit.connections", "rate", "none", "New connections of one address: of HTTP with their first request that passes the layer, and of TCP. New flows of UDP count apart, at the same rate."),
     valued("layers[].rate_limit.connection_burst", "number", "the number of the rate", "New connections of one address at once."),
-    bounded("layers[].ban.after", "Denials by the layers behind this one that lead to a ban of the address."),
+    bounded("layers[].ban.after", "Denials by the layers behind this one that lead to a ban of the address. Requests without credentials do not count."),
     bounded("layers[].ban.within", "Time within which they are counted."),
     bounded("layers[].ban.duration", "Time of the ban."),
     valued("layers[].forward_auth", "name", "none", "Provider of `server.forward_auth` that decides about each request. Not on entries of clients."),

@@ -14,6 +14,7 @@ use crate::{
     error::{ConfigError, Kind, Origin},
     fields::path,
     key_names::NO_OTHER_KEYS,
+    permissions::warn_of_inline_secret,
     read::Section,
     scopes, token,
 };
@@ -57,7 +58,7 @@ pub(super) fn read(
                         let text = format!(
                             "the restrictions of user {user} are for a token, and none is given"
                         );
-                        return Err(item.error(text).with_help(
+                        return Err(item.conflict(text).with_help(
                             "add `token` or `token_file`, or set the scopes of a stored user with `adit-server user set`",
                         ));
                     }
@@ -189,6 +190,7 @@ fn method(
         (Some(item), None) => {
             let refused = |problem: String| item.error(problem);
             let token = token::good(item.secret("a token")?).map_err(refused)?;
+            warn_of_inline_secret(&item, file, warnings);
             Some(long_enough(token).map_err(refused)?)
         }
         (None, Some(item)) => {

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use adit_client::{Joined, JoinedCredential, JoinedTrust, Settings};
+use adit_client::{Joined, JoinedCertificate, JoinedCredential, JoinedTrust, Settings};
 use adit_config::{ClientOverrides, ConfigError, Loaded, RunningServer, StateDir, load_client};
 use secrecy::ExposeSecret;
 
@@ -13,6 +13,7 @@ fn join(dir: &Path) -> StateDir {
     let joined = Joined {
         server: "tunnel.example.com:7443".to_owned(),
         user: "ann".to_owned(),
+        client_id: Some("office-1".to_owned()),
         trust: JoinedTrust::Public,
         credential: JoinedCredential::Key("adit_key_of_the_join".into()),
     };
@@ -45,6 +46,57 @@ fn a_joined_server_that_others_can_read_is_a_warning() {
         warnings[0].contains("joined.json") && warnings[0].contains("chmod 600"),
         "{warnings:?}"
     );
+}
+
+#[test]
+fn a_token_in_a_file_that_others_can_read_is_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("client.yaml");
+    let keys = "server_addr: a.test, auth_token: a-token-of-the-test,";
+    let has_warning = |mode: u32| {
+        fs::write(&file, "").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let warnings = load(dir.path(), keys).unwrap().warnings;
+        warnings
+            .iter()
+            .any(|text| text.contains("client.yaml") && text.contains("chmod 600"))
+    };
+    assert!(has_warning(0o644));
+    assert!(!has_warning(0o600));
+}
+
+#[test]
+fn a_joined_client_keeps_its_client_id_unless_another_is_set() {
+    let dir = tempfile::tempdir().unwrap();
+    join(dir.path());
+    let ids = |keys: &str| {
+        let settings = load(dir.path(), keys).unwrap().settings;
+        (settings.client_id, settings.group_id)
+    };
+    let both = |id: &str| (id.to_owned(), id.to_owned());
+    assert_eq!(ids(""), both("office-1"));
+    assert_eq!(ids("client_id: other,"), both("other"));
+    assert_ne!(
+        ids("server_addr: a.test, auth_token: a-token-of-the-other,").0,
+        "office-1"
+    );
+}
+
+#[test]
+fn tls_settings_beside_a_joined_certificate_need_a_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = join(dir.path());
+    let mut joined = Joined::read(&state.joined_file()).unwrap().unwrap();
+    joined.credential = JoinedCredential::Certificate(JoinedCertificate {
+        certificate: String::new(),
+        private_key: "".into(),
+        issued_at: 1,
+        expires_at: 2,
+    });
+    joined.write(&state.joined_file()).unwrap();
+    let error = load(dir.path(), "tls: true,").unwrap_err();
+    assert!(!error.waits_for_server());
+    assert!(error.to_string().contains("remove `client.tls`"), "{error}");
 }
 
 #[test]
@@ -108,7 +160,7 @@ fn a_damaged_file_matters_only_where_it_would_be_used() {
     let named = "server_addr: other.example.com, auth_token: another-token-of-length,";
     let loaded = load(dir.path(), named).unwrap();
     assert!(
-        loaded.warnings[0].contains("joined.json"),
+        { loaded.warnings.iter() }.any(|text| text.contains("joined.json")),
         "{:?}",
         loaded.warnings
     );

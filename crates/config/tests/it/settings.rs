@@ -981,7 +981,7 @@ fn an_unreadable_file_in_the_state_directory_is_reported() {
             .contains("server.json: the file cannot be read: "),
         "{error}"
     );
-    assert!(error.help().unwrap().contains("--server"), "{error}");
+    assert!(error.help().unwrap().contains("--state-dir"), "{error}");
 }
 
 #[test]

@@ -101,6 +101,7 @@ async fn a_revoked_key_ends_its_link_and_running_requests() {
     admin(&server, &["key", "revoke", id]).await;
     running.read_text("adit-reason: link_lost").await;
     logs(&mut connected, "did not accept these credentials").await;
+    logs(&mut connected, "trying again in").await;
     // Nothing that is kept or written shows the secret.
     let secret = &key["adit_key_".len() + 13..];
     for entry in fs::read_dir(server.state()).unwrap() {
@@ -119,6 +120,37 @@ async fn a_revoked_key_ends_its_link_and_running_requests() {
     assert_eq!(mode.permissions().mode() & 0o777, 0o600);
     let status = server.status().await.to_string();
     assert!(!status.contains(secret) && !connected.process().stderr().contains(secret));
+}
+
+/// The commands wait until the server has read a change: a client that comes at once is not refused, and does not wait for
+/// its longest delay.
+#[tokio::test]
+async fn a_new_key_is_accepted_at_once() {
+    let server = Server::plain().await;
+    let service = Service::site("site").await;
+    admin(&server, &["user", "add", "alice"]).await;
+    for number in 0..4 {
+        let key = admin(&server, &["key", "add", "alice"]).await;
+        let id = format!("laptop-{number}");
+        let options = client(&server, &id, "office", &key, &web(&service));
+        let mut connected = Client::start(options).await;
+        let log = connected.process().stderr();
+        assert!(!log.contains("did not accept"), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_without_a_server_is_for_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let done = attempt("adit-server", dir.path(), &["user", "add", "alice"]).await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(done.stderr.contains("when one starts"), "{}", done.stderr);
+    let dir = tempfile::tempdir().unwrap();
+    let done = attempt("adit", dir.path(), &["user", "add", "alice"]).await;
+    assert_eq!(done.code, Some(2));
+    let text = "no adit-server has used the state directory";
+    assert!(done.stderr.contains(text), "{}", done.stderr);
+    assert!(!dir.path().join("identities.json").exists());
 }
 
 #[tokio::test]

@@ -331,7 +331,10 @@ async fn p_12_1_nothing_else_of_the_server_can_be_reached() {
     })
     .await;
     let error = status["entries"][1]["error"].as_str().unwrap();
-    assert_eq!(error, "the server defines no upstream `nope`");
+    assert_eq!(
+        error,
+        "the server defines no upstream `nope`, or the scopes of this client do not allow it"
+    );
     assert_eq!(status["entries"][0]["error"], Value::Null);
     assert_eq!(count(&status, "/entries/1/failures/no_tunnel"), 1);
 }

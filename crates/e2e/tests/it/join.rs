@@ -241,6 +241,9 @@ async fn an_administrator_issues_a_certificate_without_a_join() {
     ];
     let done = admin(&server, &args).await;
     assert_eq!(done.code, Some(0), "{}", done.stderr);
+    let again = admin(&server, &args).await;
+    assert_eq!(again.code, Some(2), "{}", again.stderr);
+    assert!(again.stderr.contains("exists already"), "{}", again.stderr);
     let _client = Client::start(http(&state, &service)).await;
     responds(server.http).await;
     let status = server.status().await;

@@ -138,7 +138,7 @@ async fn each_end_logs_why_a_handshake_failed() {
         (
             &encrypted,
             &*trusting,
-            "the issuer of the server's certificate is unknown; give the file with the certificate of its CA as `ca_file`",
+            "the server's certificate is not signed by a trusted CA; set `client.tls.ca_file` to the file with the certificate of its CA",
         ),
         (
             &encrypted,

@@ -19,7 +19,7 @@ static LINES: LazyLock<Arc<LogLimit<(SocketAddr, u16)>>> = LazyLock::new(|| {
             %peer,
             port,
             count,
-            "connection closed: the visitor speaks TLS on a port for HTTP in clear text; is its URL `http://`, or has the port to be `https.bind_port`?"
+            "connection closed: received a TLS handshake on a port for HTTP in clear text; use `http://`, or the port `https.bind_port` for HTTPS"
         );
     })
 });

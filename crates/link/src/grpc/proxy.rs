@@ -70,7 +70,8 @@ pub enum ProxyError {
     },
     /// The proxy requires credentials, or other ones.
     #[error(
-        "the proxy {proxy} does not accept the credentials: set `client.proxy` to a URL with `USER:PASSWORD@` before the host"
+        "the proxy {proxy} {}: set `client.proxy` to a URL with `USER:PASSWORD@` before the host",
+        if proxy.credentials.is_some() { "does not accept the credentials" } else { "requires credentials" }
     )]
     Credentials {
         /// The proxy.

@@ -15,7 +15,7 @@ use super::{
     Directory,
     owner::Owner,
     refusal::{Refusal, refusal},
-    scopes::check_scopes,
+    scopes::{check_scopes, keep_allowed},
     state::State,
 };
 use crate::{
@@ -172,8 +172,11 @@ impl Directory {
             .map_err(|error| refusal("bad_request", error.to_string()))?;
         let config = self.config.load();
         let domain = config.domain.as_deref();
-        let definition = Definition::parse(announced, domain, &config.limits)
+        let mut definition = Definition::parse(announced, domain, &config.limits)
             .map_err(|error| refusal("bad_request", error.to_string()))?;
+        if announced.domains.is_empty() {
+            keep_allowed(link.grant(), &mut definition.hosts);
+        }
         check_scopes(link.grant(), &name, &definition)?;
         self.check_providers(&definition)?;
         let weight = announced.weight.max(1);

@@ -2,6 +2,7 @@
 
 use adit_auth::{Grant, OutOfScope, Protocol, TunnelName, Wanted};
 use adit_codec::ProtocolType;
+use adit_router::HostPattern;
 
 use super::refusal::{Refusal, refusal};
 use crate::definition::Definition;
@@ -30,6 +31,18 @@ pub(super) fn check_scopes(
         allow(Wanted::Port(definition.remote_port))?;
     }
     Ok(())
+}
+
+/// Leaves out the hosts that the server gives the tunnel and that the scopes of the client exclude. If they exclude all of
+/// them, those below the server's own domain stay, for the refusal.
+pub(super) fn keep_allowed(grant: &Grant, hosts: &mut Vec<HostPattern>) {
+    let is_allowed = |host: &HostPattern| grant.allows(Wanted::Host(&host.to_string())).is_ok();
+    let is_public = |host: &HostPattern| !host.to_string().ends_with(".localhost");
+    if hosts.iter().any(is_allowed) {
+        hosts.retain(is_allowed);
+    } else if hosts.iter().any(is_public) {
+        hosts.retain(is_public);
+    }
 }
 
 fn protocol(definition: &Definition) -> Option<Protocol> {

@@ -70,7 +70,7 @@ impl Directory {
             let Some(port) = self.config.load().https_port() else {
                 return Err(refusal(
                     "bad_request",
-                    "`redirect_https` leads nowhere: the server has no HTTPS (`server.https`, or `server.public_url` with \
+                    "`redirect_https` needs HTTPS on the server (`server.https`, or `server.public_url` with \
                      `scheme: https` for a proxy in front of it)"
                         .to_owned(),
                 ));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use adit_codec::ProtocolType;
 use adit_net::HostNetwork;
 use adit_router::Query;
+use tokio::task;
 
 use super::inner::Inner;
 use crate::{
@@ -58,8 +59,16 @@ impl ServerHandle {
                 format!("the certificate is that of {}", names.join(", "))
             }
             None => format!(
-                "no certificate is for {host}: visitors are shown the default, or their handshakes fail"
+                "no certificate covers {host}: visitors get the default certificate, or the handshake fails"
             ),
+        }
+    }
+
+    /// Reads the stored credentials of clients now instead of at the next look. When it returns, they are in force.
+    pub async fn read_identities(&self) {
+        let identities = self.inner.identities.clone();
+        if let Err(error) = task::spawn_blocking(move || identities.look()).await {
+            tracing::error!(%error, "the credentials of clients were not read");
         }
     }
 
@@ -85,15 +94,26 @@ impl ServerHandle {
             .map_err(|error| format!("invalid URL `{url}`: {error}"))?;
         let host = uri.authority().map(http::uri::Authority::as_str);
         let snapshot = self.inner.directory.snapshot();
-        let explanation = snapshot.routes.explain(&Query::new(host, uri.path()));
+        let is_https = uri.scheme_str() == Some("https");
+        let name = uri.host().unwrap_or_default();
+        let passes_through = is_https && self.inner.directory.passes_through(name);
+        let explanation = if passes_through {
+            snapshot.tls_routes.explain(&Query::new(host, "/"))
+        } else {
+            snapshot.routes.explain(&Query::new(host, uri.path()))
+        };
         let chosen = explanation.chosen().map(|chosen| &chosen.rule.target);
         let (upstream, tunnel) = match chosen {
             Some(Target::Upstream(to)) => (Some(to.name().to_string()), None),
             other => (None, other.map(|target| target.name().to_owned())),
         };
-        let certificate = match uri.scheme_str() {
-            Some("https") => Some(self.certificate(uri.host().unwrap_or_default())),
-            _ => None,
+        let certificate = match (is_https, passes_through) {
+            (_, true) => Some(
+                "the certificate is that of the service: the TLS of visitors is passed through"
+                    .to_owned(),
+            ),
+            (true, false) => Some(self.certificate(name)),
+            (false, false) => None,
         };
         let mut explanation = explanation.to_string();
         if let Some(certificate) = &certificate {

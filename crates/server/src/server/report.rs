@@ -75,7 +75,11 @@ impl Inner {
             tunnels.push(TunnelStatus {
                 name: tunnel.name.to_string(),
                 group_id: tunnel.key.group.to_string(),
-                kind: tunnel.definition.protocol.as_str(),
+                kind: if tunnel.definition.passes_through() {
+                    "tls"
+                } else {
+                    tunnel.definition.protocol.as_str()
+                },
                 port: tunnel.port.map(|port| port.number),
                 compression: tunnel
                     .definition

@@ -77,7 +77,6 @@ async fn p_1_18_a_tunnel_outside_the_scopes_is_refused_with_the_scope() {
             tunnel("web", &["a.b.example.com"]),
             "`hosts` allows *.example.com",
         ),
-        (tunnel("web", &[]), "`hosts` allows *.example.com"),
         (
             port("web", ProtocolType::Tcp, 40_002),
             "`ports` allows 40000-40001",
@@ -95,6 +94,25 @@ async fn p_1_18_a_tunnel_outside_the_scopes_is_refused_with_the_scope() {
     }
     let inside = tunnel("web-1", &["a.example.com", "b.example.com"]);
     assert_eq!(code(&world.announce(&link, &[inside]).remove(0)), "");
+}
+
+#[tokio::test]
+async fn p_1_18_a_tunnel_without_a_domain_gets_the_hosts_that_its_scopes_allow() {
+    let world = world_with(Some("example.com"), own_address(), PortRanges::default());
+    let link = link(&world, r#"{"hosts": ["*.example.com"]}"#).await;
+    let result = world.announce(&link, &[tunnel("web", &[])]).remove(0);
+    assert_eq!(code(&result), "", "{result:?}");
+    assert!(result.public_url.contains("web.example.com"), "{result:?}");
+    assert!(world.direct("web.localhost", &[]).await.is_err());
+}
+
+#[tokio::test]
+async fn p_1_18_the_refusal_names_the_host_of_the_servers_domain() {
+    let world = world_with(Some("example.com"), own_address(), PortRanges::default());
+    let link = link(&world, r#"{"hosts": ["*.example.net"]}"#).await;
+    let result = world.announce(&link, &[tunnel("web", &[])]).remove(0);
+    let text = result.error.unwrap().message;
+    assert!(text.contains("host `web.example.com`"), "{text}");
 }
 
 #[tokio::test]

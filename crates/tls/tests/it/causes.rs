@@ -88,7 +88,7 @@ async fn a_certificate_of_an_unknown_ca_is_refused() {
     for trust in [other.trust(), Trust::System] {
         let (near, far) = refused(client(trust), ca.server()).await;
         assert!(matches!(near.cause(), Cause::UnknownIssuer(_)), "{near:?}");
-        assert!(near.to_string().contains("`ca_file`"), "{near}");
+        assert!(near.to_string().contains("`client.tls.ca_file`"), "{near}");
         let far = far.unwrap();
         assert!(
             matches!(far.cause(), Cause::CertificateRejected(_)),

@@ -38,6 +38,10 @@ async fn p_15_9_denials_lead_to_a_ban_that_can_be_seen_and_ended() {
     let listed = ban(&web, &["list"]).await;
     assert!(listed.stdout.contains("127.8.0.1"), "{listed:?}");
     assert!(listed.stdout.contains("tunnel office/web"), "{listed:?}");
+    assert!(listed.stdout.starts_with("network "), "{listed:?}");
+    let listed = ban(&web, &["list", "--json"]).await;
+    let listed: serde_json::Value = serde_json::from_str(&listed.stdout).unwrap();
+    assert_eq!(listed[0]["network"], "127.8.0.1");
     let wrong = ban(&web, &["clear", "nobody"]).await;
     assert!(
         wrong.stderr.contains("\"nobody\" is neither an address"),
@@ -49,7 +53,7 @@ async fn p_15_9_denials_lead_to_a_ban_that_can_be_seen_and_ended() {
     );
     assert_eq!(
         ban(&web, &["clear", "127.8.0.1"]).await.stdout.trim(),
-        "1 bans ended"
+        "1 ban ended"
     );
     assert_eq!(web.get_with(1, "/who", RIGHT).await.status, 200);
     assert_eq!(

@@ -99,6 +99,20 @@ async fn p_14_8_tls_is_passed_through_by_host_unopened() {
     assert!(read.ends_with(&sent));
     let read = exchange(&ca, https, "a.deep.example.com", b"hello").await;
     assert_eq!(read, b"deep hello");
+    // The commands show the tunnel as it is served.
+    let (state, logs) = (
+        server.state().display().to_string(),
+        tempfile::tempdir().unwrap(),
+    );
+    let args = ["route", "test", "https://vault.example.com/"];
+    let route = adit_e2e::run("adit", &args, &[("ADIT__STATE_DIR", &state)], logs.path()).await;
+    assert_eq!(route.code, Some(0), "{} {}", route.stdout, route.stderr);
+    assert!(route.stdout.contains("passed through"), "{}", route.stdout);
+    let status = server.status().await;
+    let kind = { status["tunnels"].as_array().unwrap().iter() }
+        .find(|tunnel| tunnel["name"] == "vault")
+        .map(|tunnel| tunnel["kind"].clone());
+    assert_eq!(kind, Some("tls".into()), "{status}");
     // The port serves other hosts as before, and the host keeps its tunnel for HTTP.
     let response = ca.http2(https, "www.example.com").await.get("/who").await;
     assert_eq!(response.text(), "site");

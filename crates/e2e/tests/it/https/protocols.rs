@@ -191,7 +191,7 @@ async fn p_14_2_each_port_tells_what_it_is_for() {
     assert!(error.is_err());
     logged(
         &mut server,
-        "the visitor speaks TLS on a port for HTTP in clear text",
+        "received a TLS handshake on a port for HTTP in clear text",
     )
     .await;
 }

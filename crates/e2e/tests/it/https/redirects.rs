@@ -52,7 +52,7 @@ async fn a_redirect_to_a_server_without_https_is_refused() {
     let mut client = Client::spawn(ClientOptions::file(&server, "office", &config));
     eventually("a refusal", SOON, async || {
         let log = client.process().stderr();
-        log.contains("`redirect_https` leads nowhere: the server has no HTTPS")
+        log.contains("`redirect_https` needs HTTPS on the server")
             .then_some(())
     })
     .await;

@@ -134,7 +134,7 @@ impl BasicAuth {
         let detail = if is_wrong {
             "wrong user name or password"
         } else {
-            "the visitor has to log in"
+            "authentication is required"
         };
         let challenge = format!("Basic realm=\"{}\", charset=\"UTF-8\"", self.realm);
         let mut denial = Denial::new(Reason::UnauthenticatedVisitor, detail);
