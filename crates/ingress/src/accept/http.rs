@@ -279,7 +279,7 @@ async fn drive<C: Future<Output = Result<(), E>>, E: Display>(
     }
 }
 
-/// Counts a connection while it is open.
+/// Counts a connection while it is open (P-14.11).
 struct OpenConnection<'a> {
     counters: &'a Counters,
     /// `None` for a trusted proxy.
