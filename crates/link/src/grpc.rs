@@ -8,7 +8,6 @@ mod abort;
 mod allowance;
 mod body;
 mod channel;
-mod control_codec;
 mod endpoint;
 mod greeting;
 mod http2;

@@ -29,9 +29,6 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// Path of the data stream's method.
 pub const PROXY_PATH: &str = "/adit.tunnel.v1.TunnelService/Proxy";
 
-/// Path of the control stream's method.
-pub const CONTROL_PATH: &str = "/adit.tunnel.v1.TunnelService/ControlStream";
-
 /// Path of the method with which a client begins.
 pub const REGISTER_PATH: &str = "/adit.tunnel.v1.TunnelService/Register";
 

@@ -8,25 +8,20 @@ use std::{
 };
 
 use adit_proto::{
-    CONTROL_PATH, ConfigSyncRequest, ConfigSyncResponse, Control, ENROL_PATH, EnrolRequest,
-    EnrolResponse, REGISTER_PATH, RegisterRequest, RegisterResponse, SESSION_METADATA,
-    TunnelMessage,
+    ConfigSyncRequest, ConfigSyncResponse, Control, ENROL_PATH, EnrolRequest, EnrolResponse,
+    REGISTER_PATH, RegisterRequest, RegisterResponse, SESSION_METADATA, TunnelMessage,
     tunnel_message::Payload,
     tunnel_service_server::{TunnelService, TunnelServiceServer},
 };
 use http::{Request, Response};
 use tokio_stream::{Stream, StreamExt};
-use tonic::{Status, Streaming, codegen::Service, server::StreamingService};
+use tonic::{Status, Streaming, codegen::Service};
 
 use super::{
-    control_codec::ControlCodec,
     message::wire_message,
     status::{read_error_of, status_of},
 };
-use crate::{
-    boxed::BoxFuture,
-    control::{ClientConnection, ControlInbound, ControlMessage, ControlServer},
-};
+use crate::control::{ClientConnection, ControlInbound, ControlMessage, ControlServer};
 
 /// The longest call of a client that is not authenticated yet: names, a credential, an instance secret (P-1.1).
 const FIRST_CALL_BYTES: usize = 4 * 1024;
@@ -37,7 +32,6 @@ const CONTROL_BYTES: usize = adit_codec::MAX_MESSAGE_BYTES;
 /// Serves the generated methods of all connections. Clones share the server.
 #[derive(Clone)]
 pub struct Methods {
-    adapter: Arc<Adapter>,
     first: TunnelServiceServer<Adapter>,
     others: TunnelServiceServer<Adapter>,
 }
@@ -51,7 +45,6 @@ impl Methods {
         Self {
             first: methods(FIRST_CALL_BYTES),
             others: methods(CONTROL_BYTES),
-            adapter,
         }
     }
 }
@@ -66,32 +59,11 @@ impl Service<Request<tonic::body::Body>> for Methods {
     }
 
     fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
-        match request.uri().path() {
-            REGISTER_PATH | ENROL_PATH => self.first.call(request),
-            CONTROL_PATH => {
-                let adapter = self.adapter.clone();
-                Box::pin(async move {
-                    let grpc = tonic::server::Grpc::new(ControlCodec);
-                    let mut grpc = grpc.max_decoding_message_size(CONTROL_BYTES);
-                    Ok(grpc.streaming(ControlStream(adapter), request).await)
-                })
-            }
-            _ => self.others.call(request),
+        if [REGISTER_PATH, ENROL_PATH].contains(&request.uri().path()) {
+            self.first.call(request)
+        } else {
+            self.others.call(request)
         }
-    }
-}
-
-/// The method of control streams: the generated one without its codec, which takes memory for every message.
-struct ControlStream(Arc<Adapter>);
-
-impl StreamingService<TunnelMessage> for ControlStream {
-    type Response = TunnelMessage;
-    type ResponseStream = <Adapter as TunnelService>::ControlStreamStream;
-    type Future = BoxFuture<'static, Result<tonic::Response<Self::ResponseStream>, Status>>;
-
-    fn call(&mut self, request: tonic::Request<Streaming<TunnelMessage>>) -> Self::Future {
-        let adapter = self.0.clone();
-        Box::pin(async move { adapter.control_stream(request).await })
     }
 }
 
