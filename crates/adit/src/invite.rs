@@ -79,7 +79,7 @@ fn span(time: Duration) -> String {
     let units = [(86_400, "day"), (3_600, "hour"), (60, "minute")];
     let unit = units
         .into_iter()
-        .find(|(unit, _)| seconds >= *unit && seconds % unit == 0);
+        .find(|(unit, _)| seconds >= *unit && seconds.is_multiple_of(*unit));
     let (count, name) = unit.map_or((seconds, "second"), |(unit, name)| (seconds / unit, name));
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {name}{plural}")

@@ -9,7 +9,7 @@ use adit_e2e::{
 };
 use tokio::{
     io::AsyncWriteExt,
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     task::JoinSet,
     time::{Instant, timeout},
 };
@@ -208,9 +208,13 @@ async fn a_killed_client_and_a_wrong_token_are_logged_once() {
 /// Opens connections to one listener that send nothing.
 async fn silent(addr: SocketAddr, number: usize) -> Vec<TcpStream> {
     let mut held = Vec::new();
-    for _ in 0..number {
+    for number in 0..number {
+        // Of many addresses, because one has a share of the connections only.
+        let last = u8::try_from(number % 100 + 1).unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 9, 9, last], 0).into()).unwrap();
         // Connections that are not accepted wait in the backlog.
-        if let Ok(Ok(stream)) = timeout(Duration::from_secs(1), TcpStream::connect(addr)).await {
+        if let Ok(Ok(stream)) = timeout(Duration::from_secs(1), socket.connect(addr)).await {
             held.push(stream);
         }
     }

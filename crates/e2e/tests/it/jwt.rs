@@ -222,19 +222,27 @@ async fn a_token_for_another_audience_is_refused_as_every_other() {
         (
             "audience",
             key.token(|claims| claims["aud"] = json!("other")),
-            "WrongAudience",
+            "wrong audience of a JWT",
         ),
         (
             "issuer",
             key.token(|claims| claims["iss"] = json!("other")),
-            "WrongIssuer",
+            "unknown issuer of a JWT",
         ),
-        ("key", Key::new("k2").token(|_| {}), "UnknownSigningKey"),
-        ("signature", Key::new("k1").token(|_| {}), "WrongSignature"),
+        (
+            "key",
+            Key::new("k2").token(|_| {}),
+            "unknown signing key of a JWT",
+        ),
+        (
+            "signature",
+            Key::new("k1").token(|_| {}),
+            "wrong signature of a JWT",
+        ),
         (
             "expired",
             key.token(|claims| claims["exp"] = json!(1)),
-            "Expired",
+            "reason=expired",
         ),
     ];
     let mut texts = Vec::new();

@@ -263,7 +263,11 @@ async fn p_1_23_each_refusal_of_a_certificate_says_what_to_do() {
         let mut client = Client::spawn(world.client(id, file, &service, more));
         logs(&mut client, expected).await;
     }
-    for cause in ["CertificateUser", "CertificateName", "UnknownToken"] {
+    for cause in [
+        "unknown user of a certificate",
+        "certificate without exactly one valid user name",
+        "unknown token",
+    ] {
         eventually(cause, SOON, async || {
             let log = world.server.process().stderr();
             log.contains(cause).then_some(())

@@ -111,7 +111,7 @@ async fn p_14_8_tls_is_passed_through_by_host_unopened() {
     let status = server.status().await;
     let kind = { status["tunnels"].as_array().unwrap().iter() }
         .find(|tunnel| tunnel["name"] == "vault")
-        .map(|tunnel| tunnel["kind"].clone());
+        .map(|tunnel| tunnel["type"].clone());
     assert_eq!(kind, Some("tls".into()), "{status}");
     // The port serves other hosts as before, and the host keeps its tunnel for HTTP.
     let response = ca.http2(https, "www.example.com").await.get("/who").await;

@@ -230,7 +230,7 @@ async fn the_access_log_and_the_route_test_know_https() {
         ),
         (
             "https://b.example.com/a",
-            "no certificate is for b.example.com",
+            "no certificate covers b.example.com",
         ),
     ] {
         let path = format!("/api/route?url={url}");
