@@ -162,6 +162,11 @@ impl Traffic {
         }
     }
 
+    /// Whether nothing has an account.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tunnels.len() + self.clients.len() + self.users.len() == 0
+    }
+
     /// What has been used, for the file. Drops accounts without a use.
     pub(crate) fn records(&self) -> Vec<Record> {
         let periods = self.periods();

@@ -39,7 +39,8 @@ impl UsageKeeper {
         if let Some(writing) = self.writing.take_if(|writing| writing.is_finished()) {
             self.on_written(writing.await);
         }
-        if self.writing.is_some() {
+        let has_nothing_to_do = self.traffic.is_empty() && self.kept.is_empty();
+        if self.writing.is_some() || has_nothing_to_do {
             return;
         }
         let Some(file) = self.file.clone() else {
