@@ -53,7 +53,7 @@ pub use forward::{
     director::{Destination, Direction, Director},
     error_pages::{ErrorPage, ErrorPageError, ErrorPages},
     layer::{Held, Layer, Layers, NoResponse, Verdict},
-    limits::Limits,
+    limits::{Limits, limit_exchange},
     local_response::LocalResponse,
     request_meta::{RequestMeta, Scheme, Visitor},
     retry_budget::RetryBudget,

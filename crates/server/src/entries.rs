@@ -8,7 +8,7 @@ use adit_balance::InFlight;
 use adit_codec::ResetCode;
 use adit_egress::{Egress, RequestOrigin, RequestOwner};
 use adit_flow::{Acquire, Gate, GateError, Permit};
-use adit_ingress::{Denial, Held};
+use adit_ingress::{Denial, Held, limit_exchange};
 use adit_link::{Dispatch, IncomingRequest};
 use adit_registry::Link;
 use tokio::time::{Instant, timeout};
@@ -212,12 +212,7 @@ impl Entries {
             return Ok(None);
         };
         let held = limits.admit(opened.head.protocol(), false)?;
-        if let Some(pace) = limits.pace_to_client() {
-            opened.exchange.send.set_pace(pace);
-        }
-        if let Some(pace) = limits.pace_from_client() {
-            opened.exchange.recv.set_pace(pace);
-        }
+        limit_exchange(&mut opened.exchange, &*limits, 0);
         Ok(Some(held))
     }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use adit_codec::ProtocolType;
-use adit_link::{Exchange, Pace};
+use adit_link::{Exchange, Failure, Pace};
 
 use crate::forward::{denial::Denial, layer::Held};
 
@@ -25,6 +25,19 @@ pub trait Limits: Send + Sync + 'static {
     fn pace_from_client(&self) -> Option<Arc<dyn Pace>>;
 }
 
+/// Admits a session: a TCP connection or a UDP flow.
+///
+/// # Errors
+/// The limit that does not admit it.
+pub(crate) fn admit_session(
+    limits: &dyn Limits,
+    protocol: ProtocolType,
+    is_retry: bool,
+) -> Result<Held, Failure> {
+    let held = limits.admit(protocol, is_retry);
+    held.map_err(|denial| denial.into_failure())
+}
+
 /// Waits until `bytes` may be sent to the client with the head of a request.
 ///
 /// # Cancel safety
@@ -38,7 +51,7 @@ pub(crate) async fn wait_for_head(limits: &dyn Limits, bytes: usize) {
 }
 
 /// Limits both directions of an exchange. `inlined`: bytes that were sent with its head.
-pub(crate) fn limit_exchange(exchange: &mut Exchange, limits: &dyn Limits, inlined: usize) {
+pub fn limit_exchange(exchange: &mut Exchange, limits: &dyn Limits, inlined: usize) {
     if let Some(pace) = limits.pace_to_client() {
         if inlined > 0 {
             pace.on_moved(inlined);

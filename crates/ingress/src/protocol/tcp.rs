@@ -38,7 +38,7 @@ use crate::{
         demand::Demand,
         director::{Destination, Direction, Director},
         layer::{Held, Layers},
-        limits::{Limits, limit_exchange, wait_for_head},
+        limits::{Limits, admit_session, limit_exchange, wait_for_head},
         phases::Phases,
         receive::of_peer,
         record::Outcome,
@@ -419,9 +419,8 @@ impl Attempts for Connection<'_> {
         is_retry: bool,
         _: u32,
     ) -> Result<(), Failure> {
-        let held = limits.admit(ProtocolType::Tcp, is_retry);
-        self.holds
-            .push(held.map_err(|denial| denial.into_failure())?);
+        let held = admit_session(&*limits, ProtocolType::Tcp, is_retry)?;
+        self.holds.push(held);
         Ok(())
     }
 

@@ -27,7 +27,7 @@ use super::{
 use crate::forward::{
     director::{Destination, Direction, Director},
     layer::{Held, Layers},
-    limits::{Limits, limit_exchange},
+    limits::{Limits, admit_session, limit_exchange},
     phases::Phases,
     record::Outcome,
     request_head::open_session,
@@ -410,9 +410,8 @@ impl Attempts for Run {
         is_retry: bool,
         _: u32,
     ) -> Result<(), Failure> {
-        let held = limits.admit(ProtocolType::Udp, is_retry);
-        self.holds
-            .push(held.map_err(|denial| denial.into_failure())?);
+        let held = admit_session(&*limits, ProtocolType::Udp, is_retry)?;
+        self.holds.push(held);
         Ok(())
     }
 
